@@ -1,0 +1,16 @@
+"""Balancers: one paper, one file, one frozen dataclass with one state.
+
+>>> from lightning_coba import replay
+>>> from lightning_coba.balancers import Fixed
+>>> replay(Fixed([3, 1]), losses=[[1.0, 2.0], [0.9, 1.5]])[-1].tolist()
+[0.75, 0.25]
+"""
+
+from lightning_coba.balancers.base import Balancer, Observation, replay
+from lightning_coba.balancers.coba import CoBa
+from lightning_coba.balancers.explain import explain
+from lightning_coba.balancers.fixed import Fixed
+from lightning_coba.balancers.tokenmean import TokenMean
+from lightning_coba.balancers.uniform import Uniform
+
+__all__ = ["Balancer", "CoBa", "Fixed", "Observation", "TokenMean", "Uniform", "explain", "replay"]

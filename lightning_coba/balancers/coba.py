@@ -1,0 +1,276 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_coba.balancers.base import Balancer, Observation, check_num_tasks, float64_device
+from lightning_coba.functional import (
+    absolute_convergence_scores,
+    divergence_factor,
+    masked_slopes,
+    relative_convergence_scores,
+)
+
+#: Loss-ratio slopes below this (per record) are the rounding noise of a constant loss. Paper form only.
+SLOPE_RESOLUTION = 1e-12
+#: Smallest buffer of the divergence factor's history; it doubles when it is full.
+MIN_HISTORY = 1024
+
+
+class CoBaState(NamedTuple):
+    """Everything that CoBa knows after ``record`` records; float64 and bool tensors on one device."""
+
+    record: int  # records seen
+    initial: Tensor  # [K] V(0); NaN until a task's first present record
+    ratios: Tensor  # [K, N] ring of loss / V(0); record r sits in slot (r - 1) % N
+    ratios_present: Tensor  # [K, N] bool
+    slopes: Tensor  # [K, n] ring of the slopes that the absolute score looks back on
+    slopes_recorded: Tensor  # [K, n] bool
+    peaks: Tensor  # [capacity] peak slope of every record: the divergence factor's history
+    peaks_recorded: Tensor  # [capacity] bool
+    joined: Tensor  # [K] int64, the record after which a task joined: each task has its own warm-up
+    weights: Tensor  # [K] in force
+    loss_ratio: Tensor  # [K] of the last record, NaN where absent: this and what follows serve logs and `explain`
+    slope: Tensor  # [K] NaN where a task has no line yet
+    rcs: Tensor  # [K] NaN during warm-up
+    acs: Tensor  # [K] NaN during warm-up
+    divergence_factor: Tensor  # scalar, NaN during warm-up
+
+
+#: Fields of the state with one row a task.
+PER_TASK = (
+    "initial", "ratios", "ratios_present", "slopes", "slopes_recorded", "joined", "weights", "loss_ratio", "slope", "rcs",
+    "acs",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CoBa(Balancer):
+    r"""Balance tasks by the slopes of their held-out losses, so that all converge together.
+
+    Use it when tasks of one model learn at different speeds and some would overfit before others have begun. It needs
+    held-out losses only: no training losses, no gradients. An update is O(K N + T) tiny operations.
+
+    .. math::
+        \alpha_i &= \text{slope of } V_i(t)/V_i(0) \text{ over the last } N \text{ records} \\
+        \mathrm{RCS}_i &= \mathrm{softmax}_i\big(K\alpha_i / \textstyle\sum_j|\alpha_j|\big) \\
+        \mathrm{ACS}_i &= \mathrm{softmax}_i\big(-n_i\alpha_i / \textstyle\sum_{s}|\alpha_i(s)|\big) \\
+        \mathrm{DF} &= \min\big(q\,\mathrm{softmax}_s(-\tau q\, a_s/\textstyle\sum_u|a_u|)|_{s=t},\, 1\big),
+            \quad a_s = \max_i \alpha_i(s) \\
+        w &= \mathrm{DF}\cdot\mathrm{RCS} + (1-\mathrm{DF})\cdot\mathrm{ACS}
+
+    K is the number of tasks, N the window, n_i the slopes of task i recorded within it, q all recorded peaks,
+    :math:`\tau` the temperature. A negative slope converges: RCS gives more to the slowest task, ACS less to a task
+    that diverges, and DF near 1 lets RCS speak, near 0 ACS.
+
+    Args:
+        window_records: N >= 2, records that a slope looks back on. Default ours; the paper has 5 passes over the
+            held-out set (see :class:`~lightning_coba.ConvergenceBalancer`).
+        warmup_records: W >= 1, uniform weights before record ``max(W, 2)``. Default ours; the paper: one pass.
+        temperature: :math:`\tau` > 0, how sharply DF reacts (paper: 5).
+        form: ``"paper"``, or ``"mftcoder"`` for parity with the released code (needs 3 <= W < N).
+
+    Raises:
+        ValueError: if an argument is outside its domain.
+
+    Example:
+        >>> state = CoBa().init(num_tasks=2)
+        >>> state, weights = CoBa().update(state, Observation(
+        ...     step=1, present=torch.tensor([True, True]), losses=torch.tensor([2.0, 3.0])))
+        >>> weights.tolist()
+        [0.5, 0.5]
+
+    References:
+        Gong et al., "CoBa: Convergence Balancer for Multitask Finetuning of Large Language Models", EMNLP 2024
+        (arXiv 2410.06741), equations for RCS, ACS and DF; released code: MFTCoder, ``CoBaStatus``.
+
+    **Differs from** the paper:
+        * x is the record number, not the optimizer step: a replayed CSV and the live run agree at any cadence.
+        * slopes enter the histories from record ``max(W, 2)``: slopes of two or three noisy points would own DF's
+          denominator for the rest of the run.
+        * a task that is absent from the records (mask, NaN, inf) enters no history; with fewer than 2 points in the
+          window it gets 1/K and the others share the rest. A record without any task changes nothing.
+        * slopes below 1e-12 a record count as 0, so that a constant loss is not taken for a diverging one.
+
+    **The form "mftcoder"** is the released rule: a second softmax with gain K, the conditional floor 1/(10K), DF
+    unclamped and from the slope of the largest ratio, gaps in a series closed. It differs from the released code:
+        * float64 ratios, weights 1/K in warm-up, and no fault for an update interval above 1.
+        * a denominator of 0 gives zero logits (DF = 1) where the code gives NaN for ever.
+        * a record with every task absent is left out of the series of largest ratios.
+    """
+
+    window_records: int = 10
+    warmup_records: int = 3
+    temperature: float = 5.0
+    form: Literal["paper", "mftcoder"] = "paper"
+
+    needs: ClassVar[frozenset[str]] = frozenset({"losses"})
+
+    def __post_init__(self) -> None:
+        """Check the domains."""
+        for name, lowest in (("window_records", 2), ("warmup_records", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+                raise ValueError(f"`CoBa.{name}` must be an integer >= {lowest}; got {value!r}.")
+        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < float("inf"):
+            raise ValueError(f"`CoBa.temperature` must be a finite number > 0; got {self.temperature!r}.")
+        if self.form not in ("paper", "mftcoder"):
+            raise ValueError(f'`CoBa.form` must be "paper" or "mftcoder"; got {self.form!r}.')
+        if self.form == "mftcoder" and not 3 <= self.warmup_records < self.window_records:
+            raise ValueError(
+                '`CoBa.form="mftcoder"` must have 3 <= warmup_records < window_records; got '
+                f"warmup_records={self.warmup_records}, window_records={self.window_records}. "
+                'Raise window_records, or use form="paper".'
+            )
+
+    def init(
+        self, num_tasks: int, initial: Tensor | None = None, device: torch.device | str | None = None
+    ) -> CoBaState:
+        """Return the state before the first record; see :meth:`Balancer.init`."""
+        check_num_tasks(num_tasks)
+        device = float64_device(device)
+        columns = self.window_records
+        # The released code looks back on N - W + 1 slopes once its window is full.
+        slope_columns = columns if self.form == "paper" else columns - self.warmup_records + 1
+
+        def full(*shape: int, value: float = torch.nan) -> Tensor:
+            return torch.full(shape, value, dtype=torch.float64, device=device)
+
+        def nothing(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.bool, device=device)
+
+        return CoBaState(
+            record=0,
+            initial=full(num_tasks) if initial is None else initial.to(device, torch.float64, copy=True),
+            ratios=full(num_tasks, columns, value=0.0),
+            ratios_present=nothing(num_tasks, columns),
+            slopes=full(num_tasks, slope_columns, value=0.0),
+            slopes_recorded=nothing(num_tasks, slope_columns),
+            peaks=full(MIN_HISTORY, value=0.0),
+            peaks_recorded=nothing(MIN_HISTORY),
+            joined=torch.zeros(num_tasks, dtype=torch.int64, device=device),
+            weights=full(num_tasks, value=1 / num_tasks),
+            loss_ratio=full(num_tasks),
+            slope=full(num_tasks),
+            rcs=full(num_tasks),
+            acs=full(num_tasks),
+            divergence_factor=full(),
+        )
+
+    def update(self, state: CoBaState, observation: Observation) -> tuple[CoBaState, Tensor]:
+        """Take one record and return the next state and the weights; see :meth:`Balancer.update`."""
+        assert observation.losses is not None
+        state = _take_record(state, observation.losses, observation.present)
+        window = state.ratios.shape[1]
+        # Shifting x changes no slope, so the newest record sits at 0 and x never grows.
+        age = (state.record - 1 - torch.arange(window, device=state.ratios.device)) % window
+        if self.form == "paper":
+            state = self._paper(state, -age.to(torch.float64))
+        else:
+            state = self._mftcoder(state, age)
+        return state, state.weights
+
+    def admit(self, state: CoBaState, columns: Sequence[int | None]) -> CoBaState:
+        """Continue with added tasks, each with its own baseline and warm-up; see :meth:`Balancer.admit`."""
+        fresh = self.init(len(columns), device=state.ratios.device)
+        fresh = fresh._replace(joined=fresh.joined + state.record)
+        kept = [i for i, column in enumerate(columns) if column is not None]
+        for field in PER_TASK:
+            getattr(fresh, field)[kept] = getattr(state, field)[[columns[i] for i in kept]]
+        fresh.weights[kept] *= len(kept) / len(columns)
+        carried = {f: getattr(state, f) for f in ("record", "peaks", "peaks_recorded", "divergence_factor")}
+        return fresh._replace(**carried)
+
+    def _paper(self, state: CoBaState, x: Tensor) -> CoBaState:
+        num_tasks = len(state.weights)
+        slopes, fitted = masked_slopes(x, state.ratios, state.ratios_present)
+        seen = state.loss_ratio.isfinite().any()
+        valid = fitted & (state.record - state.joined >= max(self.warmup_records, 2))
+        peak = torch.where(valid, slopes, -torch.inf).max()
+        after = _record_slopes(state, slopes, valid & seen, peak, valid.any() & seen)
+        rcs = relative_convergence_scores(slopes, valid, SLOPE_RESOLUTION)
+        acs = absolute_convergence_scores(slopes, after.slopes, after.slopes_recorded, valid, SLOPE_RESOLUTION)
+        factor = divergence_factor(
+            after.peaks[: state.record], after.peaks_recorded[: state.record], state.record - 1, self.temperature
+        ).clamp(max=1.0)
+        # The simplex of the valid tasks is scaled to their share; the others get 1/K each.
+        mixed = (factor * rcs + (1 - factor) * acs) * (valid.sum() / num_tasks)
+        weights = torch.where(valid, mixed, 1 / num_tasks)
+        after = after._replace(
+            # Without a valid task (warm-up) they are 1/K as they stand; dividing would move the last bit.
+            weights=torch.where(valid.any(), weights / weights.sum(), weights),
+            slope=torch.where(fitted, slopes, torch.nan),
+            rcs=torch.where(valid, rcs, torch.nan),
+            acs=torch.where(valid, acs, torch.nan),
+            divergence_factor=torch.where(valid.any(), factor, torch.nan),
+        )
+        # A record without any task changes nothing but the rings and the record number.
+        kept = ("weights", "slope", "rcs", "acs", "divergence_factor")
+        return after._replace(**{f: torch.where(seen, getattr(after, f), getattr(state, f)) for f in kept})
+
+    def _mftcoder(self, state: CoBaState, age: Tensor) -> CoBaState:
+        num_tasks = len(state.weights)
+        # The released code closes gaps: the points that are there get x = 0, 1, 2, ... in the order of records.
+        order = age.argsort(descending=True)
+        present = state.ratios_present[:, order]
+        ratios = state.ratios[:, order]
+        slopes, fitted = masked_slopes((present.cumsum(dim=-1) - 1).to(torch.float64), ratios, present)
+        if state.record < self.warmup_records - 1:
+            return state._replace(slope=torch.where(fitted, slopes, torch.nan))
+        everyone = torch.ones_like(fitted)
+        any_present = present.any(dim=0, keepdim=True)
+        largest = torch.where(present, ratios, -torch.inf).max(dim=0, keepdim=True).values
+        steps = (any_present.cumsum(dim=-1) - 1).to(torch.float64)
+        peak, _ = masked_slopes(steps, largest, any_present)
+        state = _record_slopes(state, slopes, everyone, peak.squeeze(0), everyone.any())
+        rcs = relative_convergence_scores(slopes, everyone)
+        acs = absolute_convergence_scores(slopes, state.slopes, state.slopes_recorded, everyone)
+        end = state.record
+        factor = divergence_factor(state.peaks[:end], state.peaks_recorded[:end], end - 1, self.temperature)
+        weights = torch.softmax(num_tasks * (factor * rcs + (1 - factor) * acs), dim=0)
+        floor = 1 / (10 * num_tasks)
+        weights = torch.where((weights < floor).any(), weights * (1 - num_tasks * floor) + floor, weights)
+        return state._replace(weights=weights, slope=slopes, rcs=rcs, acs=acs, divergence_factor=factor)
+
+
+def _take_record(state: CoBaState, losses: Tensor, present: Tensor) -> CoBaState:
+    """Write one row of losses into the ring of ratios."""
+    device = state.ratios.device
+    losses = losses.detach().to(device, torch.float64)
+    present = present.to(device) & losses.isfinite()
+    # A first record that cannot be divided by counts as absent; later on, 0 is a legal loss.
+    initial = torch.where(state.initial.isnan() & present & (losses > 0), losses, state.initial)
+    present = present & ~initial.isnan()
+    ratio = torch.where(present, losses / initial, torch.nan)
+    slot = state.record % state.ratios.shape[1]
+    ratios, ratios_present = state.ratios.clone(), state.ratios_present.clone()
+    ratios[:, slot] = torch.where(present, ratio, 0.0)
+    ratios_present[:, slot] = present
+    return state._replace(
+        record=state.record + 1, initial=initial, ratios=ratios, ratios_present=ratios_present, loss_ratio=ratio
+    )
+
+
+def _record_slopes(
+    state: CoBaState, slopes: Tensor, recorded: Tensor, peak: Tensor, peak_recorded: Tensor
+) -> CoBaState:
+    """Write the slopes of the record just taken into the ring of slopes and the history of peaks."""
+    slot = (state.record - 1) % state.slopes.shape[1]
+    ring, ring_recorded = state.slopes.clone(), state.slopes_recorded.clone()
+    ring[:, slot] = torch.where(recorded, slopes, 0.0)
+    ring_recorded[:, slot] = recorded
+    peaks, peaks_recorded = _with_room(state.peaks, state.record), _with_room(state.peaks_recorded, state.record)
+    peaks[state.record - 1] = torch.where(peak_recorded, peak, 0.0)
+    peaks_recorded[state.record - 1] = peak_recorded
+    return state._replace(slopes=ring, slopes_recorded=ring_recorded, peaks=peaks, peaks_recorded=peaks_recorded)
+
+
+def _with_room(history: Tensor, length: int) -> Tensor:
+    """Copy a history into a buffer of at least ``length`` entries, twice as large where it was full."""
+    if length <= len(history):
+        return history.clone()
+    larger = history.new_zeros(2 * len(history))
+    larger[: len(history)] = history
+    return larger

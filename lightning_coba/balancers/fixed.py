@@ -1,0 +1,67 @@
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lightning_coba.balancers.base import Balancer, ConstantState, Observation, constant_state
+
+
+@dataclass(frozen=True)
+class Fixed(Balancer):
+    """Keep weights that somebody chose, normalised to sum 1.
+
+    Use it for hand-tuned weights, and to train a single task of several (give the others 0). Costs nothing.
+
+    Args:
+        weights: one number >= 0 a task with a positive sum: in task order, or by task name (the callback puts names
+            into order; :func:`~lightning_coba.replay` has no names and takes the mapping's own order).
+
+    Raises:
+        ValueError: if a weight is negative or not finite, if all are 0, or if names or numbers do not fit the tasks.
+
+    Example:
+        >>> Fixed({"qa": 1, "code": 3}).for_tasks(["code", "qa"]).init(num_tasks=2).weights.tolist()
+        [0.75, 0.25]
+    """
+
+    weights: Mapping[str, float] | Sequence[float]
+
+    def __post_init__(self) -> None:
+        """Check the domain."""
+        values = self._values()
+        if not values or any(not 0 <= value < float("inf") for value in values) or sum(values) <= 0:
+            raise ValueError(
+                f"`Fixed.weights` must be finite numbers >= 0 with a positive sum; got {self.weights!r}. "
+                "Give one a task, as {task: weight} or in task order."
+            )
+
+    def _values(self) -> list[float]:
+        return [float(v) for v in (self.weights.values() if isinstance(self.weights, Mapping) else self.weights)]
+
+    def for_tasks(self, tasks: Sequence[str]) -> "Fixed":
+        """Put weights given by name into task order; see :meth:`Balancer.for_tasks`."""
+        if not isinstance(self.weights, Mapping):
+            return self
+        if set(self.weights) != set(tasks):
+            raise ValueError(
+                f"`Fixed.weights` must name every task once; got {sorted(self.weights)}. "
+                f"The tasks are: {', '.join(tasks)}."
+            )
+        return replace(self, weights=tuple(float(self.weights[task]) for task in tasks))
+
+    def init(
+        self, num_tasks: int, initial: Tensor | None = None, device: torch.device | str | None = None
+    ) -> ConstantState:
+        """Return the state before the first record; see :meth:`Balancer.init`."""
+        if len(self.weights) != num_tasks:
+            raise ValueError(f"`Fixed.weights` must hold {num_tasks} weights, one a task; got {self.weights!r}.")
+        return constant_state(self._values(), num_tasks, device)
+
+    def update(self, state: ConstantState, observation: Observation) -> tuple[ConstantState, Tensor]:
+        """Count the record; see :meth:`Balancer.update`."""
+        return state._replace(record=state.record + 1), state.weights
+
+    def admit(self, state: ConstantState, columns: Sequence[int | None]) -> ConstantState:
+        """Start over with more tasks; see :meth:`Balancer.admit`."""
+        return self.init(len(columns), device=state.weights.device)._replace(record=state.record)

@@ -1,0 +1,17 @@
+"""Lightning callbacks: the glue between a trainer's hooks and a balancer, and what a run needs around it."""
+
+from lightning_coba.callbacks.balance_csv import BalanceCSV
+from lightning_coba.callbacks.convergence_balancer import ConvergenceBalancer
+from lightning_coba.callbacks.last_checkpoint import LastCheckpoint
+from lightning_coba.callbacks.task_balancing import TaskBalancing
+from lightning_coba.callbacks.task_progress_bar import TaskProgressBar
+from lightning_coba.callbacks.whole_windows import WholeWindows
+
+__all__ = [
+    "BalanceCSV",
+    "ConvergenceBalancer",
+    "LastCheckpoint",
+    "TaskBalancing",
+    "TaskProgressBar",
+    "WholeWindows",
+]

@@ -1,0 +1,36 @@
+from os import PathLike
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+class LastCheckpoint(Checkpoint):
+    """Keep one checkpoint from which a killed run resumes exactly, written after each validation pass.
+
+    There the pass has been run, its record taken and everything logged; a checkpoint that Lightning writes at a
+    training step where a pass is due comes before that pass, which a resumed run then never makes. The file is
+    replaced in one move, and what the loggers hold is written first, so that a killed run loses no row.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        super().__init__()
+        self.path = str(path)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, unless this is the sanity pass or the middle of an accumulation window."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or trainer.fast_dev_run:
+            return
+        if trainer.fit_loop._should_accumulate():
+            return
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the next checkpoint replaces this one."""
+        return {}

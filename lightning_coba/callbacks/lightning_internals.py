@@ -1,0 +1,39 @@
+"""The few facts that Lightning keeps to itself; each reader here has a test, the pins say what was tested."""
+
+import lightning as L
+import torch
+from torch import Tensor
+
+
+def sanity_metrics(trainer: L.Trainer) -> dict[str, Tensor]:
+    """Return what the sanity pass logged, loader by loader, then what was logged at its end.
+
+    With several validation loaders ``trainer.callback_metrics`` is empty during the sanity pass: Lightning stores a
+    loader's values when the next one begins, and not while sanity checking. They are in the loop's result
+    collection, which shows one loader at a time and is reset only after ``on_validation_end``.
+    """
+    results = trainer._results
+    if results is None:
+        return dict(trainer.callback_metrics)
+    shown = results.dataloader_idx
+    loaders = {item.meta.dataloader_idx for item in results.values()} - {None}
+    metrics: dict[str, Tensor] = {}
+    try:
+        for results.dataloader_idx in sorted(loaders):
+            metrics |= results.metrics(on_step=False)["callback"]
+    finally:
+        results.dataloader_idx = shown
+    return metrics | trainer.callback_metrics
+
+
+def logging_step(trainer: L.Trainer) -> int:
+    """Return the step label under which Lightning itself logs now, so that rows of one pass stay together."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def publish(trainer: L.Trainer, values: dict[str, Tensor]) -> None:
+    """Log scalars in ``on_validation_end``, where ``module.log`` raises, for other callbacks and for the loggers."""
+    trainer.callback_metrics.update(values)
+    numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
+    for logger in trainer.loggers:
+        logger.log_metrics(numbers, step=logging_step(trainer))

@@ -1,0 +1,155 @@
+"""What :class:`~lightning_coba.TaskBalancing` refuses, announces and warns of: the sentences a user may read."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from lightning_coba.balancers.base import Balancer
+from lightning_coba.callbacks.run_length import expected_records
+from lightning_coba.modules.protocol import ReportsTaskLosses
+from lightning_coba.modules.task_weights import TaskWeights
+
+
+def check_arguments(
+    tasks: Any, every_n_steps: Any, baseline: Any, prior: Mapping[str, float] | None, min_weight: float
+) -> None:
+    """Raise ValueError where an argument of the callback is outside its domain."""
+    if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
+        raise ValueError(f"`every_n_steps` must be None or an integer >= 1; got {every_n_steps!r}.")
+    if isinstance(baseline, str) and baseline not in ("measure", "first_record"):
+        raise ValueError(f'`baseline` must be "measure", "first_record" or {{task: V(0)}}; got {baseline!r}.')
+    if prior is not None and any(not 0 < value < float("inf") for value in prior.values()):
+        raise ValueError(f"`prior` must be finite numbers > 0; got {dict(prior)}.")
+    if not 0 <= min_weight < 1:
+        raise ValueError(f"`min_weight` must be in [0, 1/K); got {min_weight}.")
+    if isinstance(tasks, str):
+        raise ValueError(f"`tasks` must be a list of names; got the string {tasks!r}. Write [{tasks!r}].")
+
+
+def refuse_attribute(attribute: str, value: Any, module: L.LightningModule) -> None:
+    """Raise ValueError if the module has something else than weights under the callback's name."""
+    if not isinstance(value, TaskWeights):
+        raise ValueError(
+            f"`attribute={attribute!r}` must be a TaskWeights of {type(module).__name__}; it is "
+            f"a {type(value).__name__}. Give the callback another `attribute`."
+        )
+
+
+def refuse_rivals(num_balancers: int, attribute: str) -> None:
+    """Raise ValueError if several balancers move the same weights."""
+    if num_balancers > 1:
+        raise ValueError(
+            f"{num_balancers} balancers move `{attribute}`. Give each its own `attribute`, and use that one in "
+            "its part of training_step."
+        )
+
+
+def refuse_step_cadence(
+    trainer: L.Trainer, module: L.LightningModule, every_n_steps: int, held_out: Any
+) -> None:
+    """Raise ValueError if module or data cannot give held-out losses between validations."""
+    if not isinstance(module, ReportsTaskLosses):
+        raise ValueError(
+            f"`every_n_steps={every_n_steps}` needs held-out losses between validations, and "
+            f"{type(module).__name__} has no `task_losses`. Add\n\n    def task_losses(self, batch):\n"
+            "        return {task: loss, ...}  # or TaskLosses(sums, counts)\n\nor leave `every_n_steps` out to "
+            "balance after each validation pass."
+        )
+    if held_out is None and not hasattr(getattr(trainer, "datamodule", None), "held_out_dataloaders"):
+        raise ValueError(
+            f"`every_n_steps={every_n_steps}` needs held-out rows. Give `held_out={{task: DataLoader}}`, or a "
+            "datamodule with `held_out_dataloaders()`."
+        )
+
+
+def refuse_signals(balancer: Balancer) -> None:
+    """Raise ValueError if the balancer needs more than held-out losses."""
+    unknown = balancer.needs - {"losses"}
+    if unknown:
+        raise ValueError(
+            f"{type(balancer).__name__} needs {', '.join(sorted(unknown))}, which this callback cannot give."
+        )
+
+
+def refuse_other_tasks(before: Iterable[str], now: Iterable[str]) -> None:
+    """Raise ValueError if a second fit brings other tasks than the records are of."""
+    if tuple(before) != tuple(now):
+        raise ValueError(
+            f"The records so far are of the tasks {', '.join(before)}; this fit has {', '.join(now)}. Use the "
+            "same tasks in the same order, or call `reset()` to start over."
+        )
+
+
+def refuse_never_received(callback: str, learned: Iterable[str], received: set[str]) -> None:
+    """Raise RuntimeError if a name that was learned from logged keys never was a task in training."""
+    never = [task for task in learned if task not in received]
+    if received and never:
+        raise RuntimeError(
+            f"`combine` received {', '.join(sorted(received))} in a whole epoch, but never the logged "
+            f"{', '.join(never)}. Name the tasks: {callback}(tasks={sorted(received)})."
+        )
+
+
+def unknown_names(callback: str, monitor: str, logged: Mapping[str, Any]) -> RuntimeError:
+    """Return the error for a record of tasks that nobody named."""
+    return RuntimeError(
+        f"{callback} knows no task names. Give it tasks=[...], or the module `task_names`, or log keys such "
+        f"as {monitor.format(task='code')!r} in validation_step. Logged: {', '.join(logged) or 'nothing'}."
+    )
+
+
+def announce_names(callback: str, names: Iterable[str]) -> None:
+    """Print the names that were learned from logged keys."""
+    rank_zero_info(f"{callback} balances the tasks that it found logged: {', '.join(names)}.")
+
+
+def announce_first_record(callback: str) -> None:
+    """Print that no baseline could be measured."""
+    rank_zero_info(
+        f"{callback}: no pass before training (num_sanity_val_steps=0, fast_dev_run, or nothing was logged in "
+        "it), so each task's baseline V(0) is its first record."
+    )
+
+
+def announce_settings(
+    callback: str,
+    trainer: L.Trainer,
+    balancer: Balancer,
+    every_n_steps: int | None,
+    prior: Mapping[str, float] | None,
+    min_weight: float,
+    num_records: int,
+) -> None:
+    """Print the settled values; warn if the warm-up would outlast the run (``num_records``: taken before it)."""
+    cadence = "validation pass" if every_n_steps is None else f"{every_n_steps} steps"
+    settings = [repr(balancer)]
+    settings += [f"prior {dict(prior)}"] if prior else []
+    settings += [f"min_weight {min_weight}"] if min_weight else []
+    rank_zero_info(f"{callback}: {', '.join(settings)}, a record every {cadence}.")
+    warmup = getattr(balancer, "warmup_records", 0)
+    records = expected_records(trainer, every_n_steps)
+    if warmup and num_records + records < warmup + 2 and not trainer.fast_dev_run:
+        setting = "`trainer.val_check_interval`" if every_n_steps is None else "`every_n_steps`"
+        rank_zero_warn(
+            f"{callback}: about {records:.0f} records are to come, and the first {warmup} are warm-up with "
+            f"uniform weights: too few to balance anything. A smaller {setting} gives more."
+        )
+
+
+def warn_of_lost_pass(callback: str) -> None:
+    """Warn that the resumed checkpoint was written between a step and the validation pass due at it."""
+    rank_zero_warn(
+        f"{callback}: the checkpoint was written just before a validation pass that was due, and Lightning never "
+        "runs it again, so a record is missing. Write checkpoints that are to be resumed after validation, or at "
+        "steps where no validation is due."
+    )
+
+
+def warn_of_unused_weights(callback: str, module: L.LightningModule, attribute: str) -> None:
+    """Warn that nothing in training read the weights."""
+    rank_zero_warn(
+        f"{type(module).__name__} never used `self.{attribute}`: {callback} computes weights that change nothing. "
+        f"In training_step write: return self.{attribute}.combine(losses)"
+    )

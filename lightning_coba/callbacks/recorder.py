@@ -1,0 +1,141 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_coba.balancers.base import Balancer, Observation, check_baseline, float64_device
+from lightning_coba.balancers.explain import explain
+from lightning_coba.callbacks.trajectories import STATE_FIELDS, Trajectory
+from lightning_coba.log_keys import BALANCE, task_key
+
+
+class Recorder:
+    """A balancer at work: its state, the records so far, and the weights with prior and floor.
+
+    Args:
+        balancer: with everything named already in task order.
+        tasks: names.
+        device: of the module; the state lives there in float64, or on the CPU where there is none.
+        initial: V(0), ``[K]``; NaN or None = first present record.
+        prior: task -> importance.
+        min_weight: floor m.
+
+    Raises:
+        ValueError: if a baseline is not finite and positive, the prior names no task, or the floor is >= 1/K.
+    """
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        tasks: Sequence[str],
+        device: torch.device,
+        initial: Tensor | None = None,
+        prior: Mapping[str, float] | None = None,
+        min_weight: float = 0.0,
+    ) -> None:
+        self.tasks = tuple(tasks)
+        unknown = sorted(set(prior or {}) - set(self.tasks))
+        if unknown:
+            raise ValueError(f"`prior` names {unknown}; the tasks are: {', '.join(self.tasks)}.")
+        if min_weight * len(self.tasks) >= 1:
+            raise ValueError(
+                f"`min_weight` must be < 1/{len(self.tasks)}, a {len(self.tasks)}th; got {min_weight}."
+            )
+        device = float64_device(device)
+        check_baseline(initial, tasks=self.tasks)
+        self.balancer = balancer
+        self.state = balancer.init(len(self.tasks), initial=initial, device=device)
+        self.trajectory = Trajectory(len(self.tasks))
+        self.min_weight = min_weight
+        shares = [float((prior or {}).get(task, 1.0)) for task in self.tasks]
+        self._prior = torch.tensor(shares, dtype=torch.float64, device=device)
+        self.weights = self._shape(self.state.weights)
+        self._change = torch.zeros((), dtype=torch.float64, device=device)
+        self.ignored = torch.zeros((), dtype=torch.int64, device=device)
+
+    def _shape(self, weights: Tensor) -> Tensor:
+        weights = weights * self._prior
+        weights = weights / weights.sum()
+        return weights * (1 - len(self.tasks) * self.min_weight) + self.min_weight
+
+    def record(self, step: int, losses: Tensor, present: Tensor) -> None:
+        """Take one record of held-out losses ``[K]``; NaN and inf count as absent and are counted."""
+        losses, present = losses.to(self.weights), present.to(self.weights.device)
+        finite = losses.isfinite()
+        self.ignored = self.ignored + (present & ~finite).sum()
+        present = present & finite
+        observation = Observation(step=step, present=present, losses=losses)
+        self.state, weights = self.balancer.update(self.state, observation)
+        previous, self.weights = self.weights, self._shape(weights)
+        self._change = (self.weights - previous).abs().sum()
+        self.trajectory.append(step, torch.where(present, losses, torch.nan), self.state, self.weights)
+
+    def metrics(self, prefix: str = BALANCE) -> dict[str, Tensor]:
+        """Return what is logged after a record, as scalar tensors that nobody has waited for."""
+        columns = {"weight": self.weights}
+        for name, field in STATE_FIELDS.items():
+            if hasattr(self.state, field):
+                columns["loss_ratio" if name == "ratio" else name] = getattr(self.state, field)
+        values = {
+            task_key(f"{prefix}/{name}", task): column[i]
+            for name, column in columns.items()
+            for i, task in enumerate(self.tasks)
+        }
+        if hasattr(self.state, "divergence_factor"):
+            values[f"{prefix}/divergence_factor"] = self.state.divergence_factor
+        return values | {
+            f"{prefix}/weight_change": self._change,
+            f"{prefix}/ignored_records": self.ignored.double(),
+        }
+
+    def explain(self) -> str:
+        """Return :func:`~lightning_coba.balancers.explain` of the state, with the weights in force."""
+        return explain(self.state._replace(weights=self.weights), self.tasks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return dicts, lists, tensors, numbers and strings only."""
+        return {
+            "tasks": list(self.tasks),
+            "balancer": repr(self.balancer),
+            "state": self.state._asdict(),
+            "ignored": self.ignored,
+            "trajectory": self.trajectory.state_dict(),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any], strict_tasks: bool) -> None:
+        """Continue what ``saved`` holds.
+
+        Raises:
+            ValueError: if it was written with other tasks (``strict_tasks=False`` admits added ones) or by another
+                balancer or other settings.
+        """
+        before = list(saved["tasks"])
+        added = [task for task in self.tasks if task not in before]
+        if [task for task in self.tasks if task in before] != before or (added and strict_tasks):
+            raise ValueError(
+                f"The checkpoint was written with the tasks {', '.join(before)}; this run has "
+                f"{', '.join(self.tasks)}. Use the same tasks in the same order, start a new run, or admit added "
+                "tasks with strict_tasks=False."
+            )
+        if saved["balancer"] != repr(self.balancer) and not added:
+            raise ValueError(
+                f"The checkpoint was written by {saved['balancer']}; this run has {self.balancer!r}. Resume with the "
+                "same settings, or start a new run."
+            )
+        columns = [before.index(task) if task in before else None for task in self.tasks]
+        device = self.weights.device
+        fields = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in saved["state"].items()}
+        state = type(self.state)(**fields)
+        self.state = self.balancer.admit(state, columns) if added else state
+        self.weights = self._shape(self.state.weights)
+        self.ignored = saved["ignored"].to(device)
+        self.trajectory.load_state_dict(saved["trajectory"], columns)
+
+
+def baseline_by_name(baseline: Mapping[str, float], tasks: Sequence[str]) -> Tensor:
+    """Return V(0) in task order, ``[K]`` float64, NaN where a task is left out; refuse names that are no task."""
+    unknown = sorted(set(baseline) - set(tasks))
+    if unknown:
+        raise ValueError(f"`baseline` names {unknown}; the tasks are: {', '.join(tasks)}.")
+    return torch.tensor([float(baseline.get(task, torch.nan)) for task in tasks], dtype=torch.float64)

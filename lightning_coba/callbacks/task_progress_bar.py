@@ -1,0 +1,72 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+from torch import Tensor
+
+from lightning_coba.log_keys import BALANCE, TRAIN_LOSS, VAL_LOSS, task_key
+from lightning_coba.modules.task_weights import TaskWeights
+
+
+class TaskProgressBar(RichProgressBar):
+    """Rich progress bar with one compact part a task: validation loss and weight, such as ``de 2.55·w.17``.
+
+    Where the output is no terminal (a log file) a bar cannot be redrawn: a plain line takes its place each time the
+    Trainer logs and after each validation pass.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"leave": True, **options})
+        self._line = ""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Return the loss and the line about the tasks; nothing else fits beside a bar."""
+        items: dict[str, Any] = {}
+        if TRAIN_LOSS in trainer.callback_metrics:
+            items["loss"] = round(float(trainer.callback_metrics[TRAIN_LOSS]), 3)
+        if self._line:
+            items["|"] = self._line
+        return items
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Renew the line about the tasks."""
+        super().on_validation_end(trainer, pl_module)
+        if not trainer.sanity_checking and trainer.training or trainer.validating:
+            self._line = _tasks_line(trainer.callback_metrics, _task_names(pl_module))
+            self._say(trainer, f"validated  {self._line}")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the bar, or write a line where there is none."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.global_step % trainer.log_every_n_steps == 0 and TRAIN_LOSS in trainer.callback_metrics:
+            self._say(trainer, f"train_loss {float(trainer.callback_metrics[TRAIN_LOSS]):.3f}")
+
+    def _say(self, trainer: L.Trainer, text: str) -> None:
+        console = self._console
+        if console is None or console.is_terminal or not trainer.is_global_zero:
+            return
+        end = f"/{trainer.max_steps}" if trainer.max_steps > 0 else ""
+        line = f"step {trainer.global_step}{end}  {text}"
+        if line != getattr(self, "_said", ""):
+            self._said = line
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _task_names(pl_module: L.LightningModule) -> Sequence[str]:
+    for child in pl_module.children():
+        if isinstance(child, TaskWeights):
+            return child.tasks
+    return ()
+
+
+def _tasks_line(metrics: Mapping[str, Tensor], tasks: Sequence[str]) -> str:
+    parts = []
+    for task in tasks:
+        loss, weight = metrics.get(task_key(VAL_LOSS, task)), metrics.get(task_key(f"{BALANCE}/weight", task))
+        if loss is not None:
+            share = "" if weight is None else f"·w{float(weight):.2f}".replace("w0.", "w.")
+            parts.append(f"{task} {float(loss):.2f}{share}")
+    return "  ".join(parts)

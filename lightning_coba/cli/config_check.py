@@ -1,0 +1,85 @@
+"""Find wrong types and unknown arguments in a configuration before anything expensive is built."""
+
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra.utils import get_object
+
+SCALARS = (bool, int, float, str, type(None))
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Compare every ``_target_`` in a resolved configuration with the signature that it will be called with.
+
+    Args:
+        config: plain dicts and lists.
+
+    Raises:
+        ValueError: naming the key, what it must be, and what it is.
+    """
+    for path, node in _targets(config, ""):
+        called = get_object(node["_target_"])
+        parameters = inspect.signature(called).parameters
+        hints = _hints(called)
+        anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        for key, value in node.items():
+            if key.startswith("_"):
+                continue
+            if key not in parameters and not anything:
+                legal = ", ".join(name for name in parameters if name != "self")
+                raise ValueError(f"`{path}{key}` is no argument of {node['_target_']}. Legal: {legal}.")
+            if not _fits(value, hints.get(key, Any)):
+                raise ValueError(f"`{path}{key}` must be {_say(hints[key])}; got {value!r}. Override it: {path}{key}=...")
+
+
+def _targets(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from _targets(value, f"{path}{key}.")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _targets(value, f"{path}{index}.")
+
+
+def _hints(called: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(called.__init__ if inspect.isclass(called) else called)  # type: ignore[misc]
+    except Exception:  # annotations of other packages may name what is not imported
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a scalar fits a hint; anything but scalars and hints made of scalars is let through."""
+    if not isinstance(value, SCALARS) or hint is Any:
+        return True
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint is None:
+        return value is None
+    if hint not in SCALARS:
+        return isinstance(value, str) or value is None or not _is_builtin_container(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _is_builtin_container(hint: Any) -> bool:
+    return (get_origin(hint) or hint) in (list, dict, tuple, set)
+
+
+def _say(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_say(option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(option) for option in get_args(hint))
+    return {type(None): "null", int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
+        hint, getattr(hint, "__name__", str(hint))
+    )

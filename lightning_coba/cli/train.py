@@ -1,0 +1,34 @@
+"""``coba-train``: compose a run from the configuration, train it, and leave everything in its folder."""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_coba.cli.config_folder import config_folder
+
+
+def train(config: DictConfig) -> float:
+    """Run one training and return the best validation loss, which a sweep minimises."""
+    # Hydra answers --help without any of this, and it takes seconds to import.
+    from lightning_coba.cli.config_check import check_config
+    from lightning_coba.cli.run_folder import RunFolder
+    from lightning_coba.cli.training_run import run
+    from lightning_coba.modules.precision import fastest_precision
+
+    OmegaConf.register_new_resolver("fastest_precision", fastest_precision, replace=True)
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    check_config(settings)
+    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    checkpoint = folder.claim(config.resume)
+    if folder.card.get("status") == "finished":
+        print(f"The run in {folder.path} is finished; its results are there. Start another with name=...")
+        return float(folder.card["val_loss"] or "nan")
+    return run(settings, folder, checkpoint)
+
+
+main = hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")(train)
+
+if __name__ == "__main__":
+    main()

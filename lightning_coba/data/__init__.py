@@ -1,0 +1,7 @@
+"""The data plane: tasks in, planned batches out, resumable without sampler state."""
+
+from lightning_coba.data.datamodule import MultitaskDataModule
+from lightning_coba.data.quickstart import quickstart_tasks
+from lightning_coba.data.task import Task, tasks_in_folder
+
+__all__ = ["MultitaskDataModule", "Task", "quickstart_tasks", "tasks_in_folder"]

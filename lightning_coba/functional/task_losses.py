@@ -1,0 +1,91 @@
+"""Per-task losses as (sum, count) pairs, and the one scalar that a training step minimises.
+
+Only sums and counts travel between micro-batches and ranks; a mean is taken once, at the end.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Normalize = Literal["step", "present"]
+
+
+class TaskLosses(NamedTuple):
+    """Loss sums and counts of K tasks, in task order.
+
+    Attributes:
+        sums: sum of the losses of each task's elements (tokens, rows), shape ``[K]``, floating point; 0 where the
+            task is absent.
+        counts: number of those elements, shape ``[K]``, integer or floating point; 0 means absent.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+
+class StepTotals(NamedTuple):
+    """What a whole optimizer step holds, over all its micro-batches and ranks.
+
+    Attributes:
+        counts: each task's elements in the step, shape ``[K]``.
+        num_present: number of tasks with at least one element in the step, scalar.
+    """
+
+    counts: Tensor
+    num_present: Tensor | int
+
+
+def task_losses(losses: Tensor, tasks: Tensor, num_tasks: int) -> TaskLosses:
+    """Sum element losses by task, without a host synchronisation and in a fixed order of addition.
+
+    Args:
+        losses: loss of each element, shape ``[n]``.
+        tasks: task index of each element, int64 ``[n]``, values in ``0 .. num_tasks - 1``.
+        num_tasks: K.
+
+    Example:
+        >>> task_losses(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2]), 3)
+        TaskLosses(sums=tensor([2., 0., 5.]), counts=tensor([1, 0, 2]))
+    """
+    member = tasks == torch.arange(num_tasks, device=tasks.device)[:, None]
+    return TaskLosses(torch.where(member, losses, 0.0).sum(dim=-1), member.sum(dim=-1))
+
+
+def combine(
+    losses: Tensor,
+    weights: Tensor,
+    present: Tensor,
+    num_present: Tensor | int | None = None,
+    normalize: Normalize = "step",
+) -> Tensor:
+    r"""Weigh per-task losses into one scalar: :math:`\frac{K}{P}\sum_{i\ \mathrm{present}} w_i l_i`.
+
+    With all K tasks present (:math:`P = K`) this is :math:`\sum_i w_i l_i`; a task that is absent leaves the mean
+    scale of the loss unchanged, and a batch of one task still feels that task's weight.
+
+    Args:
+        losses: per-task mean losses, shape ``[K]``; absent entries are ignored, whatever they hold.
+        weights: shape ``[K]``, on the simplex; detached.
+        present: bool ``[K]``.
+        num_present: P, the present tasks of the whole optimizer step; default: of this batch.
+        normalize: ``"step"`` as above; ``"present"`` divides by the present weights' sum instead, as the released
+            CoBa code does. Parity only: a micro-batch with one task then ignores the weights altogether.
+
+    Returns:
+        Scalar in float32 or wider; 0 where no task is present.
+
+    Raises:
+        ValueError: if ``normalize`` is neither of the two.
+    """
+    wide = torch.promote_types(losses.dtype, torch.float32)
+    weights = weights.detach().to(device=losses.device, dtype=wide)
+    total = torch.where(present, weights * losses.to(wide), 0.0).sum()
+    if normalize == "step":
+        if num_present is None:
+            num_present = present.sum()
+        return total * (len(weights) / torch.as_tensor(num_present, device=total.device).clamp(min=1))
+    if normalize == "present":
+        scale = torch.where(present, weights, 0.0).sum()
+        return total / torch.where(scale > 0, scale, 1.0)
+    raise ValueError(f'`combine.normalize` must be "step" or "present"; got {normalize!r}.')

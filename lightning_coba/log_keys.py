@@ -1,0 +1,16 @@
+"""Every key that this package logs: one file, so that no call site invents one."""
+
+TRAIN_LOSS = "train_loss"
+VAL_LOSS = "val_loss"
+TEST_LOSS = "test_loss"
+BALANCE = "balance"
+
+
+def task_key(prefix: str, task: str) -> str:
+    """Return the key of a per-task quantity, such as ``val_loss/code``."""
+    return f"{prefix}/{task}"
+
+
+def token_key(prefix: str) -> str:
+    """Return the key of the loss over all tokens, such as ``val_loss_token``."""
+    return f"{prefix}_token"

@@ -1,0 +1,183 @@
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_coba.functional import StepTotals, TaskLosses, combine
+from lightning_coba.functional.task_losses import Normalize
+
+
+class TaskWeights(nn.Module):
+    r"""Hold one loss weight a task, and combine the tasks' losses into the scalar that is minimised.
+
+    A module that owns ``TaskWeights(tasks)`` trains with uniform weights; a balancing callback moves them. The weights
+    are a mirror of the callback's state: they are no parameters and are not in the module's ``state_dict``.
+
+    ``combine`` returns :math:`\frac{K}{P}\sum_{i\ \mathrm{present}} w_i l_i` for K tasks of which P are present, so
+    uniform weights give the plain mean over the present tasks. If your module *summed* its losses before, the loss
+    and its gradient shrink by K: raise the learning rate (plain SGD) or multiply the result by K.
+
+    Args:
+        tasks: distinct names, in the order of every ``[K]`` tensor; may be left out and given later by :meth:`bind`.
+            Until then ``combine`` is the plain mean of the losses it is given.
+
+    Attributes:
+        tasks: names, a tuple of K strings.
+        weighs: ``"tasks"``, or ``"tokens"`` for :class:`~lightning_coba.balancers.TokenMean`.
+
+    Raises:
+        ValueError: if a name occurs twice.
+
+    Example:
+        >>> weights = TaskWeights(["code", "qa"])
+        >>> weights.combine({"code": torch.tensor(1.0), "qa": torch.tensor(3.0)}).item()
+        2.0
+        >>> weights.combine({"qa": torch.tensor(3.0)}).item()  # code is absent from this batch
+        3.0
+    """
+
+    _values: Tensor
+
+    def __init__(self, tasks: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.tasks: tuple[str, ...] = ()
+        self.weighs: Literal["tasks", "tokens"] = "tasks"
+        self.used = False
+        self.received: set[str] = set()
+        self.register_buffer("_values", torch.empty(0, dtype=torch.float64), persistent=False)
+        names = tuple(tasks)
+        if names:
+            self.bind(names)
+
+    @property
+    def values(self) -> Tensor:
+        """Current weights, shape ``[K]``, float64 (float32 on a device without it), summing to 1."""
+        self.used = True
+        return self._values
+
+    def __getitem__(self, task: str) -> Tensor:
+        self.used = True
+        if not self.tasks:  # names come later: a plain sum until then
+            return torch.ones((), dtype=self._values.dtype, device=self._values.device)
+        # A copy: autograd keeps what it multiplied by, and the buffer is written to in place.
+        return self._values[self._index(task)].clone()
+
+    def bind(self, tasks: Sequence[str]) -> None:
+        """Name the tasks of a ``TaskWeights`` that was made without names; the same names again do nothing."""
+        names = tuple(tasks)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice or not names:
+            raise ValueError(f"`TaskWeights.tasks` must be distinct names; got {list(names)}. Rename {twice}.")
+        if self.tasks and self.tasks != names:
+            raise ValueError(
+                f"`TaskWeights.tasks` must stay as they are: {', '.join(self.tasks)}; got {', '.join(names)}. Give the "
+                "callback the same names in the same order, or make a new TaskWeights."
+            )
+        if not self.tasks:
+            self.tasks = names
+            self._values = _uniform(len(names), self._values.device)
+
+    @torch.no_grad()
+    def assign(self, weights: Tensor) -> None:
+        """Overwrite the weights in place with ``weights``, shape ``[K]`` in task order, on any device."""
+        self._values.copy_(weights)
+
+    def combine(
+        self,
+        losses: Mapping[str, Tensor] | Tensor | TaskLosses,
+        present: Tensor | None = None,
+        totals: StepTotals | None = None,
+        normalize: Normalize = "step",
+    ) -> Tensor:
+        """Return the weighted loss of a batch, a scalar in float32 or wider.
+
+        Args:
+            losses: mean loss of each task as a dict (a missing key = absent from this batch), or as a ``[K]`` tensor
+                in task order; or :class:`~lightning_coba.TaskLosses` (sums and counts; a count of 0 = absent).
+            present: bool ``[K]`` for a ``[K]`` tensor; default: all present.
+            totals: counts of the whole optimizer step, for ``TaskLosses`` under accumulation or several ranks: sums
+                are divided by these. Default: this batch is the step.
+            normalize: see :func:`~lightning_coba.functional.combine`.
+
+        Raises:
+            KeyError: if the dict has a name that is no task.
+            ValueError: if shapes do not fit, or an argument does not go with this kind of losses.
+        """
+        self.used = True
+        if self.weighs == "tokens":
+            return _token_mean(losses, totals)
+        num_present = None
+        if isinstance(losses, TaskLosses):
+            counts = losses.counts if totals is None else totals.counts
+            num_present = None if totals is None else totals.num_present
+            present = losses.counts > 0
+            means = losses.sums / counts.to(losses.sums.dtype).clamp(min=1)
+        elif totals is not None:
+            raise ValueError("`combine.totals` must come with TaskLosses(sums, counts): means cannot be re-divided.")
+        elif isinstance(losses, Mapping):
+            means, present = self._stack(losses)
+        else:
+            means = losses
+            if present is None:
+                present = torch.ones_like(means, dtype=torch.bool)
+        if not self.tasks:
+            return combine(means, torch.full_like(means, 1 / max(len(means), 1)), present, num_present, normalize)
+        self.received.update(losses if isinstance(losses, Mapping) else self.tasks)
+        if means.shape != self._values.shape:
+            raise ValueError(
+                f"`combine.losses` must hold {len(self.tasks)} losses, one each for {', '.join(self.tasks)}; got "
+                f"shape {tuple(means.shape)}. Pass a dict where a batch lacks tasks."
+            )
+        return combine(means, self._values, present, num_present, normalize)
+
+    def _stack(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        if not losses:
+            raise ValueError("`combine.losses` must hold at least one task's loss; got an empty dict.")
+        names = self.tasks or tuple(losses)
+        for name in losses:
+            if name not in names:
+                self._index(name)
+        one = next(iter(losses.values()))
+        absent = torch.zeros((), dtype=one.dtype, device=one.device)
+        means = torch.stack([losses.get(name, absent).reshape(()) for name in names])
+        present = torch.tensor([name in losses for name in names])
+        return means, present.to(means.device, non_blocking=True)
+
+    def _index(self, task: str) -> int:
+        if task not in self.tasks:
+            raise KeyError(f"{task!r} is no task. The tasks are: {', '.join(self.tasks)}.")
+        return self.tasks.index(task)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskWeights":
+        # `.half()`, `.to(dtype)` and Lightning's "bf16-true" cast every floating buffer. An empty tensor tells where
+        # the module goes, the weights follow there and keep their dtype.
+        device = fn(torch.empty(0, device=self._values.device)).device
+        if self._values.is_meta and device.type != "meta":
+            self._values = _uniform(len(self.tasks), device)
+        else:
+            self._values = self._values.to(device, _dtype(device))
+        return self
+
+    def extra_repr(self) -> str:
+        """Show the tasks in the module's repr."""
+        return ", ".join(self.tasks)
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _uniform(num_tasks: int, device: torch.device) -> Tensor:
+    return torch.full((num_tasks,), 1 / max(num_tasks, 1), dtype=_dtype(device), device=device)
+
+
+def _token_mean(losses: Mapping[str, Tensor] | Tensor | TaskLosses, totals: StepTotals | None) -> Tensor:
+    if not isinstance(losses, TaskLosses):
+        raise ValueError(
+            "`combine.losses` must be TaskLosses(sums, counts) for TokenMean: task means do not tell how many tokens "
+            f"they are of; got {type(losses).__name__}. Return sums and counts, or use Uniform."
+        )
+    counts = losses.counts if totals is None else totals.counts
+    sums = losses.sums.to(torch.promote_types(losses.sums.dtype, torch.float32))
+    return sums.sum() / counts.sum().to(sums.dtype).clamp(min=1)

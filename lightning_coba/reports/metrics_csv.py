@@ -1,0 +1,192 @@
+"""A logger whose file survives a resume."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MetricsCSV(Logger):
+    """Log scalars to one wide ``metrics.csv`` that a resumed run continues.
+
+    Use it where Lightning's `CSVLogger` erases its file when the folder is opened again. The columns are
+    `step`, then the metrics in order of appearance; a step has one row, whatever the number of calls that
+    filled it; an empty cell was not logged, ``nan`` was. Numbers are written so that reading them gives the
+    same bits.
+
+    The file is always readable: a row reaches the disk when the next step begins and whenever Lightning calls
+    `save` (after every logging call), a new column replaces the file in one move, and a last line that a
+    killed process left half-written is dropped when the file is opened again. Nothing is opened before the
+    first row, and no handle is kept, so the logger may be pickled. Only rank zero writes.
+
+    Args:
+        save_dir: The run folder; created when the first row is written. Its `metrics.csv` is continued if it
+            exists.
+
+    Example:
+        >>> import tempfile
+        >>> logger = MetricsCSV(tempfile.mkdtemp())
+        >>> logger.log_metrics({"train_loss": 2.5}, step=0)
+        >>> logger.log_metrics({"val_loss": 2.25}, step=0)
+        >>> logger.log_metrics({"train_loss": 1.5}, step=1)
+        >>> logger.save()
+        >>> print(logger.path.read_text(), end="")
+        step,train_loss,val_loss
+        0,2.5,2.25
+        1,1.5,
+    """
+
+    def __init__(self, save_dir: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self._columns: list[str] = []  # as on disk; empty = not opened yet
+        self._row: dict[str, str] = {}  # the last row of the file, open to more metrics of its step
+        self._row_start = 0  # where that row begins in the file, bytes
+        self._unsaved = False
+
+    @property
+    def name(self) -> str:
+        """Empty, so that Lightning puts checkpoints into ``save_dir/checkpoints``."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty, for the same reason: a run folder has no versions."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    @property
+    def log_dir(self) -> str:
+        """The run folder."""
+        return self.save_dir
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the run folder has `config.yaml`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add metrics to the row of a step.
+
+        Args:
+            metrics: Name -> scalar: a number or a tensor of one element. One called `step` yields to the
+                argument.
+            step: The optimizer step; None = the step of the last row. Another step than the last row's begins
+                a row.
+
+        Raises:
+            ValueError: A metric is no scalar.
+        """
+        cells = {name: _cell(name, value) for name, value in metrics.items()}
+        if not cells:
+            return
+        self._open()
+        if step is None:
+            step = int(self._row.get("step", 0))
+        if self._row and self._row["step"] != str(step):
+            self.save()
+            self._row_start = self.path.stat().st_size
+            self._row = {}
+        self._row |= cells | {"step": str(step)}
+        self._unsaved = True
+
+    @rank_zero_only
+    def truncate(self, step: int) -> None:
+        """Drop the rows from a step on, and the columns that only they filled: as if these were never logged.
+
+        Call it when a run resumes from a checkpoint written after `step` optimizer steps: the rows are
+        numbered from 0, so those it drops are the ones that the run will log again.
+        """
+        self._open()
+        self.save()
+        if not self.path.exists():
+            return
+        rows = [row for row in self._read() if int(row["step"]) < step]
+        self._replace([name for name in self._columns if any(name in row for row in rows)], rows)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the open row to disk; cheap where it has not changed."""
+        if not self._unsaved:
+            return
+        added = [name for name in self._row if name not in self._columns]
+        if added:
+            self._replace([*self._columns, *added], [*self._read(end=self._row_start), self._row])
+        else:
+            with self.path.open("r+b") as file:
+                file.truncate(self._row_start)
+                file.seek(self._row_start)
+                file.write(_lines(self._columns, [self._row]))
+        self._unsaved = False
+
+    def _open(self) -> None:
+        """Continue the file of an earlier run, less a half-written last line."""
+        if self._columns:
+            return
+        content = self.path.read_bytes() if self.path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        columns = next(csv.reader([whole.decode().partition("\n")[0]])) or ["step"]
+        if columns[0] != "step":
+            raise ValueError(
+                f"`MetricsCSV.save_dir` must not hold another program's metrics.csv; got {self.path}, whose "
+                "first column is not `step`. Move that file or choose another folder."
+            )
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole))
+        if rows := self._read():
+            self._row = rows[-1]
+            self._row_start = whole.rfind(b"\n", 0, -1) + 1
+        else:
+            self._row_start = len(whole)
+        self._columns = columns
+
+    def _read(self, end: int | None = None) -> list[dict[str, str]]:
+        """Return the rows in the file's first `end` bytes, without their empty cells."""
+        if not self.path.exists():
+            return []
+        lines = io.StringIO(self.path.read_bytes()[:end].decode(), newline="")
+        reader = csv.DictReader(lines)
+        rows = []
+        for row in reader:
+            if None in row or None in row.values() or not row["step"].lstrip("-").isdigit():
+                raise ValueError(
+                    f"{self.path}:{reader.line_num}: a row must have as many cells as the header, "
+                    "the first a step. Delete this line."
+                )
+            rows.append({name: cell for name, cell in row.items() if cell})
+        return rows
+
+    def _replace(self, columns: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
+        """Put a file with other columns or fewer rows in the place of the old one, in one move."""
+        columns = list(columns) or ["step"]
+        header = {name: name for name in columns}
+        closed, last = _lines(columns, [header, *rows[:-1]]), _lines(columns, rows[-1:])
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(self.path.name + ".part")
+        part.write_bytes(closed + last)
+        os.replace(part, self.path)
+        self._columns, self._row, self._row_start = columns, dict(rows[-1]) if rows else {}, len(closed)
+
+
+def _cell(name: str, value: Any) -> str:
+    try:
+        return repr(float(value))
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"`MetricsCSV.log_metrics` must get scalars; got {type(value).__name__} for {name!r}. "
+            "Log each of its numbers under a name of its own."
+        ) from None
+
+
+def _lines(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> bytes:
+    text = io.StringIO()
+    csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

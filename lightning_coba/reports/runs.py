@@ -1,0 +1,194 @@
+"""Read what a run left behind."""
+
+import csv
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+BALANCE_FILE = "balance.csv"
+BALANCE_COLUMNS = (
+    "record",
+    "step",
+    "task",
+    "loss",
+    "ratio",
+    "slope",
+    "rcs",
+    "acs",
+    "divergence_factor",
+    "weight",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class BalanceTable:
+    """Hold the records of a run as columns: what the tasks lost, what the balancer made of it.
+
+    Row t of every array is the t-th record; column k is the task ``tasks[k]``. NaN = not available: an absent
+    task, a balancer without scores, a record of the warm-up.
+
+    Attributes:
+        tasks: The K task names.
+        records: ``[T]`` int64, record numbers, strictly increasing.
+        steps: ``[T]`` int64, optimizer steps at which the records were taken; a second fit starts over.
+        loss: ``[T, K]`` float64, held-out loss in nats per completion token.
+        ratio: ``[T, K]``, loss / V(0); below 1 is better than before training.
+        slope: ``[T, K]``, change of the ratio per record within the window; negative = the task still
+            improves.
+        rcs: ``[T, K]``, relative convergence score; each row sums to 1.
+        acs: ``[T, K]``, absolute convergence score; each row sums to 1.
+        weight: ``[T, K]``, weights in force after the record; each row sums to 1.
+        divergence_factor: ``[T]``, the share of RCS in the weights; ACS has the rest.
+    """
+
+    tasks: list[str]
+    records: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    loss: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    rcs: NDArray[np.float64]
+    acs: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    divergence_factor: NDArray[np.float64]
+
+
+class _Row(NamedTuple):
+    """One line of the file: one task of one record."""
+
+    where: str  # "file:line", the beginning of every complaint
+    record: int
+    step: int
+    task: str
+    values: dict[str, float]
+
+
+def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
+    r"""Read the balancer's records of a run.
+
+    Use it on a finished run or on one still under way.
+
+    Args:
+        path: A run folder, or its ``balance.csv``: one row a task and record, the rows of a record in task
+            order. Later records may add tasks at the end (``strict_tasks=False``); these are NaN before.
+
+    Returns:
+        The table, T >= 1 records of K >= 1 tasks.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is malformed or holds no record. The message names the file and the line.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> rows = ["1,50,code,1.2,0.8,,,,,0.5", "1,50,qa,2.7,0.9,,,,,0.5"]
+        >>> _ = (folder / "balance.csv").write_text("\n".join([",".join(BALANCE_COLUMNS), *rows, ""]))
+        >>> balance = read_balance(folder)
+        >>> balance.tasks, balance.ratio.tolist(), balance.rcs.tolist()
+        (['code', 'qa'], [[0.8, 0.9]], [[nan, nan]])
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / BALANCE_FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"`read_balance.path` must be a run folder or its {BALANCE_FILE}; got {file}, which does not "
+            "exist. Give the folder of a run that had a balancer."
+        )
+    records = [list(rows) for _, rows in groupby(_rows(file), key=lambda row: row.record)]
+    if not records:
+        raise ValueError(f"{file} holds no record yet. Wait for the run's first validation pass.")
+    _check_order(records)
+    tasks = [row.task for row in records[-1]]
+
+    def column(name: str) -> NDArray[np.float64]:
+        table = np.full((len(records), len(tasks)), np.nan)
+        for t, rows in enumerate(records):
+            table[t, : len(rows)] = [row.values[name] for row in rows]
+        return table
+
+    return BalanceTable(
+        tasks=tasks,
+        records=np.array([rows[0].record for rows in records], dtype=np.int64),
+        steps=np.array([rows[0].step for rows in records], dtype=np.int64),
+        **{name: column(name) for name in ("loss", "ratio", "slope", "rcs", "acs", "weight")},
+        divergence_factor=column("divergence_factor")[:, 0],
+    )
+
+
+def _rows(file: Path) -> Iterator[_Row]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        reader = csv.reader(stream)
+        if tuple(header := next(reader, [])) != BALANCE_COLUMNS:
+            raise ValueError(
+                f"{file}:1: the header must be {','.join(BALANCE_COLUMNS)}; got {','.join(header)!r}. "
+                "Give a file that a run of lightning_coba wrote."
+            )
+        for cells in reader:
+            where = f"{file}:{reader.line_num}"
+            if len(cells) != len(BALANCE_COLUMNS):
+                raise ValueError(
+                    f"{where}: a row must have {len(BALANCE_COLUMNS)} cells; got {len(cells)}. If the run "
+                    "was killed while it wrote, delete this record's rows."
+                )
+            named = dict(zip(BALANCE_COLUMNS, cells, strict=True))
+            yield _Row(
+                where,
+                record=_integer(named.pop("record"), "record", where),
+                step=_integer(named.pop("step"), "step", where),
+                task=named.pop("task"),
+                values={name: _number(cell, name, where) for name, cell in named.items()},
+            )
+
+
+def _integer(cell: str, column: str, where: str) -> int:
+    try:
+        return int(cell)
+    except ValueError:
+        raise ValueError(
+            f"{where}: `{column}` must be a whole number; got {cell!r}. Correct the row."
+        ) from None
+
+
+def _number(cell: str, column: str, where: str) -> float:
+    try:
+        return float(cell) if cell else math.nan
+    except ValueError:
+        raise ValueError(
+            f"{where}: `{column}` must be a number, or empty where not available; got {cell!r}. "
+            "Correct the row."
+        ) from None
+
+
+def _check_order(records: list[list[_Row]]) -> None:
+    """Refuse what would put a number under the wrong task or record."""
+    known: list[str] = []
+    for previous, rows in zip([None, *records], records, strict=False):
+        first, names = rows[0], [row.task for row in rows]
+        if names[: len(known)] != known or len(set(names)) < len(names):
+            raise ValueError(
+                f"{first.where}: record {first.record} must list each task once, in the order of the records "
+                f"before ({', '.join(known) or 'none'}); got {', '.join(names)}. Delete or complete its rows."
+            )
+        for row in rows:
+            if row.step != first.step:
+                raise ValueError(
+                    f"{row.where}: record {row.record} must have one step; got {row.step}, {first.step}. "
+                    "Correct the row."
+                )
+        # Steps may start over, in a second fit; records never do.
+        if previous and first.record < previous[0].record:
+            raise ValueError(
+                f"{first.where}: records must increase; got {first.record} after {previous[0].record}. "
+                "Delete the rows that an earlier run left behind."
+            )
+        known = names

@@ -1,0 +1,271 @@
+"""What every balancer owes its users, checked on every class that `lightning_coba.balancers` exports."""
+
+import copy
+import inspect
+import io
+import math
+
+import pytest
+import torch
+
+import lightning_coba.balancers as package
+from lightning_coba.balancers import Balancer, CoBa, Fixed, Observation, replay
+
+#: Constructors for K tasks by class name; a class that is not here is built without arguments.
+SETTINGS = {
+    "CoBa": [
+        lambda names: CoBa(),
+        lambda names: CoBa(window_records=2, warmup_records=1, temperature=0.5),
+        lambda names: CoBa(window_records=60, warmup_records=25),
+        lambda names: CoBa(window_records=5, warmup_records=3, form="mftcoder"),
+        lambda names: CoBa(window_records=40, warmup_records=15, form="mftcoder"),
+    ],
+    "Fixed": [lambda names: Fixed({name: 1.0 + index for index, name in enumerate(sorted(names))})],
+}
+CLASSES = [
+    value
+    for value in (getattr(package, name) for name in package.__all__)
+    if inspect.isclass(value) and issubclass(value, Balancer) and not inspect.isabstract(value)
+]
+FACTORIES = [
+    pytest.param(factory, id=f"{cls.__name__}-{index}", marks=[])
+    for cls in CLASSES
+    for index, factory in enumerate(SETTINGS.get(cls.__name__, [lambda names, cls=cls: cls()]))
+]
+battery = pytest.mark.parametrize("factory", FACTORIES)
+NAMES = ("a", "b", "c", "d", "e")
+
+
+def build(factory, names=NAMES):
+    return factory(names).for_tasks(names)
+
+
+def signals(balancer, num_records, num_tasks, seed=0):
+    """Random positive records, by name, of everything that a balancer asks for."""
+    generator = torch.Generator().manual_seed(seed)
+    walk = (
+        torch.randn(num_records, num_tasks, generator=generator, dtype=torch.float64)
+        .mul(0.03)
+        .cumsum(0)
+        .exp()
+    )
+    noise = torch.rand(num_records, num_tasks, generator=generator, dtype=torch.float64)
+    return dict.fromkeys(sorted(balancer.needs | {"losses"}), walk * (1 + 0.1 * noise))
+
+
+def record(balancer, values, present, index):
+    row = {name: value[index] for name, value in values.items() if name in balancer.needs}
+    return Observation(step=index + 1, present=present[index], **row)
+
+
+def run(balancer, state, values, present, rows):
+    weights = []
+    for index in rows:
+        state, row = balancer.update(state, record(balancer, values, present, index))
+        weights.append(row)
+    return state, torch.stack(weights)
+
+
+def equal(one, other):
+    """Deep equality of two states, with NaN equal to NaN."""
+    if isinstance(one, torch.Tensor):
+        same = one.dtype == other.dtype and one.shape == other.shape
+        return (
+            same
+            and torch.equal(one.nan_to_num(nan=math.pi), other.nan_to_num(nan=math.pi))
+            and equal_nan(one, other)
+        )
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
+
+
+def equal_nan(one, other):
+    return not one.is_floating_point() or torch.equal(one.isnan(), other.isnan())
+
+
+def through_a_checkpoint(state):
+    stream = io.BytesIO()
+    torch.save(state._asdict(), stream)
+    stream.seek(0)
+    return type(state)(**torch.load(stream, weights_only=True))
+
+
+def num_bytes(state):
+    return {
+        name: value.numel() * value.element_size() if isinstance(value, torch.Tensor) else 8
+        for name, value in state._asdict().items()
+    }
+
+
+def test_the_battery_collects_every_balancer():
+    assert {"CoBa", "Fixed", "TokenMean", "Uniform"} <= {cls.__name__ for cls in CLASSES}
+    assert SETTINGS.keys() <= {cls.__name__ for cls in CLASSES}
+
+
+@battery
+@pytest.mark.parametrize("absent", [0.0, 0.35])
+def test_weights_are_on_the_simplex(factory, absent):
+    balancer = build(factory)
+    values = signals(balancer, 200, 5)
+    present = torch.rand(200, 5, generator=torch.Generator().manual_seed(1)) >= absent
+    _, weights = run(balancer, balancer.init(5), values, present, range(200))
+    assert weights.dtype == torch.float64
+    assert weights.isfinite().all()
+    assert (weights >= 0).all()
+    assert (weights.sum(dim=1) - 1).abs().max() < 1e-12
+
+
+@battery
+def test_the_weights_are_those_of_the_state(factory):
+    balancer = build(factory)
+    values, present = signals(balancer, 40, 5), torch.ones(40, 5, dtype=torch.bool)
+    state, weights = run(balancer, balancer.init(5), values, present, range(40))
+    assert torch.equal(state.weights, weights[-1])
+    assert state.record == 40
+
+
+@battery
+def test_the_state_is_bounded_over_ten_thousand_records(factory):
+    balancer = build(factory, ("a", "b"))
+    values, present = signals(balancer, 100, 2), torch.ones(100, 2, dtype=torch.bool)
+    state = balancer.init(2)
+    before = num_bytes(state)
+    for index in range(10_000):
+        state, _ = balancer.update(state, record(balancer, values, present, index % 100))
+    after = num_bytes(state)
+    grown = {name for name in after if after[name] > before[name]}
+    assert grown <= {"peaks", "peaks_recorded"}
+    for name in grown:
+        assert len(getattr(state, name)) == 2 ** math.ceil(math.log2(10_000))
+
+
+@battery
+def test_update_leaves_the_given_state_as_it_was(factory):
+    balancer = build(factory)
+    values = signals(balancer, 60, 5)
+    present = torch.rand(60, 5, generator=torch.Generator().manual_seed(2)) >= 0.3
+    state = balancer.init(5)
+    for index in range(60):
+        kept = copy.deepcopy(state)
+        following, _ = balancer.update(state, record(balancer, values, present, index))
+        assert equal(kept, state)
+        again, _ = balancer.update(state, record(balancer, values, present, index))
+        assert equal(following, again)
+        state = following
+
+
+@battery
+@pytest.mark.parametrize(
+    ("num_records", "cut"), [(90, 1), (90, 45), (1040, 1023), (1040, 1024), (1040, 1025)]
+)
+def test_a_run_that_went_through_a_checkpoint_is_the_same_run(factory, num_records, cut):
+    balancer = build(factory, ("a", "b", "c"))
+    values = signals(balancer, num_records, 3)
+    present = torch.rand(num_records, 3, generator=torch.Generator().manual_seed(3)) >= 0.2
+    whole_state, whole = run(balancer, balancer.init(3), values, present, range(num_records))
+    state, first = run(balancer, balancer.init(3), values, present, range(cut))
+    state, rest = run(balancer, through_a_checkpoint(state), values, present, range(cut, num_records))
+    assert torch.equal(whole, torch.cat([first, rest]))
+    assert equal(whole_state, state)
+
+
+@battery
+def test_permuting_the_tasks_permutes_the_weights(factory):
+    order = [3, 0, 4, 1, 2]
+    balancer = build(factory)
+    moved = factory(NAMES).for_tasks([NAMES[i] for i in order])
+    values = signals(balancer, 150, 5)
+    present = torch.rand(150, 5, generator=torch.Generator().manual_seed(4)) >= 0.2
+    _, weights = run(balancer, balancer.init(5), values, present, range(150))
+    permuted = {name: value[:, order] for name, value in values.items()}
+    _, ours = run(moved, moved.init(5), permuted, present[:, order], range(150))
+    assert (ours - weights[:, order]).abs().max() < 1e-12
+
+
+@battery
+def test_one_task_has_weight_one(factory):
+    balancer = build(factory, ("a",))
+    values = signals(balancer, 80, 1)
+    present = torch.rand(80, 1, generator=torch.Generator().manual_seed(5)) >= 0.2
+    _, weights = run(balancer, balancer.init(1), values, present, range(80))
+    assert torch.equal(weights, torch.ones_like(weights))
+
+
+@battery
+@pytest.mark.parametrize("hidden", [math.nan, math.inf, 0.0, -1.0])
+def test_an_absent_task_never_yields_nan(factory, hidden):
+    balancer = build(factory)
+    values = signals(balancer, 120, 5)
+    present = torch.ones(120, 5, dtype=torch.bool)
+    present[:, 0] = False  # never there
+    present[:60, 1] = False  # comes late
+    present[60:, 2] = False  # goes
+    values = {name: torch.where(present, value, hidden) for name, value in values.items()}
+    _, weights = run(balancer, balancer.init(5), values, present, range(120))
+    assert weights.isfinite().all()
+    assert (weights.sum(dim=1) - 1).abs().max() < 1e-12
+
+
+@battery
+def test_what_masked_entries_hold_does_not_matter(factory):
+    balancer = build(factory)
+    present = torch.rand(80, 5, generator=torch.Generator().manual_seed(6)) >= 0.4
+    values = signals(balancer, 80, 5)
+    states = [
+        run(
+            balancer,
+            balancer.init(5),
+            {n: torch.where(present, v, hidden) for n, v in values.items()},
+            present,
+            range(80),
+        )
+        for hidden in (1e6, math.nan)
+    ]
+    assert equal(*states)
+
+
+@battery
+def test_replay_is_the_run(factory):
+    balancer = build(factory)
+    values = signals(balancer, 50, 5)
+    present = torch.rand(50, 5, generator=torch.Generator().manual_seed(7)) >= 0.2
+    _, weights = run(balancer, balancer.init(5), values, present, range(50))
+    if balancer.weighs == "tokens":
+        with pytest.raises(ValueError, match="has no replay"):
+            replay(balancer, values["losses"], present=present)
+    else:
+        assert torch.equal(replay(balancer, present=present, **values), weights)
+
+
+@battery
+def test_an_admitted_task_gets_a_finite_weight(factory):
+    balancer = build(factory, ("a", "b"))
+    values, present = signals(balancer, 40, 2), torch.ones(40, 2, dtype=torch.bool)
+    state, _ = run(balancer, balancer.init(2), values, present, range(40))
+    kept = copy.deepcopy(state)
+    larger = factory(("a", "b", "c")).for_tasks(("a", "b", "c"))
+    wider = larger.admit(state, [0, 1, None])
+    assert equal(kept, state)
+    assert wider.record == 40
+    assert wider.weights.shape == (3,)
+    assert abs(float(wider.weights.sum()) - 1) < 1e-12
+    values, present = signals(larger, 40, 3), torch.ones(40, 3, dtype=torch.bool)
+    _, weights = run(larger, wider, values, present, range(40))
+    assert weights.isfinite().all()
+    assert (weights.sum(dim=1) - 1).abs().max() < 1e-12
+
+
+@battery
+def test_init_needs_a_task(factory):
+    with pytest.raises(ValueError, match=r"num_tasks|weights"):
+        build(factory, ("a",)).init(0)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_hyper_parameters_are_frozen(cls):
+    balancer = SETTINGS.get(cls.__name__, [lambda names: cls()])[0](NAMES)
+    with pytest.raises(AttributeError):
+        balancer.anything = 1

@@ -1,0 +1,128 @@
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_coba import TaskWeights
+from lightning_coba.balancers import CoBa, Observation
+
+FORMS = ["paper", "mftcoder"]
+aten = torch.ops.aten
+#: Operators that hand a value, or a size that depends on values, to the host.
+SYNCHRONISING = {
+    aten._local_scalar_dense,
+    aten.nonzero,
+    aten.masked_select,
+    aten.equal,
+    aten._unique2,
+    aten.is_nonzero,
+}
+
+
+class HostSyncs(TorchDispatchMode):
+    """List the calls that would make the host wait for a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        packet = func.overloadpacket
+        if packet in SYNCHRONISING:
+            self.calls.append(str(func))
+        elif packet is aten._to_copy:
+            if (
+                kwargs.get("device") is not None
+                and torch.device(kwargs["device"]).type != args[0].device.type
+            ):
+                self.calls.append(f"{func} {args[0].device} -> {kwargs['device']}")
+        elif packet is aten.copy_:
+            # Writing a Python number into a tensor passes it as a 0-dim CPU tensor; that waits for nothing.
+            if args[0].device.type != args[1].device.type and args[1].dim() > 0:
+                self.calls.append(f"{func} {args[1].device} -> {args[0].device}")
+        elif packet in (aten.index, aten.index_put_, aten.index_put):
+            masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
+            self.calls += [f"{func} by mask"] * len(masks)
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("name", "offence"),
+    [
+        ("item", lambda t: t.sum().item()),
+        ("float", lambda t: float(t[0])),
+        ("truth value", lambda t: bool(t.any())),
+        ("tolist", lambda t: t[0].tolist()),
+        ("nonzero", lambda t: t.nonzero()),
+        ("mask index", lambda t: t[t > 0]),
+        ("masked write", lambda t: t.__setitem__(t > 0, torch.zeros(3))),
+        ("masked_select", lambda t: t.masked_select(t > 0)),
+        ("equal", lambda t: torch.equal(t, t)),
+        ("to another device", lambda t: t.to("meta")),
+        ("copy_ across devices", lambda t: torch.empty(3, device="meta").copy_(t)),
+    ],
+)
+def test_the_counter_sees(name, offence):
+    values = torch.ones(3)
+    with HostSyncs() as syncs:
+        offence(values)
+    assert syncs.calls, name
+
+
+def test_the_counter_lets_device_work_pass():
+    with HostSyncs() as syncs:
+        values = torch.ones(3).to(torch.float64)
+        values[1] = values.sum()
+        torch.where(values > 1, values, 0.0)
+    assert syncs.calls == []
+
+
+def run_on(device, form, num_records):
+    generator = torch.Generator().manual_seed(0)
+    balancer = CoBa(window_records=5, warmup_records=3, form=form)
+    state = balancer.init(4, device=device)
+    rows = torch.rand(num_records, 4, generator=generator).add(0.5).to(device)
+    mask = torch.ones(num_records, 4, dtype=torch.bool, device=device)
+    with HostSyncs() as syncs:
+        for index in range(num_records):
+            record = Observation(step=index, present=mask[index], losses=rows[index])
+            state, weights = balancer.update(state, record)
+    return state, weights, syncs.calls
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_update_never_makes_the_host_wait(form, device):
+    state, weights, calls = run_on(device, form, num_records=1030)  # the peaks' buffer grows on the way
+    assert calls == []
+    assert state.record == 1030
+    assert weights.device.type == device
+    assert {v.device.type for v in state if isinstance(v, torch.Tensor)} == {device}
+
+
+@pytest.mark.parametrize("normalize", ["step", "present"])
+def test_combine_of_a_tensor_never_makes_the_host_wait(normalize):
+    weights = TaskWeights(["a", "b", "c"])
+    with HostSyncs() as syncs:
+        weights.combine(torch.ones(3), present=torch.tensor([True, False, True]), normalize=normalize)
+        weights.combine({"a": torch.tensor(1.0), "c": torch.tensor(2.0)}, normalize=normalize)
+    assert syncs.calls == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("form", FORMS)
+def test_cuda_itself_sees_no_synchronisation(form):
+    balancer = CoBa(window_records=5, warmup_records=3, form=form)
+    state = balancer.init(4, device="cuda")
+    rows = torch.rand(50, 4, device="cuda") + 0.5
+    mask = torch.ones(50, 4, dtype=torch.bool, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for index in range(50):
+            state, weights = balancer.update(
+                state, Observation(step=index, present=mask[index], losses=rows[index])
+            )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert weights.isfinite().all()

@@ -1,0 +1,214 @@
+import re
+from types import SimpleNamespace
+
+import lightning
+import pytest
+import torch
+from rich.console import Console
+
+from lightning_coba.data import MultitaskDataModule, Task
+
+SIZES = [23, 11, 5]  # as in conftest.py
+TASK = Task("a", "train.jsonl")
+
+
+def pairs(batch):
+    return list(zip(batch["row_tasks"].tolist(), batch["row_ids"].tolist(), strict=True))
+
+
+def trainer_stub(rank=0, world_size=1, accumulate=1, module=None):
+    return SimpleNamespace(
+        global_rank=rank,
+        world_size=world_size,
+        accumulate_grad_batches=accumulate,
+        training=False,
+        lightning_module=module,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({}, "exactly one of `tasks` and `root`; got neither"),
+        ({"tasks": [TASK], "root": "."}, "exactly one of `tasks` and `root`; got both"),
+        ({"tasks": []}, "`MultitaskDataModule.tasks` must be a list of at least one Task; got []"),
+        ({"tasks": ["a"]}, "`MultitaskDataModule.tasks` must be a list of at least one Task; got ['a']"),
+        ({"tasks": [TASK, Task("b", "x"), TASK]}, "must have different names; got 'a' twice"),
+        (
+            {"tasks": [TASK], "batch_size": 0},
+            "`MultitaskDataModule.batch_size` must be a whole number of at least 1; got 0",
+        ),
+        ({"tasks": [TASK], "batch_size": True}, "`MultitaskDataModule.batch_size` must be a whole number"),
+        (
+            {"tasks": [TASK], "eval_batch_size": 0},
+            "eval_batch_size` must be a whole number of at least 1 or None; got 0",
+        ),
+        ({"tasks": [TASK], "max_length": 2}, "max_length` must be a whole number of at least 3; got 2"),
+        (
+            {"tasks": [TASK], "mixing": "random"},
+            "mixing` must be one of 'proportional', 'uniform', 'stratified'; got 'random'",
+        ),
+        (
+            {"tasks": [TASK], "epoch_length": 1.5},
+            "epoch_length` must be a whole number of at least 1 or None; got 1.5",
+        ),
+        (
+            {"tasks": [TASK], "validation_rows": 0},
+            "validation_rows` must be a whole number of at least 1 or None",
+        ),
+        (
+            {"tasks": [TASK], "test_rows": "all"},
+            "test_rows` must be a whole number of at least 1 or None; got 'all'",
+        ),
+        ({"tasks": [TASK], "overlong": "cut"}, "overlong` must be one of 'error', 'drop'; got 'cut'"),
+        ({"tasks": [TASK], "overlap": None}, "overlap` must be one of 'drop', 'error'; got None"),
+        ({"tasks": [TASK], "seed": -1}, "seed` must be a whole number of at least 0; got -1"),
+    ],
+)
+def test_arguments_are_checked(arguments, complaint):
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        MultitaskDataModule(**arguments)
+
+
+def test_names_are_known_before_setup_and_data_only_after(make_datamodule):
+    dm = make_datamodule()
+    assert dm.task_names == ["a", "b", "c"]
+    with pytest.raises(RuntimeError, match=r"Call MultitaskDataModule.setup"):
+        dm.train_dataloader()
+    dm.setup("fit")
+    corpus = dm.corpus
+    dm.setup("test")
+    assert dm.corpus is corpus
+    assert dm.sizes["train"] == {"a": 23, "b": 11, "c": 5}
+
+
+def test_folder_is_read(tmp_path, tokenizer):
+    (tmp_path / "qa").mkdir()
+    lines = [f'{{"prompt": "{i}", "completion": "c"}}' for i in range(10)]
+    (tmp_path / "qa" / "train.jsonl").write_text("\n".join(lines))
+    dm = MultitaskDataModule(root=tmp_path, tokenizer=tokenizer)
+    dm.setup("fit")
+    assert dm.sizes == {"train": {"qa": 8}, "validation": {"qa": 1}, "test": {"qa": 1}}
+
+
+def test_tokenizer_comes_from_the_module(make_datamodule, tokenizer):
+    dm = make_datamodule(tokenizer=None)
+    with pytest.raises(ValueError, match=r"`MultitaskDataModule.tokenizer` must be.*Pass tokenizer="):
+        dm.setup("fit")
+    dm.trainer = trainer_stub(module=SimpleNamespace(tokenizer=tokenizer))
+    dm.setup("fit")
+    assert dm.tokenizer is tokenizer
+
+
+def test_without_a_trainer_an_epoch_is_every_row_once(make_datamodule):
+    dm = make_datamodule()
+    dm.setup("fit")
+    batches = [batch for batch, _, _ in dm.train_dataloader()]
+    assert len(batches) == 10
+    seen = [pair for batch in batches for pair in pairs(batch)]
+    assert sorted(seen) == [(task, row) for task, size in enumerate(SIZES) for row in range(size)]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_shows_the_fixed_subset_once_over_all_ranks(make_datamodule, world_size, split):
+    seen, lengths = [], []
+    for rank in range(world_size):
+        dm = make_datamodule(validation_rows=4, test_rows=2, eval_batch_size=3, seed=rank)
+        dm.setup("validate")
+        dm.trainer = trainer_stub(rank, world_size)
+        batches = list(dm.val_dataloader() if split == "val" else dm.test_dataloader())
+        lengths.append(len(batches))
+        seen += [pair for batch in batches if len(batch["targets"]) for pair in pairs(batch)]
+    shown = dm.corpus.pairs("validation" if split == "val" else "test")
+    assert sorted(seen) == shown
+    assert [task for task, _ in shown] == sorted([0, 1, 2] * (4 if split == "val" else 2))
+    assert len(set(lengths)) == 1
+
+
+def test_evaluation_batches_hold_rows_of_similar_length(make_datamodule):
+    dm = make_datamodule(validation_rows=None, eval_batch_size=3)
+    dm.setup("validate")
+    lengths = [length for batch in dm.val_dataloader() for length in batch["attention_mask"].sum(1).tolist()]
+    assert len(lengths) == 18
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_row_ids_lead_back_to_the_text(make_datamodule, tokenizer):
+    dm = make_datamodule()
+    dm.setup("test")
+    for batch in dm.test_dataloader():
+        for ids, mask, (task, row) in zip(
+            batch["input_ids"], batch["attention_mask"], pairs(batch), strict=True
+        ):
+            text = dm.corpus.rows["test"][task][row]
+            assert tokenizer.decode(ids[mask.bool()]) == text.prompt + text.completion + tokenizer.eos_token
+
+
+def test_held_out_loaders_are_map_style_and_collate_any_rows(make_datamodule):
+    dm = make_datamodule(validation_rows=4)
+    dm.setup("fit")
+    loaders = dm.held_out_dataloaders()
+    assert list(loaders) == dm.task_names
+    for task, loader in enumerate(loaders.values()):
+        assert isinstance(loader, torch.utils.data.DataLoader)
+        assert (len(loader.dataset), loader.batch_size) == (4, 4)
+        batch = loader.collate_fn([loader.dataset[i] for i in (3, 1)])
+        assert pairs(batch) == [(task, dm.corpus.shown["validation"][task][i]) for i in (3, 1)]
+        assert set(batch["token_tasks"].tolist()) == {task}
+        assert next(iter(loader)).keys() == next(iter(dm.val_dataloader())).keys()
+
+
+def test_overlong_rows_are_dropped_everywhere(tokenizer):
+    rows = [{"prompt": str(i), "completion": "x" * (1 + 20 * (i % 4 == 0))} for i in range(80)]
+    dm = MultitaskDataModule(
+        [Task("t", rows)], tokenizer=tokenizer, max_length=8, overlong="drop", batch_size=4
+    )
+    with pytest.warns(UserWarning, match="rows were dropped"):
+        dm.setup("fit")
+    for split in ("train", "validation", "test"):
+        texts, tokens = dm.corpus.rows[split][0], dm.corpus.tokens[split][0]
+        assert [text.completion for text in texts] == ["x"] * len(tokens)
+    assert sum(dm.sizes[split]["t"] for split in dm.sizes) == 60
+
+
+def test_stratified_counts_the_whole_optimizer_step(make_datamodule):
+    dm = make_datamodule(batch_size=1, mixing="stratified")
+    dm.setup("fit")
+    with pytest.raises(ValueError, match="3 tasks; it has 1"):
+        dm.train_dataloader()
+    dm.trainer = trainer_stub(accumulate=2, world_size=2)
+    assert dm.train_dataloader().iterables.length == 40  # 39 rows in whole steps of 4
+
+
+def test_summary_shows_each_task(make_datamodule):
+    dm = make_datamodule(validation_rows=4, max_length=6)
+    dm.setup("fit")
+    console = Console(width=200, record=True)
+    console.print(dm.summary())
+    (line,) = [line for line in console.export_text().splitlines() if line.startswith("\u2502 c ")]
+    assert [cell.strip() for cell in line.strip("\u2502").split("\u2502")] == [
+        "c",
+        "5",
+        "4 of 6",
+        "3",
+        f"{(4 + 3 + 2 + 1 + 4) / 5:.1f}",  # prompts of 5 tokens cut to what 6 - completion - end leave
+        f"{(2 + 3 + 4 + 5 + 2) / 5:.1f}",
+        "14",
+        "0",
+    ]
+
+
+def test_the_seed_orders_training_and_nothing_else(make_datamodule):
+    first, second = make_datamodule(seed=0), make_datamodule(seed=1)
+    for dm in (first, second):
+        dm.setup("fit")
+    assert pairs(next(iter(first.train_dataloader()))[0]) != pairs(next(iter(second.train_dataloader()))[0])
+    assert first.corpus.shown == second.corpus.shown
+    assert [pairs(batch) for batch in first.val_dataloader()] == [
+        pairs(batch) for batch in second.val_dataloader()
+    ]
+
+
+def test_it_is_a_datamodule_for_lightning(make_datamodule):
+    assert isinstance(make_datamodule(), lightning.LightningDataModule)
