@@ -1,4 +1,4 @@
-"""Killed and resumed: same weights, history, baseline and parameters as the run that was left alone."""
+"""KilledError and resumed: same weights, history, baseline and parameters as the run that was left alone."""
 
 import warnings
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings(SHORT_RUNS)
 COBA = {"window_records": 3, "warmup_records": 1}
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -45,11 +45,11 @@ class SaveAndKill(L.Callback):
         if trainer.global_step == self.step and not trainer.sanity_checking:
             trainer.save_checkpoint(self.path)
             if not self.later:
-                raise Killed
+                raise KilledError
 
     def on_train_batch_start(self, trainer, *_):
         if self.later and trainer.global_step == self.step + self.later:
-            raise Killed
+            raise KilledError
 
 
 def same_batches():
@@ -70,7 +70,7 @@ def whole_and_resumed(make, path, hook, step, later=0, **options):
     options = {"train": same_batches(), "max_epochs": 4, **options}
     whole = make()
     fit(*whole, **options)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(*make(), SaveAndKill(path, hook, step, later), **options)
     resumed = make()
     fit(*resumed, ckpt_path=path, **options)
@@ -124,7 +124,7 @@ def test_step_cadence_at_any_optimizer_step(tmp_path, step, options):
 
 def checkpoint(path, make=by_validation, step=12):
     module, callback = make()
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(module, callback, SaveAndKill(path, "on_validation_end", step))
     return path
 
@@ -277,7 +277,7 @@ def test_a_pass_that_the_checkpoint_lost_is_warned_of(tmp_path, step, options, l
     options = {"train": same_batches(), "max_epochs": 4, **options}
     whole, resumed = by_validation(tasks=TASKS), by_validation(tasks=TASKS)
     fit(*whole, **options)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(*by_validation(tasks=TASKS), SaveAndKill(path, "on_train_batch_end", step), **options)
     if lost:
         with pytest.warns(UserWarning, match="written just before a validation pass that was due"):
@@ -291,7 +291,7 @@ def test_a_pass_that_the_checkpoint_lost_is_warned_of(tmp_path, step, options, l
 def test_the_warm_up_that_is_over_is_not_announced_again(tmp_path):
     path = tmp_path / "last.ckpt"
     settings = {"window_records": 3, "warmup_records": 3}
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(*by_validation(**settings), SaveAndKill(path, "on_validation_end", 30), max_epochs=6)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*warm-up")

