@@ -1,4 +1,4 @@
-"""Who may import whom: house.md, section 3, read from the source and, for the light import, from a process."""
+"""Who may import whom (house.md, section 3): read from the source, and the light import from a process."""
 
 import ast
 import subprocess
@@ -48,9 +48,7 @@ def of(folder):
 
 
 def test_the_reader_of_imports_sees_every_kind():
-    source = (
-        "import a.b as c\nfrom d import e\ndef f():\n    from . import g\n    from ..data.task import Task\n"
-    )
+    source = "import a.b as c\nfrom d import e\ndef f():\n    from . import g\n    from ..data.task import Task\n"
     found = imports(PACKAGE / "callbacks" / "x.py", source)
     assert found >= {"a.b", "d", "d.e", f"{NAME}.callbacks.g", f"{NAME}.data.task", f"{NAME}.data.task.Task"}
     assert third_party(found) == {"a", "d"}
@@ -96,11 +94,7 @@ def test_only_commands_import_commands(path):
 
 @pytest.mark.parametrize(
     "path",
-    [
-        path
-        for path in FILES
-        if path.relative_to(PACKAGE).parts[0] not in ("modules", "data", "evaluation", "cli")
-    ],
+    [path for path in FILES if path.relative_to(PACKAGE).parts[0] not in ("modules", "data", "evaluation", "cli")],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
 def test_only_modules_and_data_know_transformers_and_peft(path):
@@ -111,14 +105,9 @@ def test_only_modules_and_data_know_transformers_and_peft(path):
     assert not third_party(imports(path, ast.unparse(top_level))) & {"transformers", "peft"}
 
 
-def modules_after(statement):
-    code = f"import sys\n{statement}\nprint(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
-    )
-    return {name.split(".")[0] for name in done.stdout.split()}
-
-
 def test_importing_the_package_is_light():
-    ours, lightning = modules_after(f"import {NAME}"), modules_after("import lightning")
-    assert not HEAVY & (ours - lightning)
+    code = f"import lightning, sys; before = {{*sys.modules}}; import {NAME}; print(*{{*sys.modules}} - before)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    added = {name.split(".")[0] for name in done.stdout.split()}
+    assert NAME in added
+    assert not HEAVY & added

@@ -38,9 +38,7 @@ class Balancer(ABC):
     weighs: ClassVar[Literal["tasks", "tokens"]] = "tasks"
 
     @abstractmethod
-    def init(
-        self, num_tasks: int, initial: Tensor | None = None, device: torch.device | str | None = None
-    ) -> Any:
+    def init(self, num_tasks: int, initial: Tensor | None = None, device: torch.device | str | None = None) -> Any:
         """Return the state before the first record.
 
         Args:
@@ -56,7 +54,6 @@ class Balancer(ABC):
     def for_tasks(self, tasks: Sequence[str]) -> "Balancer":
         """Return this balancer with everything that is given by task name put into task order."""
         return self
-
 
     @abstractmethod
     def admit(self, state: Any, columns: Sequence[int | None]) -> Any:

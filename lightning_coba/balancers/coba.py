@@ -41,8 +41,8 @@ class CoBaState(NamedTuple):
 
 #: Fields of the state with one row a task.
 PER_TASK = (
-    "initial", "ratios", "ratios_present", "slopes", "slopes_recorded", "joined", "weights", "loss_ratio", "slope", "rcs",
-    "acs",
+    "initial", "ratios", "ratios_present", "slopes", "slopes_recorded", "joined", "weights", "loss_ratio", "slope",
+    "rcs", "acs",
 )  # fmt: skip
 
 
@@ -166,10 +166,8 @@ class CoBa(Balancer):
         window = state.ratios.shape[1]
         # Shifting x changes no slope, so the newest record sits at 0 and x never grows.
         age = (state.record - 1 - torch.arange(window, device=state.ratios.device)) % window
-        if self.form == "paper":
-            state = self._paper(state, -age.to(torch.float64))
-        else:
-            state = self._mftcoder(state, age)
+        rule = self._paper if self.form == "paper" else self._mftcoder
+        state = rule(state, age)
         return state, state.weights
 
     def admit(self, state: CoBaState, columns: Sequence[int | None]) -> CoBaState:
@@ -183,9 +181,9 @@ class CoBa(Balancer):
         carried = {f: getattr(state, f) for f in ("record", "peaks", "peaks_recorded", "divergence_factor")}
         return fresh._replace(**carried)
 
-    def _paper(self, state: CoBaState, x: Tensor) -> CoBaState:
+    def _paper(self, state: CoBaState, age: Tensor) -> CoBaState:
         num_tasks = len(state.weights)
-        slopes, fitted = masked_slopes(x, state.ratios, state.ratios_present)
+        slopes, fitted = masked_slopes(-age.to(torch.float64), state.ratios, state.ratios_present)
         seen = state.loss_ratio.isfinite().any()
         valid = fitted & (state.record - state.joined >= max(self.warmup_records, 2))
         peak = torch.where(valid, slopes, -torch.inf).max()
@@ -196,7 +194,7 @@ class CoBa(Balancer):
             after.peaks[: state.record], after.peaks_recorded[: state.record], state.record - 1, self.temperature
         ).clamp(max=1.0)
         # The simplex of the valid tasks is scaled to their share; the others get 1/K each.
-        mixed = (factor * rcs + (1 - factor) * acs) * (valid.sum() / num_tasks)
+        mixed = (factor * rcs + (1 - factor) * acs) * (valid.sum().to(slopes.dtype) / num_tasks)
         weights = torch.where(valid, mixed, 1 / num_tasks)
         after = after._replace(
             # Without a valid task (warm-up) they are 1/K as they stand; dividing would move the last bit.

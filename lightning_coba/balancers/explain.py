@@ -32,10 +32,7 @@ def explain(state: Any, tasks: Sequence[str]) -> str:
     rows = [["task", *columns]]
     rows += [[task, *(_number(values[i]) for values in columns.values())] for i, task in enumerate(tasks)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-        for row in rows
-    ]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
     return "\n".join([*lines, f"record {state.record}{_verdict(getattr(state, 'divergence_factor', None))}"])
 
 
@@ -49,5 +46,9 @@ def _verdict(factor: Tensor | None) -> str:
     value = float(factor)
     if value != value:
         return ", warm-up: uniform weights"
-    speaks = "the relative score speaks (help the slow)" if value >= 0.5 else "the absolute score speaks (damp the diverging)"
+    speaks = (
+        "the relative score speaks (help the slow)"
+        if value >= 0.5
+        else "the absolute score speaks (damp the diverging)"
+    )
     return f", divergence factor {value:.4f}: {speaks}"

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_coba.callbacks.task_balancing import TaskBalancing
 from lightning_coba.callbacks.trajectories import csv_rows, write_csv
@@ -35,7 +36,7 @@ class BalanceCSV(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validation cadence: write the record just taken."""
-        if trainer.training or trainer.validating:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._write(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_coba.functional import TaskLosses, permutation_stream
+from lightning_coba.functional import TaskLosses, permutation_stream, task_means
 
 REFUSAL = (
     "`held_out` must be {task: DataLoader over a map-style dataset with a batch_size}; rows are indexed by (seed, i) "
@@ -43,9 +43,7 @@ class HeldOutStream:
                 raise ValueError(f"{REFUSAL} The one for {task!r} is {loader!r}.")
         self.seed = seed
         self.rows = [-(-loader.batch_size // len(self.loaders)) for loader in self.loaders]
-        self.num_draws = max(
-            -(-len(loader.dataset) // n) for loader, n in zip(self.loaders, self.rows, strict=True)
-        )
+        self.num_draws = max(-(-len(loader.dataset) // n) for loader, n in zip(self.loaders, self.rows, strict=True))
 
     def draw(self, number: int) -> list[tuple[int, Tensor]]:
         """Return ``(task index, rows)`` of draw ``number``, counted from 0."""
@@ -84,7 +82,7 @@ class HeldOutStream:
                 if len(mine):
                     totals[:, task] += _own(losses, task, tasks[task]).to(totals)
         sums, counts = trainer.strategy.reduce(totals, reduce_op="sum")
-        return sums / counts.clamp(min=1), counts > 0
+        return task_means(TaskLosses(sums, counts)), counts > 0
 
 
 def _own(losses: TaskLosses | Mapping[str, Tensor], index: int, task: str) -> Tensor:

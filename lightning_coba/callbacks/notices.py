@@ -46,9 +46,7 @@ def refuse_rivals(num_balancers: int, attribute: str) -> None:
         )
 
 
-def refuse_step_cadence(
-    trainer: L.Trainer, module: L.LightningModule, every_n_steps: int, held_out: Any
-) -> None:
+def refuse_step_cadence(trainer: L.Trainer, module: L.LightningModule, every_n_steps: int, held_out: Any) -> None:
     """Raise ValueError if module or data cannot give held-out losses between validations."""
     if not isinstance(module, ReportsTaskLosses):
         raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_coba.balancers.base import float64_device
 from lightning_coba.callbacks.lightning_internals import sanity_metrics
-from lightning_coba.functional import TaskLosses
+from lightning_coba.functional import TaskLosses, task_means
 
 LOADER_SUFFIX = re.compile(r"/dataloader_idx_\d+$")
 
@@ -50,7 +50,7 @@ class ReturnedLosses:
     def losses(self, strategy: Any) -> tuple[Tensor, Tensor]:
         """Return ``(losses, present)``, both ``[K]``, over all ranks; costs one all-reduce of 2K numbers."""
         sums, counts = strategy.reduce(self.totals.clone(), reduce_op="sum")
-        return sums / counts.clamp(min=1), counts > 0
+        return task_means(TaskLosses(sums, counts)), counts > 0
 
 
 class MonitoredKeys:
@@ -65,9 +65,7 @@ class MonitoredKeys:
 
     def __init__(self, monitor: str) -> None:
         if monitor.count("{task}") != 1:
-            raise ValueError(
-                f"`monitor` must hold '{{task}}' once, such as 'val_loss/{{task}}'; got {monitor!r}."
-            )
+            raise ValueError(f"`monitor` must hold '{{task}}' once, such as 'val_loss/{{task}}'; got {monitor!r}.")
         self.monitor = monitor
         before, after = (re.escape(part) for part in monitor.split("{task}"))
         self._pattern = re.compile(f"{before}(?P<task>.+){after}")
@@ -76,9 +74,7 @@ class MonitoredKeys:
         """Return the task names that match, in logged order, without loader suffixes and step/epoch twins."""
         keys = dict.fromkeys(LOADER_SUFFIX.sub("", key) for key in metrics)
         matches = (self._pattern.fullmatch(key) for key in keys if not self._is_twin(key, keys))
-        return [
-            match["task"] for match in matches if match and not match["task"].startswith("dataloader_idx_")
-        ]
+        return [match["task"] for match in matches if match and not match["task"].startswith("dataloader_idx_")]
 
     @staticmethod
     def _is_twin(key: str, keys: Mapping[str, None]) -> bool:
@@ -160,9 +156,7 @@ class ValidationPass:
         """Return whether the module showed any task's loss."""
         return self.returned.fed or bool(tasks and self.monitored.find(self.metrics(trainer), tasks))
 
-    def losses(
-        self, trainer: L.Trainer, module: L.LightningModule, tasks: Sequence[str]
-    ) -> tuple[Tensor, Tensor]:
+    def losses(self, trainer: L.Trainer, module: L.LightningModule, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return ``(losses, present)``, both ``[K]`` float64, the same on all ranks."""
         if self.returned.fed:
             return self.returned.losses(trainer.strategy)

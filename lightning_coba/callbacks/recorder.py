@@ -39,13 +39,15 @@ class Recorder:
         if unknown:
             raise ValueError(f"`prior` names {unknown}; the tasks are: {', '.join(self.tasks)}.")
         if min_weight * len(self.tasks) >= 1:
-            raise ValueError(
-                f"`min_weight` must be < 1/{len(self.tasks)}, a {len(self.tasks)}th; got {min_weight}."
-            )
+            raise ValueError(f"`min_weight` must be < 1/{len(self.tasks)}, a {len(self.tasks)}th; got {min_weight}.")
         device = float64_device(device)
-        check_baseline(initial, tasks=self.tasks)
+        if "losses" in balancer.needs:
+            check_baseline(initial, tasks=self.tasks)
         self.balancer = balancer
         self.state = balancer.init(len(self.tasks), initial=initial, device=device)
+        unknown_baseline = torch.full((len(self.tasks),), torch.nan, dtype=torch.float64, device=device)
+        self._baseline = unknown_baseline if initial is None else initial.to(unknown_baseline, copy=True)
+        self._ratio = unknown_baseline.clone()
         self.trajectory = Trajectory(len(self.tasks))
         self.min_weight = min_weight
         shares = [float((prior or {}).get(task, 1.0)) for task in self.tasks]
@@ -65,18 +67,20 @@ class Recorder:
         finite = losses.isfinite()
         self.ignored = self.ignored + (present & ~finite).sum()
         present = present & finite
+        # Loss over V(0) is shown for every balancer, also for those that do not compute with it.
+        first = self._baseline.isnan() & present & (losses > 0)
+        self._baseline = torch.where(first, losses, self._baseline)
+        self._ratio = torch.where(present & (self._baseline > 0), losses / self._baseline, torch.nan)
         observation = Observation(step=step, present=present, losses=losses)
         self.state, weights = self.balancer.update(self.state, observation)
         previous, self.weights = self.weights, self._shape(weights)
         self._change = (self.weights - previous).abs().sum()
-        self.trajectory.append(step, torch.where(present, losses, torch.nan), self.state, self.weights)
+        self.trajectory.append(step, torch.where(present, losses, torch.nan), self._ratio, self.state, self.weights)
 
     def metrics(self, prefix: str = BALANCE) -> dict[str, Tensor]:
         """Return what is logged after a record, as scalar tensors that nobody has waited for."""
-        columns = {"weight": self.weights}
-        for name, field in STATE_FIELDS.items():
-            if hasattr(self.state, field):
-                columns["loss_ratio" if name == "ratio" else name] = getattr(self.state, field)
+        columns = {"weight": self.weights, "loss_ratio": self._ratio}
+        columns |= {field: getattr(self.state, field) for field in STATE_FIELDS if hasattr(self.state, field)}
         values = {
             task_key(f"{prefix}/{name}", task): column[i]
             for name, column in columns.items()
@@ -99,6 +103,7 @@ class Recorder:
             "tasks": list(self.tasks),
             "balancer": repr(self.balancer),
             "state": self.state._asdict(),
+            "baseline": self._baseline,
             "ignored": self.ignored,
             "trajectory": self.trajectory.state_dict(),
         }
@@ -129,6 +134,8 @@ class Recorder:
         state = type(self.state)(**fields)
         self.state = self.balancer.admit(state, columns) if added else state
         self.weights = self._shape(self.state.weights)
+        kept = [i for i, column in enumerate(columns) if column is not None]
+        self._baseline[kept] = saved["baseline"].to(device)
         self.ignored = saved["ignored"].to(device)
         self.trajectory.load_state_dict(saved["trajectory"], columns)
 

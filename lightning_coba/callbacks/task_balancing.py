@@ -187,7 +187,6 @@ class TaskBalancing(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the baseline and say what was settled."""
-        self._stored = None  # a tuner that ran since may have handed back this fit's own start
         self._weights.used = False
         self._weights.received.clear()
         if self._recorder is None and self.tasks:
@@ -279,6 +278,7 @@ class TaskBalancing(L.Callback):
         """Say so if the run was too short to notice earlier that nobody used the weights."""
         if self._batches < BATCHES_TO_USE:
             self._warn_if_unused(pl_module)
+        self._stored = None  # a finder inside the fit hands back what it found: old by the next fit
 
     # ------------------------------------------------------------------ checkpoint
 
@@ -324,15 +324,13 @@ class TaskBalancing(L.Callback):
         assert self.balancer is not None
         balancer = self.balancer.for_tasks(self.tasks)
         self._weights.weighs = balancer.weighs
-        self._recorder = Recorder(
-            balancer, self.tasks, pl_module.device, initial, self.prior, self.min_weight
-        )
+        self._recorder = Recorder(balancer, self.tasks, pl_module.device, initial, self.prior, self.min_weight)
 
     def _baseline(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Tensor | None:
         assert self.balancer is not None
         if isinstance(self.baseline, Mapping):
             return baseline_by_name(self.baseline, self.tasks)
-        if self.baseline == "first_record" or not self.balancer.needs:
+        if self.baseline == "first_record":
             return None
         if self._stream is not None and not trainer.fast_dev_run:
             losses, present = self._stream.measure(self._stream.everything(), trainer, pl_module, self.tasks)

@@ -3,6 +3,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_coba.log_keys import BALANCE, TRAIN_LOSS, VAL_LOSS, task_key
@@ -32,7 +33,7 @@ class TaskProgressBar(RichProgressBar):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Renew the line about the tasks."""
         super().on_validation_end(trainer, pl_module)
-        if not trainer.sanity_checking and trainer.training or trainer.validating:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._line = _tasks_line(trainer.callback_metrics, _task_names(pl_module))
             self._say(trainer, f"validated  {self._line}")
 

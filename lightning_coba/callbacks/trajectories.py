@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Per-task columns of a record -> field of the balancer's state (loss and weight come from the callback).
+#: Per-task columns of a record, and those of them that are fields of the balancer's state, where it has them.
 TASK_COLUMNS = ("loss", "ratio", "slope", "rcs", "acs", "weight")
-STATE_FIELDS = {"ratio": "loss_ratio", "slope": "slope", "rcs": "rcs", "acs": "acs"}
+STATE_FIELDS = ("slope", "rcs", "acs")
 CSV_HEADER = (
     "record", "step", "task", "loss", "ratio", "slope", "rcs", "acs", "divergence_factor", "weight",
 )  # fmt: skip
@@ -32,11 +32,11 @@ class Trajectory:
         self._blocks: list[tuple[Tensor, Tensor]] = [(none, none.new_empty(0))]
         self._pending: list[tuple[Tensor, Tensor]] = []
 
-    def append(self, step: int, losses: Tensor, state: Any, weights: Tensor) -> None:
+    def append(self, step: int, losses: Tensor, ratios: Tensor, state: Any, weights: Tensor) -> None:
         """Add the record that led to ``state`` and, with prior and floor, to ``weights``."""
         unknown = torch.full_like(weights, torch.nan)
-        known = {"loss": losses.to(weights), "weight": weights}
-        known |= {column: getattr(state, field, unknown) for column, field in STATE_FIELDS.items()}
+        known = {"loss": losses.to(weights), "ratio": ratios, "weight": weights}
+        known |= {field: getattr(state, field, unknown) for field in STATE_FIELDS}
         self.steps.append(step)
         factor = getattr(state, "divergence_factor", unknown[0])
         self._pending.append((torch.stack([known[column] for column in TASK_COLUMNS]), factor))
@@ -85,9 +85,7 @@ def csv_rows(history: dict[str, Any], tasks: Sequence[str], first: int = 0) -> l
     for t in range(first, len(history["record"])):
         factor = history["divergence_factor"][t].item()
         for k, task in enumerate(tasks):
-            cell = {column: history[column][t, k].item() for column in TASK_COLUMNS} | {
-                "divergence_factor": factor
-            }
+            cell = {column: history[column][t, k].item() for column in TASK_COLUMNS} | {"divergence_factor": factor}
             named = {"record": history["record"][t], "step": history["step"][t], "task": task}
             rows.append([str(named[c]) if c in named else _cell(cell[c]) for c in CSV_HEADER])
     return rows

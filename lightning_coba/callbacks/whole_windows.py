@@ -8,13 +8,15 @@ class WholeWindows(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Round the validation interval, in batches, up to a multiple of the accumulation."""
         interval, window = trainer.val_check_batch, trainer.accumulate_grad_batches
-        if (
-            not isinstance(interval, int)
-            or interval % window == 0
-            or interval >= trainer.num_training_batches
-        ):
+        if not isinstance(interval, int) or interval % window == 0:
             return
-        trainer.val_check_batch = -(-interval // window) * window
+        rounded = -(-interval // window) * window
+        if trainer.check_val_every_n_epoch is not None:
+            # Lightning counts within an epoch then, whose last batch ends a window whatever its length.
+            rounded = int(min(rounded, trainer.num_training_batches))
+        if rounded == interval:
+            return
+        trainer.val_check_batch = rounded
         rank_zero_info(
             f"Validation every {trainer.val_check_batch} batches instead of {interval}: at the end of an accumulation "
             f"window of {window}."

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
+from torch import Tensor
 
 SCALARS = (bool, int, float, str, type(None))
 
@@ -31,7 +32,9 @@ def check_config(config: Mapping[str, Any]) -> None:
                 legal = ", ".join(name for name in parameters if name != "self")
                 raise ValueError(f"`{path}{key}` is no argument of {node['_target_']}. Legal: {legal}.")
             if not _fits(value, hints.get(key, Any)):
-                raise ValueError(f"`{path}{key}` must be {_say(hints[key])}; got {value!r}. Override it: {path}{key}=...")
+                raise ValueError(
+                    f"`{path}{key}` must be {_say(hints[key])}; got {value!r}. Override it: {path}{key}=..."
+                )
 
 
 def _targets(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -62,6 +65,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in get_args(hint)
     if hint is None:
         return value is None
+    if hint is Tensor:
+        return isinstance(value, int | float)
     if hint not in SCALARS:
         return isinstance(value, str) or value is None or not _is_builtin_container(hint)
     if hint is float:

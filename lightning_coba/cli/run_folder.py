@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 FORMAT_VERSION = 1
 PACKAGES = ("lightning-coba", "lightning", "torch", "transformers", "peft", "hydra-core")
@@ -33,17 +34,22 @@ class RunFolder:
 
         Raises:
             ValueError: if ``resume`` is neither false nor "auto".
-            FileExistsError: if a run is there and is not to be resumed.
+            FileExistsError: if a run is there and is not to be resumed; one that failed before its first checkpoint
+                left nothing to resume, and gives way.
         """
         if resume not in (False, "auto"):
             raise ValueError(f"`resume` must be false or auto; got {resume!r}. Write resume=auto.")
-        if self.card and resume != "auto":
+        last = self.path / "checkpoints" / "last.ckpt"
+        found = last if last.is_file() else None
+        # Of several ranks the first decides; the others may find what it has just written.
+        taken = self.card and not (self.card.get("status") == "failed" and found is None)
+        if taken and resume != "auto" and rank_zero_only.rank == 0:
             raise FileExistsError(
                 f"There is a run in {self.path}. Continue it with resume=auto, or start another with name=..."
             )
-        last = self.path / "checkpoints" / "last.ckpt"
-        return last if last.is_file() else None
+        return found
 
+    @rank_zero_only
     def write_card(self, **entries: Any) -> None:
         """Add entries to ``run.json``, which is replaced in one move."""
         versions = {name: _version(name) for name in PACKAGES}

@@ -6,7 +6,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_coba.cli import resolvers
 from lightning_coba.cli.config_folder import config_folder
+
+# Hydra resolves the run's folder before it calls `train`.
+resolvers.register()
 
 
 def train(config: DictConfig) -> float:
@@ -15,9 +19,7 @@ def train(config: DictConfig) -> float:
     from lightning_coba.cli.config_check import check_config
     from lightning_coba.cli.run_folder import RunFolder
     from lightning_coba.cli.training_run import run
-    from lightning_coba.modules.precision import fastest_precision
 
-    OmegaConf.register_new_resolver("fastest_precision", fastest_precision, replace=True)
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     check_config(settings)
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from lightning_coba.cli.run_folder import RunFolder, checkpoint_step
 from lightning_coba.data import MultitaskDataModule
-from lightning_coba.log_keys import TEST_LOSS, VAL_LOSS, task_key
+from lightning_coba.log_keys import TEST_LOSS, task_key
 from lightning_coba.modules import MultitaskLM
 from lightning_coba.reports import (
     MetricsCSV,
@@ -36,6 +37,15 @@ def run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None)
     Returns:
         The best validation loss, NaN where no validation pass was made.
     """
+    try:
+        return _run(settings, folder, checkpoint)
+    except BaseException:  # an interrupt too
+        if folder.card.get("status") == "running":
+            folder.write_card(status="failed")
+        raise
+
+
+def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None) -> float:
     console = Console()
     L.seed_everything(settings["seed"], verbose=False)
     datamodule: MultitaskDataModule = instantiate(settings["data"], _convert_="all")
@@ -46,29 +56,43 @@ def run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None)
     datamodule.setup("fit")
     if trainer.is_global_zero:
         console.print(datamodule.summary())
-        _open_folder(settings, folder, datamodule.task_names)
+        if not trainer.fast_dev_run:
+            _open_folder(settings, folder, datamodule.task_names)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
                 logger.truncate(checkpoint_step(checkpoint))
 
-    before = folder.card.get("test_before")
+    before = folder.card.get("test_before") if checkpoint else None
     if before is None and settings["test_before"] and not trainer.fast_dev_run:
         before = _test(settings, module, datamodule)
         folder.write_card(test_before=before)
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
-    if trainer.fast_dev_run or not trainer.is_global_zero:
+    if trainer.fast_dev_run:
         return nan
 
     best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
     best_path = best.best_model_path if best is not None else ""
     after = _test(settings, module, datamodule, best_path or None)
-    val_loss = float(best.best_model_score) if best is not None and best.best_model_score is not None else nan
+    val_loss = _best_score(best, folder)
+    if not trainer.is_global_zero:
+        return val_loss
     _write_results(folder, module, before, after)
     if before is not None:
         console.print(before_after_table(before_after_rows(before, after)))
     folder.write_card(status="finished", test_after=after, val_loss=val_loss if isfinite(val_loss) else None)
     console.print(f"Everything is in {folder.path}", soft_wrap=True, highlight=False)
     return val_loss
+
+
+def _best_score(best: ModelCheckpoint | None, folder: RunFolder) -> float:
+    if best is None:
+        return nan
+    score = best.best_model_score
+    last = folder.path / "checkpoints" / "last.ckpt"
+    if score is None and last.is_file():  # ddp_spawn leaves it in the processes that are gone
+        callbacks = torch.load(last, map_location="cpu", weights_only=True)["callbacks"]
+        score = callbacks[best.state_key]["best_model_score"]
+    return nan if score is None else float(score)
 
 
 def _module(settings: Mapping[str, Any]) -> MultitaskLM:

@@ -235,8 +235,7 @@ def _checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | Non
     for name in names:
         if names.count(name) > 1:
             raise ValueError(
-                f"`MultitaskDataModule.tasks` must have different names; got {name!r} twice. "
-                "Rename one of them."
+                f"`MultitaskDataModule.tasks` must have different names; got {name!r} twice. Rename one of them."
             )
     return checked
 

@@ -44,9 +44,7 @@ def epoch_length_of(
     if mixing not in MIXING_RULES:
         raise ValueError(f"`mixing` must be one of {', '.join(MIXING_RULES)}; got {mixing!r}. Choose one.")
     if not sizes or min(sizes) < 1:
-        raise ValueError(
-            f"`sizes` must be at least one row per task; got {list(sizes)}. Leave empty tasks out."
-        )
+        raise ValueError(f"`sizes` must be at least one row per task; got {list(sizes)}. Leave empty tasks out.")
     if epoch_length is not None and epoch_length < 1:
         raise ValueError(f"`epoch_length` must be at least 1 row; got {epoch_length}. Use None for all rows.")
     length = epoch_length or sum(sizes)

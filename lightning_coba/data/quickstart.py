@@ -202,4 +202,6 @@ def _code_rows(task: str, functions: Iterable[_Function]) -> _Splits:
 
 def quickstart_tasks() -> list[Task]:
     """Return the six tasks of `quickstart_rows`, ready for `MultitaskDataModule`."""
-    return [Task(name, splits["train"], splits["validation"], splits["test"]) for name, splits in quickstart_rows().items()]
+    return [
+        Task(name, splits["train"], splits["validation"], splits["test"]) for name, splits in quickstart_rows().items()
+    ]

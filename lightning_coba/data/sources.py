@@ -75,9 +75,7 @@ def _files(path: str | PathLike[str], where: str) -> Iterable[Path]:
         found = sorted(file for file in given.glob("*.jsonl") if file.is_file())
         missing = "the folder holds no *.jsonl file"
     elif glob.has_magic(str(given)):
-        found = sorted(
-            Path(match) for match in glob.glob(str(given), recursive=True) if Path(match).is_file()
-        )
+        found = sorted(Path(match) for match in glob.glob(str(given), recursive=True) if Path(match).is_file())
         missing = "no file matches the pattern"
     else:
         found, missing = [], "there is no such file or folder"
@@ -102,9 +100,7 @@ def _parse(line: bytes, origin: str) -> Mapping[str, Any]:
     try:
         fields = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{origin}: the line is not UTF-8 ({error.reason}). Save the file as UTF-8."
-        ) from None
+        raise ValueError(f"{origin}: the line is not UTF-8 ({error.reason}). Save the file as UTF-8.") from None
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{origin}: the line is not valid JSON ({error.msg}, column {error.colno}). "

@@ -75,9 +75,7 @@ def carve(task: str, splits: Mapping[str, list[Row]]) -> Splits:
     return {**splits, **carved, "train": train}
 
 
-def disjoint(
-    tasks: Mapping[str, Splits], overlap: Overlap = "drop"
-) -> tuple[dict[str, Splits], dict[str, int]]:
+def disjoint(tasks: Mapping[str, Splits], overlap: Overlap = "drop") -> tuple[dict[str, Splits], dict[str, int]]:
     """Make sure that no prompt is trained on or steered by and also tested, in the same or another task.
 
     A train row goes if its prompt is in the validation or test split of any task, a validation row if its
@@ -114,11 +112,7 @@ def disjoint(
 
 def _prompts(tasks: Mapping[str, Splits], split: str) -> dict[str, tuple[str, Row]]:
     """Map each prompt of a split, over all tasks, to where it occurs."""
-    return {
-        normalised(row.prompt): (f"{task}/{split}", row)
-        for task, splits in tasks.items()
-        for row in splits[split]
-    }
+    return {normalised(row.prompt): (f"{task}/{split}", row) for task, splits in tasks.items() for row in splits[split]}
 
 
 def _report(task: str, hits: list[tuple[str, Row, str, Row]], overlap: Overlap) -> None:

@@ -7,7 +7,7 @@ from lightning_coba.functional.scores import (
     relative_convergence_scores,
 )
 from lightning_coba.functional.slopes import masked_slopes
-from lightning_coba.functional.task_losses import StepTotals, TaskLosses, combine, task_losses
+from lightning_coba.functional.task_losses import StepTotals, TaskLosses, combine, task_losses, task_means
 
 __all__ = [
     "StepTotals",
@@ -19,4 +19,5 @@ __all__ = [
     "permutation_stream",
     "relative_convergence_scores",
     "task_losses",
+    "task_means",
 ]

@@ -52,6 +52,18 @@ def task_losses(losses: Tensor, tasks: Tensor, num_tasks: int) -> TaskLosses:
     return TaskLosses(torch.where(member, losses, 0.0).sum(dim=-1), member.sum(dim=-1))
 
 
+def task_means(losses: TaskLosses) -> Tensor:
+    """Divide sums by counts, shape ``[K]`` in the sums' dtype, float32 or wider; 0 where a task is absent.
+
+    Example:
+        >>> task_means(TaskLosses(torch.tensor([6.0, 0.0]), torch.tensor([3, 0])))
+        tensor([2., 0.])
+    """
+    sums = losses.sums.to(torch.promote_types(losses.sums.dtype, torch.float32))
+    # Not clamped to 1: counts may be sums of fractional weights.
+    return sums / torch.where(losses.counts > 0, losses.counts, 1).to(sums.dtype)
+
+
 def combine(
     losses: Tensor,
     weights: Tensor,
@@ -84,7 +96,8 @@ def combine(
     if normalize == "step":
         if num_present is None:
             num_present = present.sum()
-        return total * (len(weights) / torch.as_tensor(num_present, device=total.device).clamp(min=1))
+        divisor = torch.as_tensor(num_present, device=total.device).to(wide).clamp(min=1)
+        return total * (len(weights) / divisor)
     if normalize == "present":
         scale = torch.where(present, weights, 0.0).sum()
         return total / torch.where(scale > 0, scale, 1.0)

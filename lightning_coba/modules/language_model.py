@@ -42,7 +42,7 @@ def load_language_model(
         source = str(_as_safetensors(find_gguf(name_or_path)))
     elif name_or_path.startswith((".", "/", "~")) and not Path(name_or_path).expanduser().is_dir():
         raise FileNotFoundError(
-            f"`model` {name_or_path!r} is no folder. Give a hub id, a folder written by save_pretrained, or a .gguf file."
+            f"`model` {name_or_path!r} is no folder. Give a hub id, a folder of save_pretrained, or a .gguf file."
         )
     else:
         source = str(Path(name_or_path).expanduser()) if name_or_path.startswith("~") else name_or_path

@@ -1,4 +1,5 @@
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -76,7 +77,8 @@ class MultitaskLM(L.LightningModule):
         if tokenizer is None:
             raise ValueError("`MultitaskLM.tokenizer` must come with a model object; got None. Pass its tokenizer.")
         if peft is not None:
-            with torch.random.fork_rng():
+            # Without the list, fork_rng warns on a machine with several GPUs.
+            with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 model = get_peft_model(model, peft)
         # from_pretrained hands out a model in evaluation mode, and Lightning leaves it there.
@@ -122,7 +124,8 @@ class MultitaskLM(L.LightningModule):
         losses = self.task_losses(batch)
         loss = self.task_weights.combine(losses)
         self._train_totals = _add(self._train_totals, _detached(losses))
-        self._loss_total = _add(self._loss_total, torch.stack([loss.detach().double(), torch.ones_like(loss).double()]))
+        value = _wide(loss.detach())
+        self._loss_total = _add(self._loss_total, torch.stack([value, torch.ones_like(value)]))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -144,7 +147,13 @@ class MultitaskLM(L.LightningModule):
             return optimizer
         options = {}
         if _lacks_argument(self._scheduler, "num_training_steps"):
-            options["num_training_steps"] = int(self.trainer.estimated_stepping_batches)
+            steps = self.trainer.estimated_stepping_batches
+            if not math.isfinite(steps):
+                raise ValueError(
+                    "`Trainer.max_steps` or `Trainer.max_epochs` must be set where the scheduler needs the number of "
+                    "training steps; got -1 for both. Set one, or use a scheduler without an end."
+                )
+            options["num_training_steps"] = int(steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self._scheduler(optimizer, **options), "interval": "step"},
@@ -185,7 +194,8 @@ class MultitaskLM(L.LightningModule):
         means = sums / counts
         values = {task_key(prefix, task): means[i] for i, task in enumerate(self.task_weights.tasks)}
         values |= {prefix: means.nanmean(), token_key(prefix): sums.sum() / counts.sum()}
-        self.log_dict(values, rank_zero_only=False, batch_size=1)
+        # All ranks hold the same numbers already; without sync_dist Lightning would warn that they may not.
+        self.log_dict(values, sync_dist=True, batch_size=1)
 
     # ------------------------------------------------------------------ checkpoints and export
 
@@ -198,6 +208,7 @@ class MultitaskLM(L.LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
         checkpoint[CHECKPOINT_KEY] = {
             "tasks": list(self.task_weights.tasks),
+            "peft": _peft_settings(self.model),
             "train_totals": self._train_totals,
             "loss_total": self._loss_total,
         }
@@ -208,8 +219,8 @@ class MultitaskLM(L.LightningModule):
         tasks, mine = own.get("tasks", []), list(self.task_weights.tasks)
         if tasks and mine and tasks != mine:
             raise ValueError(
-                f"The checkpoint was written with the tasks {', '.join(tasks)}; this run has {', '.join(mine)}. Use the "
-                "same data, or start a new run."
+                f"The checkpoint was written with the tasks {', '.join(tasks)}; this run has {', '.join(mine)}. Use "
+                "the same data, or start a new run."
             )
         expected = set(self.state_dict()) - self._frozen()
         differing = sorted(expected ^ set(checkpoint["state_dict"]))
@@ -217,6 +228,14 @@ class MultitaskLM(L.LightningModule):
             raise ValueError(
                 f"The checkpoint holds other trainable weights than this module: {len(differing)} names differ, the "
                 f"first is {differing[0]!r}. Use the same model and the same `peft` settings."
+            )
+        settings, mine_now = own.get("peft", {}), _peft_settings(self.model)
+        changed = [key for key in mine_now if settings.get(key, mine_now[key]) != mine_now[key]]
+        if changed:
+            raise ValueError(
+                "The checkpoint was written with other `peft` settings: "
+                + ", ".join(f"{key} {settings[key]}, now {mine_now[key]}" for key in changed)
+                + ". Use the same settings, or start a new run."
             )
         self._train_totals, self._loss_total = own.get("train_totals"), own.get("loss_total")
 
@@ -230,8 +249,25 @@ class MultitaskLM(L.LightningModule):
         return isinstance(self.model, PeftModel)
 
 
+def _peft_settings(model: nn.Module) -> dict[str, str]:
+    """Return an adapter's settings as text: a checkpoint may hold neither sets nor enums."""
+    if not isinstance(model, PeftModel):
+        return {}
+    config = model.active_peft_config.to_dict()
+    # Where the base model came from may differ between machines, and versions may move.
+    names = config.keys() - {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
+    return {
+        key: str(sorted(map(str, config[key])) if isinstance(config[key], set | list) else config[key])
+        for key in sorted(names)
+    }
+
+
 def _detached(losses: TaskLosses) -> Tensor:
-    return torch.stack([losses.sums.detach().double(), losses.counts.double()])
+    return torch.stack([_wide(losses.sums.detach()), _wide(losses.counts)])
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.float() if value.device.type == "mps" else value.double()  # MPS has no float64
 
 
 def _add(total: Tensor | None, value: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_coba.functional import StepTotals, TaskLosses, combine
+from lightning_coba.functional import StepTotals, TaskLosses, combine, task_means
 from lightning_coba.functional.task_losses import Normalize
 
 
@@ -112,7 +112,7 @@ class TaskWeights(nn.Module):
             counts = losses.counts if totals is None else totals.counts
             num_present = None if totals is None else totals.num_present
             present = losses.counts > 0
-            means = losses.sums / counts.to(losses.sums.dtype).clamp(min=1)
+            means = task_means(TaskLosses(losses.sums, counts))
         elif totals is not None:
             raise ValueError("`combine.totals` must come with TaskLosses(sums, counts): means cannot be re-divided.")
         elif isinstance(losses, Mapping):
@@ -129,7 +129,8 @@ class TaskWeights(nn.Module):
                 f"`combine.losses` must hold {len(self.tasks)} losses, one each for {', '.join(self.tasks)}; got "
                 f"shape {tuple(means.shape)}. Pass a dict where a batch lacks tasks."
             )
-        return combine(means, self._values, present, num_present, normalize)
+        # A copy: autograd keeps what it multiplied by, and the buffer is written to in place.
+        return combine(means, self._values.clone(), present, num_present, normalize)
 
     def _stack(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         if not losses:
@@ -179,5 +180,4 @@ def _token_mean(losses: Mapping[str, Tensor] | Tensor | TaskLosses, totals: Step
             f"they are of; got {type(losses).__name__}. Return sums and counts, or use Uniform."
         )
     counts = losses.counts if totals is None else totals.counts
-    sums = losses.sums.to(torch.promote_types(losses.sums.dtype, torch.float32))
-    return sums.sum() / counts.sum().to(sums.dtype).clamp(min=1)
+    return task_means(TaskLosses(losses.sums.sum(), counts.sum()))

@@ -243,9 +243,7 @@ def _name_tasks(figure: Figure, panels: Mapping[Axes, Sequence[Line2D]]) -> None
         style |= {"handlelength": 2.8, "columnspacing": 1}
         figure.legend(lines, names, loc="outside right upper", ncols=columns, **style)
         return
-    labels = {
-        axes: [_end_label(line, axes) for line in lines if _ends(line).size] for axes, lines in panels.items()
-    }
+    labels = {axes: [_end_label(line, axes) for line in lines if _ends(line).size] for axes, lines in panels.items()}
     # The layout decides how high a panel is, and that how far apart its labels must be; so it is done once.
     layout = figure.get_layout_engine()
     assert layout is not None

@@ -3,11 +3,11 @@
 import csv
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ BALANCE_COLUMNS = (
     "divergence_factor",
     "weight",
 )
+PER_TASK_COLUMNS = ("loss", "ratio", "slope", "rcs", "acs", "weight")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,45 @@ class BalanceTable:
     acs: NDArray[np.float64]
     weight: NDArray[np.float64]
     divergence_factor: NDArray[np.float64]
+
+    @classmethod
+    def from_history(cls, history: Mapping[str, Any], tasks: Sequence[str]) -> Self:
+        """Take the records from a balancing callback, with no file in between.
+
+        Use it in a notebook: ``weights_figure(BalanceTable.from_history(callback.history, callback.tasks))``.
+
+        Args:
+            history: ``callback.history``: lists or tensors by column name, ``[T]`` or ``[T, K]``.
+            tasks: ``callback.tasks``, the K names in column order.
+
+        Returns:
+            The table, T >= 1 records of K >= 1 tasks.
+
+        Raises:
+            ValueError: There is no record yet, or not one column a task.
+
+        Example:
+            >>> from lightning_coba.balancers import replay, Uniform
+            >>> columns = dict.fromkeys(PER_TASK_COLUMNS, replay(Uniform(), [[0.8, 0.9]]))
+            >>> history = {"record": [1], "step": [50], "divergence_factor": [float("nan")], **columns}
+            >>> BalanceTable.from_history(history, ["code", "qa"]).weight.tolist()
+            [[0.5, 0.5]]
+        """
+        if not len(history["record"]):
+            raise ValueError("`from_history.history` must hold a record; got none. Wait for the first validation pass.")
+        table = {name: np.asarray(history[name], dtype=np.float64) for name in PER_TASK_COLUMNS}
+        if table["weight"].shape[1] != len(tasks):
+            raise ValueError(
+                f"`from_history.tasks` must name the {table['weight'].shape[1]} tasks of the history; got "
+                f"{', '.join(tasks) or 'none'}. Give `callback.tasks`."
+            )
+        return cls(
+            tasks=list(tasks),
+            records=np.asarray(history["record"], dtype=np.int64),
+            steps=np.asarray(history["step"], dtype=np.int64),
+            **table,
+            divergence_factor=np.asarray(history["divergence_factor"], dtype=np.float64),
+        )
 
 
 class _Row(NamedTuple):
@@ -120,7 +160,7 @@ def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
         tasks=tasks,
         records=np.array([rows[0].record for rows in records], dtype=np.int64),
         steps=np.array([rows[0].step for rows in records], dtype=np.int64),
-        **{name: column(name) for name in ("loss", "ratio", "slope", "rcs", "acs", "weight")},
+        **{name: column(name) for name in PER_TASK_COLUMNS},
         divergence_factor=column("divergence_factor")[:, 0],
     )
 
@@ -154,9 +194,7 @@ def _integer(cell: str, column: str, where: str) -> int:
     try:
         return int(cell)
     except ValueError:
-        raise ValueError(
-            f"{where}: `{column}` must be a whole number; got {cell!r}. Correct the row."
-        ) from None
+        raise ValueError(f"{where}: `{column}` must be a whole number; got {cell!r}. Correct the row.") from None
 
 
 def _number(cell: str, column: str, where: str) -> float:
@@ -164,8 +202,7 @@ def _number(cell: str, column: str, where: str) -> float:
         return float(cell) if cell else math.nan
     except ValueError:
         raise ValueError(
-            f"{where}: `{column}` must be a number, or empty where not available; got {cell!r}. "
-            "Correct the row."
+            f"{where}: `{column}` must be a number, or empty where not available; got {cell!r}. Correct the row."
         ) from None
 
 

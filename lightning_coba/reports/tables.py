@@ -40,9 +40,7 @@ def before_after_rows(
         mean 3.0 2.0 0.625
     """
     if not before:
-        raise ValueError(
-            "`before_after_rows.before` must name at least one task; got none. Test before training."
-        )
+        raise ValueError("`before_after_rows.before` must name at least one task; got none. Test before training.")
     for name, given in {"after": after, "tokens": tokens}.items():
         if given is not None and set(given) != set(before):
             raise ValueError(

@@ -99,9 +99,7 @@ def coba_mftcoder(losses, window, warmup, tau=5.0, initial=None, present=None):
         for k in range(K):
             y = ratio[columns, k][mask[columns, k]]
             alpha[k] = line_slope(np.arange(len(y)), y) or 0.0
-        top = [
-            row[there].max() for row, there in zip(ratio[columns], mask[columns], strict=True) if there.any()
-        ]
+        top = [row[there].max() for row, there in zip(ratio[columns], mask[columns], strict=True) if there.any()]
         largest_slopes.append(line_slope(np.arange(len(top)), top) or 0.0)
         slope_lists.append(alpha)
 

@@ -28,7 +28,7 @@ CLASSES = [
     if inspect.isclass(value) and issubclass(value, Balancer) and not inspect.isabstract(value)
 ]
 FACTORIES = [
-    pytest.param(factory, id=f"{cls.__name__}-{index}", marks=[])
+    pytest.param(factory, id=f"{cls.__name__}-{index}")
     for cls in CLASSES
     for index, factory in enumerate(SETTINGS.get(cls.__name__, [lambda names, cls=cls: cls()]))
 ]
@@ -43,12 +43,7 @@ def build(factory, names=NAMES):
 def signals(balancer, num_records, num_tasks, seed=0):
     """Random positive records, by name, of everything that a balancer asks for."""
     generator = torch.Generator().manual_seed(seed)
-    walk = (
-        torch.randn(num_records, num_tasks, generator=generator, dtype=torch.float64)
-        .mul(0.03)
-        .cumsum(0)
-        .exp()
-    )
+    walk = torch.randn(num_records, num_tasks, generator=generator, dtype=torch.float64).mul(0.03).cumsum(0).exp()
     noise = torch.rand(num_records, num_tasks, generator=generator, dtype=torch.float64)
     return dict.fromkeys(sorted(balancer.needs | {"losses"}), walk * (1 + 0.1 * noise))
 
@@ -71,9 +66,7 @@ def equal(one, other):
     if isinstance(one, torch.Tensor):
         same = one.dtype == other.dtype and one.shape == other.shape
         return (
-            same
-            and torch.equal(one.nan_to_num(nan=math.pi), other.nan_to_num(nan=math.pi))
-            and equal_nan(one, other)
+            same and torch.equal(one.nan_to_num(nan=math.pi), other.nan_to_num(nan=math.pi)) and equal_nan(one, other)
         )
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
@@ -128,18 +121,21 @@ def test_the_weights_are_those_of_the_state(factory):
 
 
 @battery
-def test_the_state_is_bounded_over_ten_thousand_records(factory):
+def test_the_state_is_bounded(factory, request):
+    # Ten thousand records cost seconds with CoBa; its settings share the one buffer that grows.
+    first_of_its_class = request.node.callspec.id.endswith("-0")
+    num_records = 10_000 if first_of_its_class else 1_100
     balancer = build(factory, ("a", "b"))
     values, present = signals(balancer, 100, 2), torch.ones(100, 2, dtype=torch.bool)
     state = balancer.init(2)
     before = num_bytes(state)
-    for index in range(10_000):
+    for index in range(num_records):
         state, _ = balancer.update(state, record(balancer, values, present, index % 100))
     after = num_bytes(state)
     grown = {name for name in after if after[name] > before[name]}
     assert grown <= {"peaks", "peaks_recorded"}
     for name in grown:
-        assert len(getattr(state, name)) == 2 ** math.ceil(math.log2(10_000))
+        assert len(getattr(state, name)) == 2 ** math.ceil(math.log2(num_records))
 
 
 @battery
@@ -158,18 +154,21 @@ def test_update_leaves_the_given_state_as_it_was(factory):
 
 
 @battery
-@pytest.mark.parametrize(
-    ("num_records", "cut"), [(90, 1), (90, 45), (1040, 1023), (1040, 1024), (1040, 1025)]
-)
-def test_a_run_that_went_through_a_checkpoint_is_the_same_run(factory, num_records, cut):
+@pytest.mark.parametrize(("num_records", "cuts"), [(60, (0, 1, 30, 59)), (1040, (1023, 1024, 1025))])
+def test_a_run_that_went_through_a_checkpoint_is_the_same_run(factory, num_records, cuts):
     balancer = build(factory, ("a", "b", "c"))
     values = signals(balancer, num_records, 3)
     present = torch.rand(num_records, 3, generator=torch.Generator().manual_seed(3)) >= 0.2
-    whole_state, whole = run(balancer, balancer.init(3), values, present, range(num_records))
-    state, first = run(balancer, balancer.init(3), values, present, range(cut))
-    state, rest = run(balancer, through_a_checkpoint(state), values, present, range(cut, num_records))
-    assert torch.equal(whole, torch.cat([first, rest]))
-    assert equal(whole_state, state)
+    state, saved, whole = balancer.init(3), {}, []
+    for index in range(num_records):
+        if index in cuts:
+            saved[index] = through_a_checkpoint(state)
+        state, weights = balancer.update(state, record(balancer, values, present, index))
+        whole.append(weights)
+    for cut in cuts:
+        resumed, rest = run(balancer, saved[cut], values, present, range(cut, num_records))
+        assert torch.equal(torch.stack(whole[cut:]), rest), cut
+        assert equal(state, resumed), cut
 
 
 @battery

@@ -111,9 +111,7 @@ def test_a_record_without_any_task_leaves_the_paper_weights():
         assert not state.peaks_recorded[state.record - 1]
     assert trail[36].record == 36
     assert not torch.equal(trail[37].weights, trail[30].weights)
-    assert not torch.equal(
-        trail[37].weights, states(CoBa(10, 3), losses[present[:, 0]])[31].weights
-    )  # x has a gap
+    assert not torch.equal(trail[37].weights, states(CoBa(10, 3), losses[present[:, 0]])[31].weights)  # x has a gap
 
 
 def test_a_record_without_any_task_recomputes_the_mftcoder_weights():

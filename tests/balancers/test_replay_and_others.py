@@ -13,9 +13,7 @@ LOSSES = [[1.0, 1.0], [0.9, 0.5], [0.8, 0.3], [0.7, 0.2], [0.6, 0.15]]
 def test_replay_takes_lists_arrays_and_tensors_alike():
     lists = replay(CoBa(4, 2), LOSSES, initial=[1.0, 1.0])
     assert torch.equal(lists, replay(CoBa(4, 2), np.array(LOSSES), initial=np.ones(2)))
-    assert torch.equal(
-        lists, replay(CoBa(4, 2), torch.tensor(LOSSES, dtype=torch.float64), initial=torch.ones(2))
-    )
+    assert torch.equal(lists, replay(CoBa(4, 2), torch.tensor(LOSSES, dtype=torch.float64), initial=torch.ones(2)))
     assert lists.dtype == torch.float64
 
 
@@ -35,9 +33,7 @@ def test_replay_refuses_signals_of_unequal_shape():
 
 
 def test_replay_refuses_a_mask_of_another_shape():
-    with pytest.raises(
-        ValueError, match=r"`replay.present` must have the losses' shape \(5, 2\); got \(2,\)"
-    ):
+    with pytest.raises(ValueError, match=r"`replay.present` must have the losses' shape \(5, 2\); got \(2,\)"):
         replay(CoBa(), LOSSES, present=[True, False])
 
 

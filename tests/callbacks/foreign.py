@@ -29,9 +29,7 @@ def train_loader(batch_size=4, **options):
 
 
 def val_loader(batch_size=4):
-    return DataLoader(
-        rows(20, seed=1), batch_size=batch_size
-    )  # 5 batches: more than Lightning's sanity pass of 2
+    return DataLoader(rows(20, seed=1), batch_size=batch_size)  # 5 batches: more than Lightning's sanity pass of 2
 
 
 class Foreign(L.LightningModule):

@@ -110,15 +110,11 @@ def test_validation_cadence_from_a_checkpoint_written_after_the_pass(tmp_path, s
     check_same(whole, resumed, from_step=step)
 
 
-@pytest.mark.parametrize(
-    ("step", "options"), [(6, {}), (5, {}), (8, {}), (4, {"accumulate_grad_batches": 2})], ids=str
-)
+@pytest.mark.parametrize(("step", "options"), [(6, {}), (5, {}), (8, {}), (4, {"accumulate_grad_batches": 2})], ids=str)
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_step_cadence_at_any_optimizer_step(tmp_path, step, options):
     options = {**options, "val_check_interval": 1.0}
-    whole, resumed = whole_and_resumed(
-        by_steps, tmp_path / "last.ckpt", "on_train_batch_end", step, **options
-    )
+    whole, resumed = whole_and_resumed(by_steps, tmp_path / "last.ckpt", "on_train_batch_end", step, **options)
     check_same(whole, resumed, from_step=step)
 
 
@@ -198,9 +194,7 @@ def test_a_second_fit_with_other_tasks_is_refused():
     fit(Foreign(), callback, max_epochs=2)
     other = Foreign(tasks=("x", "y", "z"))
     other.task_names = other.names
-    with pytest.raises(
-        ValueError, match=r"records so far are of the tasks a, b, c; this fit has x, y, z.*reset"
-    ):
+    with pytest.raises(ValueError, match=r"records so far are of the tasks a, b, c; this fit has x, y, z.*reset"):
         fit(other, callback, max_epochs=2)
 
 
@@ -208,15 +202,11 @@ def test_another_order_or_other_tasks_are_refused(tmp_path):
     path = checkpoint(tmp_path / "last.ckpt")
     for tasks in (["b", "a", "c"], ["a", "b"], ["a", "b", "c", "d"]):
         module = Foreign()
-        with pytest.raises(
-            ValueError, match=rf"written with the tasks a, b, c; this run has {', '.join(tasks)}"
-        ):
+        with pytest.raises(ValueError, match=rf"written with the tasks a, b, c; this run has {', '.join(tasks)}"):
             fit(module, ConvergenceBalancer(tasks=tasks, **COBA), ckpt_path=path)
 
 
-@pytest.mark.parametrize(
-    "balancer", [CoBa(window_records=4, warmup_records=1), CoBa(3, 1, temperature=4.0), Uniform()]
-)
+@pytest.mark.parametrize("balancer", [CoBa(window_records=4, warmup_records=1), CoBa(3, 1, temperature=4.0), Uniform()])
 def test_another_balancer_or_other_settings_are_refused(tmp_path, balancer):
     class Same(TaskBalancing):
         @property
@@ -295,9 +285,7 @@ def test_the_warm_up_that_is_over_is_not_announced_again(tmp_path):
         fit(*by_validation(**settings), SaveAndKill(path, "on_validation_end", 30), max_epochs=6)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*warm-up")
-        fit(
-            *by_validation(**settings), ckpt_path=path, max_epochs=6
-        )  # one record is to come, and it is enough
+        fit(*by_validation(**settings), ckpt_path=path, max_epochs=6)  # one record is to come, and it is enough
 
 
 def test_learning_rate_finder_runs_before_any_record(tmp_path):
@@ -307,16 +295,19 @@ def test_learning_rate_finder_runs_before_any_record(tmp_path):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=self.lr)
 
-    for order in (1, -1):
+    class EachEpoch(LearningRateFinder):  # as in Lightning's documentation
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                self.lr_find(trainer, pl_module)
+
+    for finder in (LearningRateFinder, EachEpoch):
         module, callback = Tuned(), ConvergenceBalancer(**COBA)
-        finder = LearningRateFinder(num_training_steps=20, early_stop_threshold=None)
-        fit(module, *[finder, callback][::order], default_root_dir=tmp_path)
+        tuning = finder(num_training_steps=20, early_stop_threshold=None)
+        fit(module, callback, tuning, default_root_dir=tmp_path)
         assert module.lr != 0.05  # it ran
         assert callback.history["step"] == [6, 12, 18, 24]
-        finder = LearningRateFinder(num_training_steps=20, early_stop_threshold=None)
-        fit(module, *[finder, callback][::order], default_root_dir=tmp_path, max_epochs=1)
         fit(module, callback, max_epochs=1)
-        assert len(callback.history["step"]) == 6  # not rewound to what the finder handed back
+        assert len(callback.history["step"]) == 5  # not rewound to what the finder handed back
 
 
 def test_tuner_runs_before_any_record(tmp_path):
@@ -328,9 +319,7 @@ def test_tuner_runs_before_any_record(tmp_path):
 
     module, callback = Tuned(), ConvergenceBalancer(**COBA)
     trainer = L.Trainer(**QUIET, callbacks=[callback], max_epochs=4, default_root_dir=tmp_path)
-    found = Tuner(trainer).lr_find(
-        module, train_loader(), val_loader(), num_training=8, early_stop_threshold=None
-    )
+    found = Tuner(trainer).lr_find(module, train_loader(), val_loader(), num_training=8, early_stop_threshold=None)
     assert len(found.results["loss"]) == 8
     assert callback.history["step"] == []
     trainer.fit(module, train_loader(), val_loader())

@@ -17,9 +17,7 @@ def weights_by_step(module):
     """Return {optimizer step: weights}; fails if they moved inside an accumulation window."""
     by_step = {}
     for step, weights in module.in_force:
-        assert by_step.setdefault(step, weights) == weights, (
-            f"the weights moved inside the window of step {step}"
-        )
+        assert by_step.setdefault(step, weights) == weights, f"the weights moved inside the window of step {step}"
     return by_step
 
 
@@ -49,9 +47,7 @@ def test_epochs_without_a_pass_have_no_record():
 
 def test_weights_stay_through_a_window_in_which_a_pass_falls():
     module, callback = Foreign(), ConvergenceBalancer(**COBA)
-    fit(
-        module, callback, train=train_loader(2), max_epochs=2, val_check_interval=3, accumulate_grad_batches=4
-    )
+    fit(module, callback, train=train_loader(2), max_epochs=2, val_check_interval=3, accumulate_grad_batches=4)
     # Passes after batches 3, 6, 9 and 12 of an epoch of 12; the optimizer steps after batches 4, 8 and 12.
     assert callback.history["step"] == [
         0,
@@ -78,15 +74,11 @@ def test_weights_stay_through_a_window_in_which_a_pass_falls():
 
 def test_several_passes_at_one_optimizer_step_are_one_record():
     module, callback = Foreign(), ConvergenceBalancer(**COBA)
-    fit(
-        module, callback, train=train_loader(2), max_epochs=4, val_check_interval=2, accumulate_grad_batches=8
-    )
+    fit(module, callback, train=train_loader(2), max_epochs=4, val_check_interval=2, accumulate_grad_batches=8)
     # 12 batches an epoch, steps after 8 and 12: passes after 2, 4, 6 | 8, 10 | 12.
     assert callback.history["step"] == list(range(9))
     first = callback.history["loss"][0] / callback.history["ratio"][0]
-    torch.testing.assert_close(
-        callback.history["loss"][0], first
-    )  # the pass at step 0 saw the baseline's parameters
+    torch.testing.assert_close(callback.history["loss"][0], first)  # the pass at step 0 saw the baseline's parameters
     weights_by_step(module)
     torch.testing.assert_close(
         callback.history["weight"], replay(CoBa(**COBA), callback.history["loss"], initial=first)

@@ -38,9 +38,7 @@ def test_one_record_after_each_validation_epoch_at_its_step(run):
     module, callback, _, _ = run
     assert callback.history["record"] == [1, 2, 3, 4, 5, 6]
     assert callback.history["step"] == [6, 12, 18, 24, 30, 36]
-    torch.testing.assert_close(
-        callback.history["loss"][-1], module.losses_on(val_loader()), rtol=1e-6, atol=0
-    )
+    torch.testing.assert_close(callback.history["loss"][-1], module.losses_on(val_loader()), rtol=1e-6, atol=0)
 
 
 def test_record_acts_from_the_next_step_on(run):

@@ -144,9 +144,7 @@ def test_returned_sums_and_counts_weigh_elements_equally():
 def test_returned_sums_need_names_only_when_they_steer():
     module = Returning("sums")
     del module.task_names
-    with pytest.raises(
-        RuntimeError, match=r"knows no task names. Give it tasks=\[...\], or the module `task_names`"
-    ):
+    with pytest.raises(RuntimeError, match=r"knows no task names. Give it tasks=\[...\], or the module `task_names`"):
         fit(module, ConvergenceBalancer(), max_epochs=1)
     assert len(module.in_force) == 6  # a whole epoch went by first
 
@@ -156,9 +154,7 @@ def test_returned_sums_of_another_length_are_refused_by_name():
         def validation_step(self, batch, batch_idx):
             return TaskLosses(torch.ones(1), torch.ones(1))
 
-    with pytest.raises(
-        ValueError, match=r"TaskLosses of 3 tasks, one each for a, b, c; got sums of shape \(1,\)"
-    ):
+    with pytest.raises(ValueError, match=r"TaskLosses of 3 tasks, one each for a, b, c; got sums of shape \(1,\)"):
         fit(Two("sums"), ConvergenceBalancer(), max_epochs=1)
 
 
@@ -177,9 +173,7 @@ def test_step_and_epoch_twins_are_no_tasks():
 def test_keys_are_learned_by_pattern():
     logged = dict.fromkeys(["val/qa/loss", "val/code/loss/dataloader_idx_1", "val_loss", "lr", "val/x"])
     assert MonitoredKeys("val/{task}/loss").learn(logged) == ["qa", "code"]
-    twins = dict.fromkeys(
-        ["val_loss/a", "val_loss/a_step", "val_loss/b_step", "val_loss/a_epoch/dataloader_idx_0"]
-    )
+    twins = dict.fromkeys(["val_loss/a", "val_loss/a_step", "val_loss/b_step", "val_loss/a_epoch/dataloader_idx_0"])
     assert MonitoredKeys("val_loss/{task}").learn(twins) == ["a", "b_step"]
     with pytest.raises(ValueError, match=r"must hold '\{task\}' once"):
         MonitoredKeys("val_loss")
@@ -302,9 +296,7 @@ def test_fast_dev_run(said):
 
 
 def test_a_key_that_nobody_logs_lists_what_there_is():
-    with pytest.raises(
-        RuntimeError, match=r"matches no logged key for the tasks x, y. Logged: val_loss/a.*self.log"
-    ):
+    with pytest.raises(RuntimeError, match=r"matches no logged key for the tasks x, y. Logged: val_loss/a.*self.log"):
         fit(Foreign(steers=False), ConvergenceBalancer(tasks=["x", "y"]), max_epochs=1)
 
 

@@ -56,9 +56,7 @@ def run(folder, batch_size, **options):
 @pytest.mark.filterwarnings("ignore:.*never used `self.observer`")
 def test_both_ranks_have_the_weights_of_one_process(tmp_path):
     run(tmp_path, batch_size=24)
-    run(
-        tmp_path, batch_size=12, **TWO_RANKS
-    )  # all rows in every step: Lightning shuffles them over the ranks
+    run(tmp_path, batch_size=12, **TWO_RANKS)  # all rows in every step: Lightning shuffles them over the ranks
     alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
     for key in ("records", "losses", "in_force", "parameters"):
         torch.testing.assert_close(first[key], second[key], rtol=0, atol=0, equal_nan=True)

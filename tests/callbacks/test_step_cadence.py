@@ -23,9 +23,7 @@ def test_records_defaults_and_what_is_printed(said):
     assert callback.history["step"] == list(range(2, 25, 2))
     # B = 6 over 3 tasks = 2 rows a draw; 12 rows a task: M = 6 draws a pass.
     assert callback.balancer == CoBa(window_records=30, warmup_records=6)
-    assert [
-        line for line in said if "window_records=30, warmup_records=6" in line and "every 2 steps" in line
-    ]
+    assert [line for line in said if "window_records=30, warmup_records=6" in line and "every 2 steps" in line]
     weights = callback.history["weight"]
     assert weights[5].tolist() != pytest.approx([1 / 3] * 3)
     assert weights[4].tolist() == pytest.approx([1 / 3] * 3)
@@ -96,9 +94,7 @@ def test_loaders_of_unequal_length_and_batch_size():
     assert seen == {0: list(range(5)), 1: list(range(12)), 2: list(range(9))}
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*never used `self.task_weights`", "ignore:Found 1 module.s. in eval mode"
-)
+@pytest.mark.filterwarnings("ignore:.*never used `self.task_weights`", "ignore:Found 1 module.s. in eval mode")
 def test_training_flags_and_random_state_are_untouched():
     class Watching(Stepping):
         flags = ()
@@ -209,9 +205,7 @@ class Endless(IterableDataset):
 )
 def test_a_source_that_cannot_be_indexed_is_refused_by_task(loaders):
     everything = held_out() | loaders
-    with pytest.raises(
-        ValueError, match=r"map-style dataset with a batch_size.*rows are indexed.*The one for 'a' is"
-    ):
+    with pytest.raises(ValueError, match=r"map-style dataset with a batch_size.*rows are indexed.*The one for 'a' is"):
         fit(Stepping(), ConvergenceBalancer(every_n_steps=1, held_out=everything), max_epochs=1)
 
 
@@ -226,17 +220,13 @@ def test_a_task_without_a_loader_is_refused_by_name():
 
 def test_a_module_without_task_losses_is_refused_before_training():
     module = Foreign()
-    with pytest.raises(
-        ValueError, match=r"Foreign has no `task_losses`. Add\n\n    def task_losses\(self, batch\):"
-    ):
+    with pytest.raises(ValueError, match=r"Foreign has no `task_losses`. Add\n\n    def task_losses\(self, batch\):"):
         fit(module, balancer(), max_epochs=1)
     assert module.in_force == []
 
 
 def test_no_held_out_rows_at_all_are_refused_before_training():
     module = Stepping()
-    with pytest.raises(
-        ValueError, match=r"needs held-out rows. Give `held_out=\{task: DataLoader\}`, or a datamodule"
-    ):
+    with pytest.raises(ValueError, match=r"needs held-out rows. Give `held_out=\{task: DataLoader\}`, or a datamodule"):
         fit(module, TaskBalancing(CoBa(), every_n_steps=2), max_epochs=1)
     assert module.in_force == []

@@ -13,9 +13,7 @@ SIZES = {"a": 23, "b": 11, "c": 5}
 
 
 def rows(task: str, count: int, start: int = 0) -> list[dict[str, str]]:
-    return [
-        {"prompt": f"{task} {i}:\n", "completion": "x" * (i % 4 + 1)} for i in range(start, start + count)
-    ]
+    return [{"prompt": f"{task} {i}:\n", "completion": "x" * (i % 4 + 1)} for i in range(start, start + count)]
 
 
 @pytest.fixture

@@ -138,9 +138,7 @@ def test_row_ids_lead_back_to_the_text(make_datamodule, tokenizer):
     dm = make_datamodule()
     dm.setup("test")
     for batch in dm.test_dataloader():
-        for ids, mask, (task, row) in zip(
-            batch["input_ids"], batch["attention_mask"], pairs(batch), strict=True
-        ):
+        for ids, mask, (task, row) in zip(batch["input_ids"], batch["attention_mask"], pairs(batch), strict=True):
             text = dm.corpus.rows["test"][task][row]
             assert tokenizer.decode(ids[mask.bool()]) == text.prompt + text.completion + tokenizer.eos_token
 
@@ -161,9 +159,7 @@ def test_held_out_loaders_are_map_style_and_collate_any_rows(make_datamodule):
 
 def test_overlong_rows_are_dropped_everywhere(tokenizer):
     rows = [{"prompt": str(i), "completion": "x" * (1 + 20 * (i % 4 == 0))} for i in range(80)]
-    dm = MultitaskDataModule(
-        [Task("t", rows)], tokenizer=tokenizer, max_length=8, overlong="drop", batch_size=4
-    )
+    dm = MultitaskDataModule([Task("t", rows)], tokenizer=tokenizer, max_length=8, overlong="drop", batch_size=4)
     with pytest.warns(UserWarning, match="rows were dropped"):
         dm.setup("fit")
     for split in ("train", "validation", "test"):
@@ -205,9 +201,7 @@ def test_the_seed_orders_training_and_nothing_else(make_datamodule):
         dm.setup("fit")
     assert pairs(next(iter(first.train_dataloader()))[0]) != pairs(next(iter(second.train_dataloader()))[0])
     assert first.corpus.shown == second.corpus.shown
-    assert [pairs(batch) for batch in first.val_dataloader()] == [
-        pairs(batch) for batch in second.val_dataloader()
-    ]
+    assert [pairs(batch) for batch in first.val_dataloader()] == [pairs(batch) for batch in second.val_dataloader()]
 
 
 def test_it_is_a_datamodule_for_lightning(make_datamodule):

@@ -14,9 +14,7 @@ def make_loader(tokenizer):
 
     def order(epoch):
         generator = torch.Generator().manual_seed(epoch)
-        return torch.stack(
-            [torch.zeros(LENGTH, dtype=torch.int64), torch.randperm(LENGTH, generator=generator)], 1
-        )
+        return torch.stack([torch.zeros(LENGTH, dtype=torch.int64), torch.randperm(LENGTH, generator=generator)], 1)
 
     return lambda **options: PlannedLoader(order, LENGTH, tokens, tokenizer.eos_token_id, 3, **options)
 
@@ -51,11 +49,7 @@ def test_ranks_see_equally_many_batches_and_every_token_counts_once(make_loader)
     ranks = [list(make_loader(rank=rank, world_size=2)) for rank in range(2)]
     assert [len(batches) for batches in ranks] == [2, 2]
     counted = [
-        row
-        for batches in ranks
-        for batch in batches
-        if len(batch["targets"])
-        for row in batch["row_ids"].tolist()
+        row for batches in ranks for batch in batches if len(batch["targets"]) for row in batch["row_ids"].tolist()
     ]
     assert sorted(counted) == list(range(LENGTH))
 

@@ -91,9 +91,7 @@ def test_stratified_puts_every_task_into_every_step(rows_per_step):
 
 def test_stratified_step_smaller_than_the_tasks_says_what_to_raise():
     for rows_per_step in (3, None):
-        with pytest.raises(
-            ValueError, match=f"4 tasks; it has {rows_per_step}. Raise MultitaskDataModule.batch_size"
-        ):
+        with pytest.raises(ValueError, match=f"4 tasks; it has {rows_per_step}. Raise MultitaskDataModule.batch_size"):
             order("stratified", rows_per_step=rows_per_step)
 
 

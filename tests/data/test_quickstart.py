@@ -74,10 +74,7 @@ def test_there_are_six_tasks(tasks):
 def test_no_source_is_in_two_splits_of_a_family(tasks, names):
     seen = {split: {source_of(row) for row in rows_of(tasks, names, [split])} for split in SPLITS}
     if names == LANGUAGES:  # neither do case and punctuation make a second string of one
-        seen = {
-            split: {re.sub(r"\W+", " ", text).strip().lower() for text in found}
-            for split, found in seen.items()
-        }
+        seen = {split: {re.sub(r"\W+", " ", text).strip().lower() for text in found} for split, found in seen.items()}
     for split, other in [("train", "validation"), ("train", "test"), ("validation", "test")]:
         assert seen[split].isdisjoint(seen[other])
 
@@ -161,18 +158,14 @@ def test_another_process_reads_the_same_and_imports_nothing(tasks):
 
 def test_missing_django_says_what_to_type(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        ModuleNotFoundError, match=re.escape("pip install -c constraints.txt 'lightning-coba[demo]'")
-    ):
+    with pytest.raises(ModuleNotFoundError, match=re.escape("pip install -c constraints.txt 'lightning-coba[demo]'")):
         quickstart_rows.__wrapped__()
 
 
 def test_django_without_catalogs_says_what_to_type(monkeypatch, tmp_path, tasks):
     monkeypatch.setattr(quickstart, "_django_folder", lambda: tmp_path)
     monkeypatch.setattr(quickstart, "_functions", lambda root: [])
-    with pytest.raises(
-        FileNotFoundError, match=r"'de' has an empty split\. Type: pip install --force-reinstall"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"'de' has an empty split\. Type: pip install --force-reinstall"):
         quickstart_rows.__wrapped__()
 
 

@@ -21,9 +21,7 @@ def test_rows_name_their_line_and_blank_lines_are_skipped(tmp_path):
 
 
 def test_byte_order_mark_and_line_separators_inside_strings_are_tolerated(tmp_path):
-    file = write(
-        tmp_path / "a.jsonl", b"\xef\xbb\xbf" + GOOD.encode(), '{"prompt": "a\u2028b", "completion": "c"}'
-    )
+    file = write(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + GOOD.encode(), '{"prompt": "a\u2028b", "completion": "c"}')
     assert [row.prompt for row in read_split(Task("t", file), "train")] == ["p", "a\u2028b"]
 
 

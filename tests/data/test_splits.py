@@ -53,9 +53,7 @@ def test_given_splits_are_left_alone(given):
 
 def test_smallest_task_that_can_be_carved():
     assert sorted(map(len, carve("t", {"train": rows("abc")}).values())) == [1, 1, 1]
-    with pytest.raises(
-        ValueError, match="task 't' has 4 rows with 2 distinct prompts, too few to carve test and vali"
-    ):
+    with pytest.raises(ValueError, match="task 't' has 4 rows with 2 distinct prompts, too few to carve test and vali"):
         carve("t", {"train": rows("aAbb")})
 
 
@@ -106,9 +104,7 @@ def test_after_dropping_the_splits_are_disjoint():
 
 
 def test_overlap_error_names_both_lines():
-    with pytest.raises(
-        ValueError, match=re.escape("x/train:1 (x/train) has the prompt of y/test:1 (y/test)")
-    ):
+    with pytest.raises(ValueError, match=re.escape("x/train:1 (x/train) has the prompt of y/test:1 (y/test)")):
         disjoint(OVERLAPPING, overlap="error")
 
 

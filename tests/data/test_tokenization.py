@@ -100,9 +100,7 @@ def test_overlong_completion_is_an_error_with_its_line(tokenizer, bos_tokenizer)
 
 def test_overlong_drop_counts_warns_and_says_which_are_kept(tokenizer):
     with pytest.warns(UserWarning, match="Task 't': 1 of 3 rows were dropped.*max_length=6"):
-        rows = tokenize(
-            [row("", "1"), row("", "12345"), row("", "3")], tokenizer, 6, overlong="drop", task="t"
-        )
+        rows = tokenize([row("", "1"), row("", "12345"), row("", "3")], tokenizer, 6, overlong="drop", task="t")
     assert rows.kept.tolist() == [0, 2]
     assert rows.num_dropped == 1
     assert rows[1][0][1:-1].tolist() == ids(tokenizer, "3")

@@ -64,6 +64,7 @@ def test_an_absent_entry_leaks_neither_into_the_value_nor_into_the_gradient(norm
     present = torch.tensor([True, False, True])
     value = combine(losses, WEIGHTS, present, normalize=normalize)
     value.backward()
+    value = value.detach()
     scale = 1.5 if normalize == "step" else 1 / 0.7
     assert float(value) == pytest.approx((0.5 + 0.6) * scale)
     assert losses.grad.tolist() == pytest.approx([0.5 * scale, 0.0, 0.2 * scale])
@@ -108,3 +109,9 @@ def test_a_broken_training_loss_is_passed_on():
 def test_an_unknown_normalisation_is_refused():
     with pytest.raises(ValueError, match=r"`combine.normalize` must be \"step\" or \"present\"; got 'batch'"):
         combine(torch.ones(3), WEIGHTS, torch.ones(3, dtype=torch.bool), normalize="batch")
+
+
+def test_float64_losses_are_combined_in_float64():
+    losses, weights = torch.full((7,), 1.0, dtype=torch.float64), torch.full((7,), 1 / 7, dtype=torch.float64)
+    present = torch.arange(7) < 3
+    assert float(combine(losses, weights, present)) == pytest.approx(1.0, abs=1e-15)

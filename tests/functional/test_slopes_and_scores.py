@@ -109,9 +109,7 @@ def test_resolution_takes_rounding_noise_for_zero(size):
     slopes = size * torch.tensor([1.0, -1.0], dtype=F64)
     noise = size < 1e-12
     relative = relative_convergence_scores(slopes, everyone(2), resolution=1e-12)
-    absolute = absolute_convergence_scores(
-        slopes, slopes[:, None], everyone(2, 1), everyone(2), resolution=1e-12
-    )
+    absolute = absolute_convergence_scores(slopes, slopes[:, None], everyone(2, 1), everyone(2), resolution=1e-12)
     assert (relative.tolist() == [0.5, 0.5]) is noise
     assert (absolute.tolist() == [0.5, 0.5]) is noise
     assert relative_convergence_scores(slopes, everyone(2))[0] > 0.5

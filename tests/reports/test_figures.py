@@ -33,9 +33,7 @@ def table(num_tasks, num_records, warmup=3, ratio=None):
 
 
 def labels(axes):
-    return [
-        text for text in axes.texts if isinstance(text, Annotation) and text.get_text().startswith("task_")
-    ]
+    return [text for text in axes.texts if isinstance(text, Annotation) and text.get_text().startswith("task_")]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -80,9 +78,7 @@ def test_end_labels_never_overlap(figure_of, last):
     for axes in named:
         assert len(labels(axes)) == 10
         # An annotation's own extent includes its leader; the text alone is what must not be overprinted.
-        boxes = sorted(
-            (Text.get_window_extent(label, renderer) for label in labels(axes)), key=lambda box: box.y0
-        )
+        boxes = sorted((Text.get_window_extent(label, renderer) for label in labels(axes)), key=lambda box: box.y0)
         assert all(below.y1 < above.y0 for below, above in pairwise(boxes))
         assert all(axes.bbox.x1 < box.x0 and box.x1 < figure.bbox.x1 for box in boxes)
         assert axes.bbox.y0 - 15 < boxes[0].y0
@@ -93,9 +89,7 @@ def test_a_label_stands_beside_the_end_of_its_line_where_there_is_room():
     ratio = np.array([[1.0, 1.0, 1.0], [0.2, 0.9, 0.5]])
     figure = loss_ratio_figure(table(3, 2, ratio=ratio))
     (axes,) = figure.axes
-    heights = {
-        label.get_text(): axes.transLimits.inverted().transform(label.xyann)[1] for label in labels(axes)
-    }
+    heights = {label.get_text(): axes.transLimits.inverted().transform(label.xyann)[1] for label in labels(axes)}
     assert heights == {
         "task_0  0.2": pytest.approx(0.2),
         "task_1  0.9": pytest.approx(0.9),
@@ -167,9 +161,7 @@ def test_the_warmup_is_shaded_up_to_the_first_scores(figure_of):
 
 def test_the_uniform_share_is_a_dashed_line():
     (axes,) = weights_figure(table(4, 5)).axes
-    assert [line.get_linestyle() for line in axes.lines if (np.asarray(line.get_ydata()) == 0.25).all()] == [
-        "--"
-    ]
+    assert [line.get_linestyle() for line in axes.lines if (np.asarray(line.get_ydata()) == 0.25).all()] == ["--"]
 
 
 def test_a_factor_above_one_is_not_cut_off():

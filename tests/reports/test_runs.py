@@ -3,8 +3,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from lightning_coba.reports import BALANCE_COLUMNS, read_balance
+from lightning_coba.balancers import CoBa
+from lightning_coba.callbacks.recorder import Recorder
+from lightning_coba.callbacks.trajectories import csv_rows, write_csv
+from lightning_coba.reports import BALANCE_COLUMNS, BalanceTable, read_balance
 
 HEADER = ",".join(BALANCE_COLUMNS)
 PER_TASK = ("loss", "ratio", "slope", "rcs", "acs", "weight")
@@ -34,9 +38,7 @@ def test_a_written_table_reads_back_bit_for_bit(tmp_path):
         for t, step in enumerate(steps):
             for k, task in enumerate(tasks):
                 cells = {name: wanted[name][t, k] for name in PER_TASK} | {"divergence_factor": factor[t]}
-                cells = {
-                    name: "" if math.isnan(value) else repr(float(value)) for name, value in cells.items()
-                }
+                cells = {name: "" if math.isnan(value) else repr(float(value)) for name, value in cells.items()}
                 writer.writerow({"record": t + 1, "step": step, "task": task} | cells)
 
     balance = read_balance(tmp_path)
@@ -93,3 +95,30 @@ def test_no_file_and_no_record_are_told_apart(tmp_path):
         read_balance(tmp_path)
     with pytest.raises(ValueError, match="holds no record yet"):
         read_balance(write(tmp_path / "balance.csv"))
+
+
+def recorded(num_records):
+    """Return what `callback.history` holds after some records of two tasks, one of them absent once."""
+    recorder = Recorder(CoBa(window_records=4, warmup_records=2), ["code", "qa"], torch.device("cpu"))
+    losses = torch.rand(num_records, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    for t in range(num_records):
+        recorder.record(10 * (t + 1), losses[t], torch.tensor([True, t != 3]))
+    return recorder.trajectory.columns()
+
+
+def test_a_history_makes_the_same_table_as_its_file(tmp_path):
+    history = recorded(6)
+    write_csv(tmp_path / "balance.csv", csv_rows(history, ["code", "qa"]), append=False)
+    there, read = BalanceTable.from_history(history, ("code", "qa")), read_balance(tmp_path)
+    assert there.tasks == read.tasks == ["code", "qa"]
+    for name in ("records", "steps", "divergence_factor", *PER_TASK):
+        np.testing.assert_array_equal(getattr(there, name), getattr(read, name), strict=True)
+    assert np.isnan(there.loss[3, 1])
+    assert np.isfinite(there.rcs[-1]).all()
+
+
+def test_a_history_without_records_or_with_other_tasks_is_refused():
+    with pytest.raises(ValueError, match="must hold a record"):
+        BalanceTable.from_history(recorded(0), ["code", "qa"])
+    with pytest.raises(ValueError, match="must name the 2 tasks"):
+        BalanceTable.from_history(recorded(3), ["code"])
