@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,6 +99,7 @@ class CoBa(Balancer):
         * float64 ratios, weights 1/K in warm-up, and no fault for an update interval above 1.
         * a denominator of 0 gives zero logits (DF = 1) where the code gives NaN for ever.
         * a record with every task absent is left out of the series of largest ratios.
+        * a task admitted later (:meth:`admit`) takes part at once, with slope 0 until it has two points.
     """
 
     window_records: int = 10
@@ -130,6 +131,8 @@ class CoBa(Balancer):
     ) -> CoBaState:
         """Return the state before the first record; see :meth:`Balancer.init`."""
         check_num_tasks(num_tasks)
+        if initial is not None and initial.shape != (num_tasks,):
+            raise ValueError(f"`CoBa.init.initial` must have shape ({num_tasks},); got {tuple(initial.shape)}.")
         device = float64_device(device)
         columns = self.window_records
         # The released code looks back on N - W + 1 slopes once its window is full.
@@ -205,13 +208,17 @@ class CoBa(Balancer):
             divergence_factor=torch.where(valid.any(), factor, torch.nan),
         )
         # A record without any task changes nothing but the rings and the record number.
-        kept = ("weights", "slope", "rcs", "acs", "divergence_factor")
-        return after._replace(**{f: torch.where(seen, getattr(after, f), getattr(state, f)) for f in kept})
+        kept: dict[str, Any] = {
+            field: torch.where(seen, getattr(after, field), getattr(state, field))
+            for field in ("weights", "slope", "rcs", "acs", "divergence_factor")
+        }
+        return after._replace(**kept)
 
     def _mftcoder(self, state: CoBaState, age: Tensor) -> CoBaState:
         num_tasks = len(state.weights)
         # The released code closes gaps: the points that are there get x = 0, 1, 2, ... in the order of records.
-        order = age.argsort(descending=True)
+        columns = age.shape[0]
+        order = (state.record + torch.arange(columns, device=age.device)) % columns
         present = state.ratios_present[:, order]
         ratios = state.ratios[:, order]
         slopes, fitted = masked_slopes((present.cumsum(dim=-1) - 1).to(torch.float64), ratios, present)

@@ -82,7 +82,7 @@ class MonitoredKeys:
 
     def find(self, metrics: Mapping[str, Tensor], tasks: Sequence[str]) -> dict[str, str]:
         """Return the logged key of every task that has one; unnamed loader keys are taken in loader order."""
-        named = {LOADER_SUFFIX.sub("", key): key for key in reversed(metrics)}
+        named = {LOADER_SUFFIX.sub("", key): key for key in reversed(list(metrics))}
         found = {}
         for index, task in enumerate(tasks):
             numbered = self.monitor.format(task=f"dataloader_idx_{index}")

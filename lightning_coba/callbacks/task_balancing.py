@@ -178,8 +178,7 @@ class TaskBalancing(L.Callback):
             self._open_stream(trainer)
         self._settle_balancer()
         if stored is not None:
-            self._begin(pl_module, None)
-            self._recorder.load_state_dict(stored["recorder"], self.strict_tasks)
+            self._begin(pl_module, None).load_state_dict(stored["recorder"], self.strict_tasks)
             if stored["pass_is_due"]:
                 notices.warn_of_lost_pass(type(self).__name__)
         elif self._recorder is not None:
@@ -191,6 +190,7 @@ class TaskBalancing(L.Callback):
         self._weights.received.clear()
         if self._recorder is None and self.tasks:
             self._begin(pl_module, self._baseline(trainer, pl_module))
+        assert self.balancer is not None
         notices.announce_settings(
             type(self).__name__,
             trainer,
@@ -222,8 +222,10 @@ class TaskBalancing(L.Callback):
         if trainer.global_step == self._step_before:
             return
         self._steps += 1
-        if self._stream is None or self._recorder is None or self._steps % self.every_n_steps:
+        if self.every_n_steps is None or self._steps % self.every_n_steps:
             return
+        assert self._stream is not None
+        assert self._recorder is not None
         draw = self._stream.draw(self._steps // self.every_n_steps - 1)
         losses, present = self._stream.measure(draw, trainer, pl_module, self.tasks)
         self._recorder.record(trainer.global_step, losses, present)
@@ -320,11 +322,12 @@ class TaskBalancing(L.Callback):
         self.balancer = given if isinstance(given, Balancer) else given(draws)
         notices.refuse_signals(self.balancer)
 
-    def _begin(self, pl_module: L.LightningModule, initial: Tensor | None) -> None:
+    def _begin(self, pl_module: L.LightningModule, initial: Tensor | None) -> Recorder:
         assert self.balancer is not None
         balancer = self.balancer.for_tasks(self.tasks)
         self._weights.weighs = balancer.weighs
         self._recorder = Recorder(balancer, self.tasks, pl_module.device, initial, self.prior, self.min_weight)
+        return self._recorder
 
     def _baseline(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Tensor | None:
         assert self.balancer is not None

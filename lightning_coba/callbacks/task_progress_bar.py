@@ -37,12 +37,13 @@ class TaskProgressBar(RichProgressBar):
             self._line = _tasks_line(trainer.callback_metrics, _task_names(pl_module))
             self._say(trainer, f"validated  {self._line}")
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Update the bar, or write a line where there is none."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if trainer.global_step % trainer.log_every_n_steps == 0 and TRAIN_LOSS in trainer.callback_metrics:
+        """Where there is no bar, write the loss: here, since a module logs it after the callbacks' batch end."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        due = trainer.global_step and trainer.global_step % trainer.log_every_n_steps == 0
+        if due and TRAIN_LOSS in trainer.callback_metrics:
             self._say(trainer, f"train_loss {float(trainer.callback_metrics[TRAIN_LOSS]):.3f}")
 
     def _say(self, trainer: L.Trainer, text: str) -> None:

@@ -1,10 +1,11 @@
 """What the configuration may compute: ``${name:arguments}`` in a YAML file."""
 
 import hashlib
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 #: File systems allow 255 bytes in a name.
 LONGEST_NAME = 200
@@ -13,6 +14,7 @@ LONGEST_NAME = 200
 def register() -> None:
     """Make the resolvers known to OmegaConf."""
     OmegaConf.register_new_resolver("fastest_precision", _fastest_precision, replace=True)
+    OmegaConf.register_new_resolver("choice", _choice, replace=True)
     OmegaConf.register_new_resolver("single_run", _single_run, replace=True)
     OmegaConf.register_new_resolver("as_folder", _as_folder, replace=True)
 
@@ -23,9 +25,19 @@ def _fastest_precision() -> str:
     return fastest_precision()
 
 
-def _single_run(text: str) -> str:
-    """Return the text, and nothing in a sweep, whose jobs share a folder and so may not name it after one of them."""
-    return "" if HydraConfig.get().mode == RunMode.MULTIRUN else text
+def _hydra(root: DictConfig) -> Any:
+    # A sweep asks for its folder before Hydra publishes its own settings, and a job's configuration lacks them.
+    return root.hydra if "hydra" in root else HydraConfig.get()
+
+
+def _choice(group: str, *, _root_: DictConfig) -> str:
+    """Return the option chosen for a group."""
+    return _hydra(_root_).runtime.choices[group]
+
+
+def _single_run(text: str, *, _root_: DictConfig) -> str:
+    """Return the text; nothing in a sweep, whose jobs share a folder, so that it must not be named after one."""
+    return "" if _hydra(_root_).mode == RunMode.MULTIRUN else text
 
 
 def _as_folder(overrides: str) -> str:

@@ -1,6 +1,7 @@
 """``coba-train``: compose a run from the configuration, train it, and leave everything in its folder."""
 
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +21,7 @@ def train(config: DictConfig) -> float:
     from lightning_coba.cli.run_folder import RunFolder
     from lightning_coba.cli.training_run import run
 
-    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     check_config(settings)
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
     checkpoint = folder.claim(config.resume)

@@ -41,13 +41,16 @@ class Corpus:
         return {split: dict(zip(self.tasks, map(len, self.rows[split]), strict=True)) for split in SPLITS}
 
     def summary(self) -> Table:
-        """Return a table of what was read: one line per task."""
-        table = Table(title="Tasks")
-        table.add_column("task")
-        for heading in ("train", "validation", "test", "prompt tokens", "completion tokens"):
-            table.add_column(heading, justify="right")
-        table.add_column("cut prompts", justify="right")
-        table.add_column("dropped rows", justify="right")
+        """Return a table of what was read: one line per task.
+
+        ``64/300`` is a fixed subset of 64 rows of 300; *cut* counts prompts shortened on the left, *dropped* rows left
+        out because their prompt is in another split or their completion does not fit.
+        """
+        table = Table(title="Rows of each task; tokens of the mean training row")
+        table.add_column("task", no_wrap=True)
+        # Narrow enough for the 80 columns of a log file.
+        for heading in ("train", "validation", "test", "prompt", "completion", "cut", "dropped"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for index, task in enumerate(self.tasks):
             parts = [self.tokens[split][index] for split in SPLITS]
             dropped = self.num_overlapping[task] + sum(part.num_dropped for part in parts)
@@ -63,7 +66,7 @@ class Corpus:
 
     def _share(self, split: str, task: int) -> str:
         total, shown = len(self.rows[split][task]), len(self.shown[split][task])
-        return str(total) if shown == total else f"{shown} of {total}"
+        return str(total) if shown == total else f"{shown}/{total}"
 
 
 def load_corpus(

@@ -68,7 +68,7 @@ def divergence_factor(peaks: Tensor, recorded: Tensor, current: int, temperature
         temperature: :math:`\tau` > 0.
 
     Returns:
-        Scalar tensor; 1 where all peaks are 0.
+        Scalar tensor; 1 where all peaks are 0, NaN where none is recorded.
 
     References:
         As :func:`relative_convergence_scores`; the Divergence Factor. Differs from the paper as printed in one
@@ -76,9 +76,12 @@ def divergence_factor(peaks: Tensor, recorded: Tensor, current: int, temperature
     """
     count = recorded.sum()
     peaks = torch.where(recorded, peaks, 0.0)
-    logits = -temperature * _ratio(peaks, peaks.abs().sum(), count, 0.0)
-    logits = logits.masked_fill(~recorded, -torch.inf)
-    powers = (logits - logits.max()).exp()
+    total = peaks.abs().sum()
+    moving = total > 0
+    # One scale and steps in place: the history is long, and each temporary of its size would cost as much as exp.
+    scale = torch.where(moving, -temperature * count / torch.where(moving, total, 1.0), 0.0)
+    logits = peaks.mul_(scale).masked_fill_(recorded.logical_not(), -torch.inf)
+    powers = logits.sub_(logits.max()).exp_()
     return powers[current] / (powers.sum() / count)
 
 

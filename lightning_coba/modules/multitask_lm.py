@@ -1,5 +1,6 @@
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -77,10 +78,7 @@ class MultitaskLM(L.LightningModule):
         if tokenizer is None:
             raise ValueError("`MultitaskLM.tokenizer` must come with a model object; got None. Pass its tokenizer.")
         if peft is not None:
-            # Without the list, fork_rng warns on a machine with several GPUs.
-            with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-                torch.manual_seed(seed)
-                model = get_peft_model(model, peft)
+            model = _with_adapter(model, peft, seed)
         # from_pretrained hands out a model in evaluation mode, and Lightning leaves it there.
         self.model = model.train()
         self.tokenizer = tokenizer
@@ -247,6 +245,15 @@ class MultitaskLM(L.LightningModule):
     def has_adapter(self) -> bool:
         """Whether a PEFT adapter is trained, and not the whole model."""
         return isinstance(self.model, PeftModel)
+
+
+def _with_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int) -> PeftModel:
+    # Without the list, fork_rng warns on a machine with several GPUs.
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []), warnings.catch_warnings():
+        # peft 0.21 asks transformers 5 under a name that will go.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        torch.manual_seed(seed)
+        return get_peft_model(model, peft)
 
 
 def _peft_settings(model: nn.Module) -> dict[str, str]:

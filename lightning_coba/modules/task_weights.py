@@ -52,7 +52,10 @@ class TaskWeights(nn.Module):
 
     @property
     def values(self) -> Tensor:
-        """Current weights, shape ``[K]``, float64 (float32 on a device without it), summing to 1."""
+        """Current weights, shape ``[K]``, float64 (float32 on a device without it), summing to 1.
+
+        It is the buffer itself, which the callback overwrites between accumulation windows; clone what must last.
+        """
         self.used = True
         return self._values
 
@@ -105,6 +108,11 @@ class TaskWeights(nn.Module):
             ValueError: if shapes do not fit, or an argument does not go with this kind of losses.
         """
         self.used = True
+        if present is not None and not isinstance(losses, Tensor):
+            raise ValueError(
+                "`combine.present` must come with a [K] tensor: a dict lacks a task's key and TaskLosses its count "
+                f"where it is absent; got it with a {type(losses).__name__}. Leave it out."
+            )
         if self.weighs == "tokens":
             return _token_mean(losses, totals)
         num_present = None

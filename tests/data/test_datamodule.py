@@ -186,7 +186,7 @@ def test_summary_shows_each_task(make_datamodule):
     assert [cell.strip() for cell in line.strip("\u2502").split("\u2502")] == [
         "c",
         "5",
-        "4 of 6",
+        "4/6",
         "3",
         f"{(4 + 3 + 2 + 1 + 4) / 5:.1f}",  # prompts of 5 tokens cut to what 6 - completion - end leave
         f"{(2 + 3 + 4 + 5 + 2) / 5:.1f}",

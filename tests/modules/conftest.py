@@ -50,7 +50,10 @@ def llama(tiny_config):
 
 
 def _rows(task, count, start):
-    return [{"prompt": f"{task} {i} =", "completion": f"{i * i}" + "!" * (i % 5)} for i in range(start, start + count)]
+    power = 3 if task == "cubes" else 2
+    return [
+        {"prompt": f"{task} {i} =", "completion": f"{i**power}" + "!" * (i % 5)} for i in range(start, start + count)
+    ]
 
 
 @pytest.fixture

@@ -1,0 +1,165 @@
+"""SIGKILL, for real, at several moments; then `resume=auto` gives the run that was never killed, bit for bit."""
+
+import json
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lightning_coba.cli.run_folder import RunFolder
+
+FILES = ("metrics.csv", "balance.csv", "before_after.csv")
+# Long enough between two batches for another process to strike there.
+SLOW = "+callbacks.slow={_target_: slow_callback.Slow}"
+SLOW_CALLBACK = """
+import time
+import lightning as L
+
+class Slow(L.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        time.sleep(0.15)
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def slow_callback(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("callback")
+    (folder / "slow_callback.py").write_text(SLOW_CALLBACK)
+    return folder
+
+
+def until(condition, process, what):
+    for _ in range(3000):
+        if condition():
+            return
+        assert process.poll() is None, f"the run ended before {what}"
+        time.sleep(0.02)
+    raise AssertionError(f"never came to {what}")
+
+
+def lines(file):
+    return len(file.read_text().splitlines()) if file.is_file() else 0
+
+
+def killed(command, cwd, overrides, python_path, moment):
+    """Start a run, wait for the moment, and kill it."""
+    process = command(cwd, *overrides, SLOW, python_path=python_path, start=True)
+    run = cwd / "runs" / "files-coba-seed1"
+    try:
+        until(lambda: moment(run), process, "the moment to kill it")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    return run
+
+
+MOMENTS = {
+    # During the first window, before anything could be saved.
+    "before the first checkpoint": lambda run: lines(run / "metrics.csv") > 1 and not (run / "checkpoints").exists(),
+    # 12 steps and 6 passes: rows after the second record's checkpoint are already written.
+    "between two checkpoints": lambda run: lines(run / "metrics.csv") > 6 and lines(run / "balance.csv") >= 5,
+    "in the last epoch": lambda run: lines(run / "metrics.csv") > 9,
+}
+
+
+def test_killed_runs_end_as_the_uninterrupted_one(
+    command, overrides, here, whole, tmp_path, slow_callback, capsys, monkeypatch
+):
+    monkeypatch.syspath_prepend(slow_callback)
+    expected = whole / "runs" / "files-coba-seed1"
+    here(expected, *overrides, SLOW)
+    for number, (name, moment) in enumerate(MOMENTS.items()):
+        run = killed(command, tmp_path / str(number), overrides, slow_callback, moment)
+        card = json.loads((run / "run.json").read_text())
+        assert card["status"] == "running", name
+        last = run / "checkpoints" / "last.ckpt"
+        assert last.exists() == (number > 0), name
+        if number == 0:
+            with pytest.raises(FileExistsError, match=r"resume=auto.*name="):
+                here(run, *overrides, SLOW)
+        else:
+            assert 0 < torch.load(last, weights_only=True)["global_step"] < 12
+        capsys.readouterr()
+        here(run, *overrides, SLOW, "resume=auto")
+        for file in FILES:
+            assert (run / file).read_text() == (expected / file).read_text(), f"killed {name}: {file}"
+        ours, theirs = (load_file(f / "adapter" / "adapter_model.safetensors") for f in (run, expected))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+        cards = [json.loads((f / "run.json").read_text()) for f in (run, expected)]
+        assert cards[0] == cards[1]
+
+
+def test_half_written_files_are_repaired(here, overrides, whole, tmp_path):
+    """A kill in the middle of a line, of the checkpoint's temporary file and of the card's."""
+    run = tmp_path / "run"
+    short = [*overrides, "trainer.max_epochs=1"]
+    here(run, *short)
+    whole_files = {file: (run / file).read_text() for file in FILES}
+    RunFolder(run).write_card(status="running")
+    for file in ("metrics.csv", "balance.csv"):
+        (run / file).write_text(whole_files[file] + "99,1")
+    (run / "run.json.partial").write_text("{")
+    here(run, *short, "resume=auto")
+    assert {file: (run / file).read_text() for file in FILES} == whole_files
+
+
+def test_run_that_fails_before_it_trained_gives_way(here, overrides, tmp_path, data_folder):
+    """What has no checkpoint cannot be resumed, and must not stand in the way either."""
+    run = tmp_path / "run"
+    bad = [*overrides, "+trainer.limit_train_batches=-3"]
+    with pytest.raises(Exception, match="limit_train_batches"):
+        here(run, *bad)
+    assert not run.exists()
+    broken = [
+        *overrides,
+        "+callbacks.broken={_target_: lightning.pytorch.callbacks.LearningRateMonitor}",
+        "logger.csv=null",
+    ]
+    with pytest.raises(Exception, match="LearningRateMonitor"):
+        here(run, *broken)
+    assert RunFolder(run).card["status"] == "failed"
+    here(run, *overrides, "trainer.max_epochs=1")
+    assert RunFolder(run).card["status"] == "finished"
+
+
+def test_run_that_fails_after_a_checkpoint_is_kept(here, overrides, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    from lightning_coba.cli import training_run
+
+    monkeypatch.setattr(training_run, "write_figures", lambda *a: 1 / 0)
+    short = [*overrides, "trainer.max_epochs=1"]
+    with pytest.raises(ZeroDivisionError):
+        here(run, *short)
+    assert RunFolder(run).card["status"] == "failed"
+    monkeypatch.undo()
+    with pytest.raises(FileExistsError, match=r"resume=auto.*name="):
+        here(run, *short)
+    here(run, *short, "resume=auto")
+    assert RunFolder(run).card["status"] == "finished"
+
+
+def test_trial_run_takes_no_name(here, overrides, tmp_path):
+    run = tmp_path / "run"
+    assert here(run, *overrides, "+trainer.fast_dev_run=true") != 0
+    assert RunFolder(run).card == {}
+
+
+@pytest.mark.slow
+def test_two_spawned_ranks_leave_a_run_as_one_does(command, overrides, tmp_path):
+    own = [o for o in overrides if not o.startswith("data.batch_size")]
+    command(tmp_path, *own, "data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp_spawn", "name=spawn")
+    command(tmp_path, *own, "data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp", "name=ddp")
+    command(tmp_path, *overrides, "name=one")
+    cards = [RunFolder(tmp_path / "runs" / name).card for name in ("one", "spawn", "ddp")]
+    assert [card["status"] for card in cards] == ["finished"] * 3
+    assert cards[1]["val_loss"] == pytest.approx(cards[0]["val_loss"], rel=0.05)
+    assert cards[2]["val_loss"] == pytest.approx(cards[1]["val_loss"], rel=1e-5)
+    assert cards[1]["test_before"] == pytest.approx(cards[0]["test_before"], rel=1e-5)

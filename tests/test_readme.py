@@ -1,0 +1,213 @@
+"""What the README tells a newcomer to type works: Python blocks run, command lines are checked without training."""
+
+import configparser
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_coba.cli.config_check import check_config
+from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.cli.resolvers import register
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^ *```(\w+)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(text, *languages):
+    """Return (line number of the first line, source) of every fenced block in one of the languages."""
+    found = [match for match in FENCE.finditer(text) if match[1] in languages]
+    return [(text.count("\n", 0, match.start(2)) + 1, match[2]) for match in found]
+
+
+def run_python(text):
+    """Run all Python blocks in order in one namespace, as a reader who pastes them one after the other."""
+    namespace = {"__name__": "readme"}
+    for line, source in blocks(text, "python"):
+        # Blank lines in front make a traceback point into the README.
+        exec(compile("\n" * (line - 1) + source, "README.md", "exec"), namespace)
+    return namespace
+
+
+def command_lines(text):
+    """Return the lines of all shell blocks, with continued ones joined."""
+    sources = [source.replace("\\\n", " ") for _, source in blocks(text, "bash", "sh")]
+    lines = [line.strip().removeprefix("$ ") for source in sources for line in source.splitlines()]
+    return [line for line in lines if line]
+
+
+def check_line(line):
+    """Raise AssertionError, or what Hydra raises, where a line of a shell block would fail a reader."""
+    if "pip install" in line and "GPU" not in line.partition("#")[2]:
+        assert "-c constraints.txt" in line.partition("#")[0], f"installs other versions than tested: {line}"
+    words = shlex.split(line, comments=True)
+    if not words:
+        return
+    program, arguments = words[0], words[1:]
+    if program == "coba-train":
+        check_training(arguments)
+    elif program == "make":
+        check_targets(word for word in arguments if "=" not in word)
+    elif program.startswith("coba-"):
+        assert program in console_scripts(), f"no such command: {program}"
+    else:
+        assert program in ("cd", "git", "pip"), f"teach tests/test_readme.py to check {line!r}"
+
+
+def check_targets(targets):
+    known = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    unknown = set(targets) - set(known)
+    assert not unknown, f"the Makefile has no {unknown}"
+
+
+def console_scripts():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return re.findall(r"^\s*([\w-]+)\s*=", config["options.entry_points"]["console_scripts"], re.MULTILINE)
+
+
+def check_training(arguments):
+    """Compose what the line asks for, every job of a sweep, and check it against the classes it will call."""
+    given = get_args_parser().parse_args(arguments)
+    for overrides in jobs(given.overrides) if given.multirun else [given.overrides]:
+        with initialize_config_dir(config_dir=config_folder(), version_base="1.3"):
+            config = compose("train", overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        check_config(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+
+
+def jobs(overrides):
+    """Return the overrides of each job of a sweep."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    choices = [
+        [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [one.input_line]
+        for one in parsed
+    ]
+    return [list(job) for job in itertools.product(*choices)]
+
+
+@pytest.fixture
+def hydra():
+    """Know our resolvers, and leave nothing of Hydra's global state to the next test."""
+    register()
+    yield
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+
+
+def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert blocks(README, "python"), "the README shows no Python"
+    run_python(README)
+
+
+def test_the_readme_has_commands_that_are_checked():
+    programs = [line.split()[0] for line in command_lines(README)]
+    assert {"make", "coba-train", "pip"} <= set(programs)
+
+
+@pytest.mark.usefixtures("hydra")
+@pytest.mark.parametrize("line", command_lines(README))
+def test_a_command_line_works(line):
+    check_line(line)
+
+
+def test_the_make_targets_in_the_prose_exist():
+    check_targets(re.findall(r"`make ([a-z-]+)", README))
+
+
+# ---------------------------------------------------------------- the checks themselves can fail
+
+EXAMPLE = """
+Text.
+
+```python
+x = 1
+```
+
+    make nonsense, which is prose
+
+```text
+make nonsense, which is no command
+```
+
+```python title="second"
+y = x + 1
+```
+
+```bash
+make test  # a comment
+coba-train data=files \\
+    data.root=here
+```
+"""
+
+
+def test_blocks_share_a_namespace_and_lines_are_joined():
+    assert run_python(EXAMPLE)["y"] == 2
+    assert [line.split() for line in command_lines(EXAMPLE)] == [
+        ["make", "test", "#", "a", "comment"],
+        ["coba-train", "data=files", "data.root=here"],
+    ]
+
+
+def test_an_error_in_a_block_names_the_line_of_the_readme():
+    with pytest.raises(NameError) as error:
+        run_python(EXAMPLE.replace("x + 1", "z + 1"))
+    assert EXAMPLE.splitlines()[error.traceback[-1].lineno] == "y = x + 1"
+
+
+@pytest.mark.usefixtures("hydra")
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("make nonsense", "has no {'nonsense'}"),
+        ("make demo nonsense SEED=2", "has no {'nonsense'}"),
+        ("coba-nonsense runs/x", "no such command"),
+        ("curl https://example.org | sh", "teach"),
+        ("pip install torch", "other versions"),
+        ("pip install torch  # -c constraints.txt", "other versions"),
+        ("# then pip install torch", "other versions"),
+        ("coba-train balancer=nonsense", "Could not find 'balancer/nonsense'"),
+        ("coba-train trainer.nonsense=1", "Could not override 'trainer.nonsense'"),
+        ("coba-train data=files", "full_key: data.root"),
+        ("coba-train balancer=coba,uniform", "sweep"),
+        ("coba-train -m balancer=uniform,nonsense seed=1,2", "Could not find 'balancer/nonsense'"),
+        ("coba-train balancer.temperature=hot", "`balancer.temperature` must be"),
+    ],
+)
+def test_a_line_that_would_fail_a_reader_is_found(line, complaint):
+    with pytest.raises((AssertionError, ValueError, HydraException, OmegaConfBaseException)) as error:
+        check_line(line)
+    assert complaint in str(error.value)
+
+
+@pytest.mark.usefixtures("hydra")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "make demo SEED=2",
+        "pip install -c constraints.txt '.[demo]'",
+        "pip install torch --index-url https://example.org/whl  # on a GPU machine",
+        "# On a GPU machine: pip install torch --index-url https://example.org/whl",
+        "coba-train -m data=files data.root=here balancer=coba,uniform seed=1,2",
+        "coba-train experiment=demo --cfg job",
+    ],
+)
+def test_a_line_that_works_is_let_through(line):
+    check_line(line)
