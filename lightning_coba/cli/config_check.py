@@ -49,10 +49,13 @@ def _targets(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _hints(called: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(called.__init__ if inspect.isclass(called) else called)  # type: ignore[misc]
-    except Exception:  # annotations of other packages may name what is not imported
-        return {}
+    # The names in a dataclass's generated __init__ can be looked up through its class only.
+    for holder in (called.__init__, called) if inspect.isclass(called) else (called,):  # type: ignore[misc]
+        try:
+            return get_type_hints(holder)
+        except Exception:  # annotations of other packages may name what is not imported
+            continue
+    return {}
 
 
 def _fits(value: Any, hint: Any) -> bool:

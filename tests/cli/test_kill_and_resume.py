@@ -10,6 +10,13 @@ from safetensors.torch import load_file
 
 from lightning_coba.cli.run_folder import RunFolder
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:ConvergenceBalancer. about"),  # the balancer of a run this short says so
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists"),  # Lightning, on every resume
+    # Said of a fit without a single batch too.
+    pytest.mark.filterwarnings("ignore:MultitaskLM never used `self.task_weights`"),
+]
+
 FILES = ("metrics.csv", "balance.csv", "before_after.csv")
 # Long enough between two batches for another process to strike there.
 SLOW = "+callbacks.slow={_target_: slow_callback.Slow}"

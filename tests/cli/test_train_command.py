@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_coba.reports import BALANCE_COLUMNS, read_balance
 
+pytestmark = pytest.mark.filterwarnings("ignore:ConvergenceBalancer. about")  # of a run this short
+
 
 def table(file):
     with file.open(newline="") as stream:

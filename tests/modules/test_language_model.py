@@ -135,7 +135,6 @@ def test_gguf_is_dequantised_once_and_the_copy_reused(llama, tokenizer, tmp_path
     assert [copy] == list((tmp_path / "cache" / "models").iterdir())
 
 
-@pytest.mark.slow
 def test_smollm2_trains(make_datamodule, make_trainer, monkeypatch):
     """The one test with the real model."""
     pytest.importorskip("gguf")

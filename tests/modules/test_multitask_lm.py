@@ -1,5 +1,6 @@
 """The multitask module: its losses, its logs, and checkpoints that hold what is trained and nothing else."""
 
+import contextlib
 import math
 from functools import partial
 
@@ -285,10 +286,8 @@ def train(make_module, make_datamodule, make_trainer, tmp_path):
         )
         module = make_module(peft=peft or lora(lora_dropout=0.1), scheduler=COSINE)
         torch.manual_seed(len(callbacks))  # dropout must not depend on the global generator
-        try:
+        with contextlib.suppress(CutError):
             trainer.fit(module, datamodule=make_datamodule(sizes), ckpt_path=checkpoint)
-        except CutError:
-            pass
         return module, trainer, rows.rows, balancer
 
     return run
