@@ -1,9 +1,14 @@
-"""Every key that this package logs: one file, so that no call site invents one."""
+"""Every key that this package logs and every column of its records: one file, so that no call site invents one."""
 
 TRAIN_LOSS = "train_loss"
 VAL_LOSS = "val_loss"
 TEST_LOSS = "test_loss"
 BALANCE = "balance"
+
+#: Columns of ``balance.csv``, one row a record and task.
+BALANCE_COLUMNS = (
+    "record", "step", "task", "loss", "ratio", "slope", "rcs", "acs", "divergence_factor", "weight",
+)  # fmt: skip
 
 
 def task_key(prefix: str, task: str) -> str:

@@ -73,7 +73,7 @@ def test_balancers_list_every_argument_with_its_default(option):
     own = values.pop("balancer", None)
     defaults = {name: p.default for name, p in inspect.signature(called).parameters.items() if name != "balancer"}
     # Tasks, held-out rows and where weights and losses are found come from MultitaskLM and its data.
-    for known in ("tasks", "held_out", "monitor", "attribute"):
+    for known in ("tasks", "held_out", "monitor", "attribute", "strict_tasks"):
         defaults.pop(known)
     assert values == defaults
     if own is not None:
@@ -131,7 +131,7 @@ def test_experiment_wins_over_the_groups_and_the_command_line_over_it(settings):
 def test_name_tells_the_runs_of_a_suite_apart(settings):
     names = [settings(f"balancer={b}", f"seed={s}")["name"] for b in ("coba", "uniform") for s in (1, 2)]
     assert names == [f"quickstart-{b}-seed{s}" for b in ("coba", "uniform") for s in (1, 2)]
-    assert settings("experiment=demo", "seed=2")["name"] == "demo-seed2"
+    assert settings("experiment=demo", "seed=2")["name"] == "demo-coba-seed2"
     assert settings("name=mine")["name"] == "mine"
 
 

@@ -15,7 +15,7 @@ class ConvergenceBalancer(TaskBalancing):
         tasks: see :class:`TaskBalancing`, as for every argument not listed here.
         window_records: N, records that a slope looks back on. Default 10 with the validation cadence; with the step
             cadence 5 M, M being the held-out draws of one pass, at least 3 (paper: 5 passes).
-        warmup_records: W, records with uniform weights. Default 3; with the step cadence M (paper: one pass).
+        warmup_records: W, the record from which the weights move. Default 3; with the step cadence M (paper: one pass).
         temperature: how sharply the divergence factor reacts (paper: 5).
         form: ``"paper"`` or ``"mftcoder"``; see :class:`~lightning_coba.balancers.CoBa`.
         every_n_steps: see :class:`TaskBalancing`.

@@ -1,5 +1,5 @@
+import os
 from os import PathLike
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
@@ -29,8 +29,10 @@ class LastCheckpoint(Checkpoint):
             return
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.path, weights_only=False)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the next checkpoint replaces this one."""
-        return {}
+        # Lightning writes to the system's temporary folder and moves: between file systems that is a copy, which a
+        # kill cuts off. Beside the old file and renamed, there is always a whole one.
+        partial = f"{self.path}.partial"
+        trainer.save_checkpoint(partial, weights_only=False)
+        if trainer.is_global_zero:
+            os.replace(partial, self.path)
+        trainer.strategy.barrier("last_checkpoint")

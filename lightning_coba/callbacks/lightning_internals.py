@@ -1,4 +1,4 @@
-"""The few facts that Lightning keeps to itself; each reader here has a test, the pins say what was tested."""
+"""What a balancer needs to know and Lightning keeps to itself; each reader here has a test."""
 
 import lightning as L
 import torch

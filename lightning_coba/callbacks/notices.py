@@ -46,6 +46,15 @@ def refuse_rivals(num_balancers: int, attribute: str) -> None:
         )
 
 
+def refuse_other_cadence(before: int | None, now: int | None) -> None:
+    """Raise ValueError where a checkpoint was written with another step cadence: its draws are counted by it."""
+    if before != now:
+        raise ValueError(
+            f"The checkpoint was written with every_n_steps={before}; this run has every_n_steps={now}. Resume with "
+            "the same cadence, or start a new run."
+        )
+
+
 def refuse_step_cadence(trainer: L.Trainer, module: L.LightningModule, every_n_steps: int, held_out: Any) -> None:
     """Raise ValueError if module or data cannot give held-out losses between validations."""
     if not isinstance(module, ReportsTaskLosses):
@@ -131,8 +140,8 @@ def announce_settings(
     if warmup and num_records + records < warmup + 2 and not trainer.fast_dev_run:
         setting = "`trainer.val_check_interval`" if every_n_steps is None else "`every_n_steps`"
         rank_zero_warn(
-            f"{callback}: about {records:.0f} records are to come, and the first {warmup} are warm-up with "
-            f"uniform weights: too few to balance anything. A smaller {setting} gives more."
+            f"{callback}: about {records:.0f} records are to come, and the weights move from record {warmup} on: "
+            f"too few to balance anything. A smaller {setting} gives more."
         )
 
 

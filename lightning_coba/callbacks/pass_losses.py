@@ -153,7 +153,9 @@ class ValidationPass:
         return sanity_metrics(trainer) if trainer.sanity_checking else trainer.callback_metrics
 
     def visible(self, trainer: L.Trainer, tasks: Sequence[str]) -> bool:
-        """Return whether the module showed any task's loss."""
+        """Return whether the module showed any task's loss; every rank has to ask."""
+        # A rank without a batch of its own joins the others' reduction with zeros.
+        self.returned.fed = trainer.strategy.reduce_boolean_decision(self.returned.fed, all=False)
         return self.returned.fed or bool(tasks and self.monitored.find(self.metrics(trainer), tasks))
 
     def losses(self, trainer: L.Trainer, module: L.LightningModule, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:

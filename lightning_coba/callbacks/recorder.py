@@ -48,6 +48,7 @@ class Recorder:
         unknown_baseline = torch.full((len(self.tasks),), torch.nan, dtype=torch.float64, device=device)
         self._baseline = unknown_baseline if initial is None else initial.to(unknown_baseline, copy=True)
         self._ratio = unknown_baseline.clone()
+        self._has_baseline = False
         self.trajectory = Trajectory(len(self.tasks))
         self.min_weight = min_weight
         shares = [float((prior or {}).get(task, 1.0)) for task in self.tasks]
@@ -67,6 +68,10 @@ class Recorder:
         finite = losses.isfinite()
         self.ignored = self.ignored + (present & ~finite).sum()
         present = present & finite
+        if not self._has_baseline and "losses" in self.balancer.needs:
+            taken = torch.where(self._baseline.isnan() & present, losses, self._baseline)
+            check_baseline(taken, tasks=self.tasks)  # waits for the device, until every task has its V(0)
+            self._has_baseline = not bool(taken.isnan().any())
         # Loss over V(0) is shown for every balancer, also for those that do not compute with it.
         first = self._baseline.isnan() & present & (losses > 0)
         self._baseline = torch.where(first, losses, self._baseline)
@@ -102,6 +107,7 @@ class Recorder:
         return {
             "tasks": list(self.tasks),
             "balancer": repr(self.balancer),
+            "shape": repr((self._prior.tolist(), self.min_weight)),
             "state": self.state._asdict(),
             "baseline": self._baseline,
             "ignored": self.ignored,
@@ -123,11 +129,13 @@ class Recorder:
                 f"{', '.join(self.tasks)}. Use the same tasks in the same order, start a new run, or admit added "
                 "tasks with strict_tasks=False."
             )
-        if saved["balancer"] != repr(self.balancer) and not added:
-            raise ValueError(
-                f"The checkpoint was written by {saved['balancer']}; this run has {self.balancer!r}. Resume with the "
-                "same settings, or start a new run."
-            )
+        own = self.state_dict()
+        for name in ["balancer"] if added else ["balancer", "shape"]:
+            if saved[name] != own[name]:
+                raise ValueError(
+                    f"The checkpoint was written by {saved['balancer']} with prior and floor {saved['shape']}; this "
+                    f"run has {own['balancer']} with {own['shape']}. Resume with the same settings, or start a new run."
+                )
         columns = [before.index(task) if task in before else None for task in self.tasks]
         device = self.weights.device
         fields = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in saved["state"].items()}

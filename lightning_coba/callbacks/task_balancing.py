@@ -178,7 +178,11 @@ class TaskBalancing(L.Callback):
             self._open_stream(trainer)
         self._settle_balancer()
         if stored is not None:
-            self._begin(pl_module, None).load_state_dict(stored["recorder"], self.strict_tasks)
+            recorder = self._begin(pl_module, None)
+            recorder.load_state_dict(stored["recorder"], self.strict_tasks)
+            notices.refuse_other_cadence(stored["every_n_steps"], self.every_n_steps)
+            # The resumed Trainer goes on counting, so this is the same fit.
+            self._record_step = recorder.trajectory.steps[-1] if recorder.trajectory.steps else None
             if stored["pass_is_due"]:
                 notices.warn_of_lost_pass(type(self).__name__)
         elif self._recorder is not None:
@@ -190,6 +194,8 @@ class TaskBalancing(L.Callback):
         self._weights.received.clear()
         if self._recorder is None and self.tasks:
             self._begin(pl_module, self._baseline(trainer, pl_module))
+        if self._recorder is not None:
+            self._weights.weighs = self._recorder.balancer.weighs
         assert self.balancer is not None
         notices.announce_settings(
             type(self).__name__,
@@ -234,6 +240,7 @@ class TaskBalancing(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to listen to a pass."""
         self._pass = ValidationPass(trainer, pl_module, self.tasks, self._monitored)
+        self._seen = self._weights.used, set(self._weights.received)
 
     def on_validation_batch_end(
         self,
@@ -249,6 +256,8 @@ class TaskBalancing(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validation cadence: take the baseline (sanity pass) or a record."""
+        # Only what training_step reads counts as used.
+        self._weights.used, self._weights.received = self._seen
         if trainer.state.fn != TrainerFn.FITTING or self.every_n_steps is not None:
             return
         self._pass_is_due = False
@@ -259,6 +268,7 @@ class TaskBalancing(L.Callback):
             if visible:
                 losses, present = self._pass.losses(trainer, pl_module, self.tasks)
                 self._measured = torch.where(present, losses, torch.nan)
+                self._record_step = trainer.global_step  # the baseline's parameters make no record
             return
         if self._record_step == trainer.global_step:
             return  # the same parameters as at the last record
@@ -278,7 +288,7 @@ class TaskBalancing(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say so if the run was too short to notice earlier that nobody used the weights."""
-        if self._batches < BATCHES_TO_USE:
+        if 0 < self._batches < BATCHES_TO_USE:
             self._warn_if_unused(pl_module)
         self._stored = None  # a finder inside the fit hands back what it found: old by the next fit
 
@@ -291,6 +301,7 @@ class TaskBalancing(L.Callback):
             "recorder": recorder,
             "steps": self._steps,
             "seed": self._seed,
+            "every_n_steps": self.every_n_steps,
             "pass_is_due": self._pass_is_due,
         }
 
@@ -325,7 +336,6 @@ class TaskBalancing(L.Callback):
     def _begin(self, pl_module: L.LightningModule, initial: Tensor | None) -> Recorder:
         assert self.balancer is not None
         balancer = self.balancer.for_tasks(self.tasks)
-        self._weights.weighs = balancer.weighs
         self._recorder = Recorder(balancer, self.tasks, pl_module.device, initial, self.prior, self.min_weight)
         return self._recorder
 

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_coba.log_keys import BALANCE_COLUMNS
+
 #: Per-task columns of a record, and those of them that are fields of the balancer's state, where it has them.
 TASK_COLUMNS = ("loss", "ratio", "slope", "rcs", "acs", "weight")
 STATE_FIELDS = ("slope", "rcs", "acs")
-CSV_HEADER = (
-    "record", "step", "task", "loss", "ratio", "slope", "rcs", "acs", "divergence_factor", "weight",
-)  # fmt: skip
 #: Records are moved to the host in blocks, so that a record taken in a training step waits for no device.
 BLOCK = 64
 
@@ -87,7 +86,7 @@ def csv_rows(history: dict[str, Any], tasks: Sequence[str], first: int = 0) -> l
         for k, task in enumerate(tasks):
             cell = {column: history[column][t, k].item() for column in TASK_COLUMNS} | {"divergence_factor": factor}
             named = {"record": history["record"][t], "step": history["step"][t], "task": task}
-            rows.append([str(named[c]) if c in named else _cell(cell[c]) for c in CSV_HEADER])
+            rows.append([str(named[c]) if c in named else _cell(cell[c]) for c in BALANCE_COLUMNS])
     return rows
 
 
@@ -104,5 +103,5 @@ def write_csv(path: Path, rows: list[list[str]], append: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".csv.partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([list(CSV_HEADER), *rows])
+        csv.writer(file).writerows([list(BALANCE_COLUMNS), *rows])
     os.replace(partial, path)

@@ -15,4 +15,6 @@ def config_folder() -> str:
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "train.yaml").is_file():
             return str(folder)
-    raise FileNotFoundError(f"No conf/train.yaml in or beside {package}. Install again: pip install lightning-coba")
+    raise FileNotFoundError(
+        f"No conf/train.yaml in or beside {package}. Install again: pip install -c constraints.txt ."
+    )

@@ -1,6 +1,7 @@
 """What the configuration may compute: ``${name:arguments}`` in a YAML file."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +17,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("fastest_precision", _fastest_precision, replace=True)
     OmegaConf.register_new_resolver("choice", _choice, replace=True)
     OmegaConf.register_new_resolver("single_run", _single_run, replace=True)
+    OmegaConf.register_new_resolver("suite_of", _suite_of, replace=True)
     OmegaConf.register_new_resolver("as_folder", _as_folder, replace=True)
 
 
@@ -38,6 +40,11 @@ def _choice(group: str, *, _root_: DictConfig) -> str:
 def _single_run(text: str, *, _root_: DictConfig) -> str:
     """Return the text; nothing in a sweep, whose jobs share a folder, so that it must not be named after one."""
     return "" if _hydra(_root_).mode == RunMode.MULTIRUN else text
+
+
+def _suite_of(choice: str, root: str | None) -> str:
+    """Return what the tasks are called together: the last part of their folder, or the chosen option."""
+    return Path(root).resolve().name if root else choice
 
 
 def _as_folder(overrides: str) -> str:

@@ -3,13 +3,22 @@
 import importlib.metadata
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 
 FORMAT_VERSION = 1
+#: What makes a run longer; raised, it lets a finished run go on.
+LENGTH = ("max_steps", "max_epochs")
+#: What may differ between the start of a run and its resumption: its length, and what only watches.
+MAY_CHANGE = (
+    "resume", "test_before", "callbacks.", "logger.", "trainer.default_root_dir", "trainer.devices",
+    *(f"trainer.{key}" for key in LENGTH),
+)  # fmt: skip
 PACKAGES = ("lightning-coba", "lightning", "torch", "transformers", "peft", "hydra-core")
 
 
@@ -29,11 +38,16 @@ class RunFolder:
         """Contents of ``run.json``; empty before a run has claimed the folder."""
         return json.loads(self._card.read_text(encoding="utf-8")) if self._card.is_file() else {}
 
-    def claim(self, resume: Any) -> Path | None:
+    def claim(self, resume: Any, settings: Mapping[str, Any]) -> Path | None:
         """Take the folder for this run and return the checkpoint to resume from, if there is one.
 
+        Args:
+            resume: false, or "auto".
+            settings: the resolved configuration.
+
         Raises:
-            ValueError: if ``resume`` is neither false nor "auto".
+            ValueError: if ``resume`` is neither of the two, or the run there was started with other settings than may
+                change on the way; nothing has been written then.
             FileExistsError: if a run is there and is not to be resumed; one that failed before its first checkpoint
                 left nothing to resume, and gives way.
         """
@@ -47,13 +61,32 @@ class RunFolder:
             raise FileExistsError(
                 f"There is a run in {self.path}. Continue it with resume=auto, or start another with name=..."
             )
+        if taken and rank_zero_only.rank == 0:
+            self._refuse_other_settings(settings)
         return found
+
+    def _refuse_other_settings(self, settings: Mapping[str, Any]) -> None:
+        file = self.path / "config.yaml"
+        if not file.is_file():
+            return
+        before, now = _flat(OmegaConf.to_container(OmegaConf.load(file))), _flat(settings)
+        keys = [k for k in now | before if now.get(k) != before.get(k) and not k.startswith(MAY_CHANGE)]
+        if keys:
+            listed = "; ".join(f"{key}={before.get(key)}, now {now.get(key)}" for key in keys[:4])
+            raise ValueError(
+                f"The run in {self.path} was started with {listed}. Resume it with the same settings, or start another "
+                "with name=..."
+            )
+
+    def is_finished(self, settings: Mapping[str, Any]) -> bool:
+        """Return whether the run is complete, and these settings do not ask for more of it."""
+        return self.card.get("status") == "finished" and self.card.get("length") == run_length(settings)
 
     @rank_zero_only
     def write_card(self, **entries: Any) -> None:
         """Add entries to ``run.json``, which is replaced in one move."""
         versions = {name: _version(name) for name in PACKAGES}
-        card = {"format_version": FORMAT_VERSION, "packages": versions} | self.card | entries
+        card = self.card | {"format_version": FORMAT_VERSION, "packages": versions} | entries
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self._card.with_suffix(".json.partial")
         partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -65,6 +98,18 @@ def checkpoint_step(checkpoint: Path | None) -> int:
     if checkpoint is None:
         return 0
     return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+
+
+def run_length(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that say how long a run is."""
+    return {key: settings["trainer"].get(key) for key in LENGTH}
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as ``{"a.b": value}``."""
+    if not isinstance(node, Mapping):
+        return {prefix.rstrip("."): node}
+    return {k: v for key, value in node.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
 
 
 def _version(package: str) -> str | None:

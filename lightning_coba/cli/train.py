@@ -24,8 +24,8 @@ def train(config: DictConfig) -> float:
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     check_config(settings)
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-    checkpoint = folder.claim(config.resume)
-    if folder.card.get("status") == "finished":
+    checkpoint = folder.claim(config.resume, settings)
+    if folder.is_finished(settings):
         print(f"The run in {folder.path} is finished; its results are there. Start another with name=...")
         return float(folder.card["val_loss"] or "nan")
     return run(settings, folder, checkpoint)

@@ -7,12 +7,15 @@ from typing import Any
 
 import lightning as L
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from lightning_coba.cli.run_folder import RunFolder, checkpoint_step
+from lightning_coba.cli.run_folder import RunFolder, checkpoint_step, run_length
 from lightning_coba.data import MultitaskDataModule
 from lightning_coba.log_keys import TEST_LOSS, task_key
 from lightning_coba.modules import MultitaskLM
@@ -51,6 +54,7 @@ def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None
     datamodule: MultitaskDataModule = instantiate(settings["data"], _convert_="all")
     module = _module(settings)
     trainer = _trainer(settings)
+    _refuse_sweep_of_processes(trainer)
     # Bad data is reported before anything is written or trained.
     datamodule.tokenizer = module.tokenizer
     datamodule.setup("fit")
@@ -78,10 +82,25 @@ def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None
         return val_loss
     _write_results(folder, module, before, after)
     if before is not None:
-        console.print(before_after_table(before_after_rows(before, after)))
-    folder.write_card(status="finished", test_after=after, val_loss=val_loss if isfinite(val_loss) else None)
+        console.print(before_after_table(before_after_rows(before, after, datamodule.test_tokens)))
+    folder.write_card(
+        status="finished",
+        length=run_length(settings),
+        test_after=after,
+        val_loss=val_loss if isfinite(val_loss) else None,
+    )
     console.print(f"Everything is in {folder.path}", soft_wrap=True, highlight=False)
     return val_loss
+
+
+def _refuse_sweep_of_processes(trainer: L.Trainer) -> None:
+    """Raise ValueError where each rank would start the whole sweep again and wait for ranks of another job."""
+    launched = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+    if launched and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError(
+            "`trainer.strategy` must not start its processes by the command line in a sweep. Set "
+            "trainer.strategy=ddp_spawn, or start each run by itself."
+        )
 
 
 def _best_score(best: ModelCheckpoint | None, folder: RunFolder) -> float:
@@ -113,14 +132,13 @@ def _open_folder(settings: Mapping[str, Any], folder: RunFolder, tasks: list[str
     OmegaConf.save(OmegaConf.create(dict(settings)), folder.path / "config.yaml")
     balancer = settings["balancer"]
     method = balancer.get("balancer", balancer)["_target_"].rpartition(".")[-1]
-    suite = settings["data"].get("root")
     folder.write_card(
         status="running",
         name=settings["name"],
         tasks=tasks,
         method="CoBa" if method == "ConvergenceBalancer" else method,
         seed=settings["seed"],
-        suite=Path(suite).name if suite else settings["data"].get("suite"),
+        suite=settings["suite"],
     )
 
 

@@ -106,6 +106,17 @@ class MultitaskDataModule(LightningDataModule):
         """Split -> task -> number of rows."""
         return self.corpus.sizes()
 
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest row of any split; a model's context must hold them."""
+        return max(int(rows.lengths.max()) for split in self.corpus.tokens.values() for rows in split)
+
+    @property
+    def test_tokens(self) -> dict[str, int]:
+        """Task -> completion tokens of the test rows that are evaluated."""
+        rows = self.corpus.tokens["test"]
+        return {task: int(rows[i].completion_tokens.sum()) for i, task in enumerate(self.task_names)}
+
     def summary(self) -> Table:
         """Return a `rich` table, one line per task: rows, mean lengths, cut prompts, dropped rows."""
         return self.corpus.summary()

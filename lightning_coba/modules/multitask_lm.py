@@ -41,6 +41,7 @@ class MultitaskLM(L.LightningModule):
             ``num_training_steps``, the Trainer's estimate is filled in.
         tasks: names; default: those of the datamodule.
         dtype: of the weights, when ``model`` is loaded here.
+        attn_implementation: of transformers, such as ``"eager"`` or ``"sdpa"``; default: the model's own choice.
         trust_remote_code: whether code from a hub may run.
         seed: of the adapter's initial values and of dropout, which is a pure function of (seed, micro-batch number,
             rank): a resumed run needs no random state.
@@ -68,12 +69,14 @@ class MultitaskLM(L.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         tasks: Sequence[str] = (),
         dtype: str = "float32",
+        attn_implementation: str | None = None,
         trust_remote_code: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if isinstance(model, str):
-            model, loaded = load_language_model(model, dtype, trust_remote_code)
+            options = {"attn_implementation": attn_implementation} if attn_implementation else {}
+            model, loaded = load_language_model(model, dtype, trust_remote_code, **options)
             tokenizer = tokenizer or loaded
         if tokenizer is None:
             raise ValueError("`MultitaskLM.tokenizer` must come with a model object; got None. Pass its tokenizer.")
@@ -93,7 +96,7 @@ class MultitaskLM(L.LightningModule):
         self._loss_total: Tensor | None = None
 
     def setup(self, stage: str) -> None:
-        """Learn the task names from the datamodule, where they were not given."""
+        """Learn the task names from the datamodule, where they were not given; refuse rows beyond the context."""
         if not self.task_weights.tasks:
             names = getattr(getattr(self.trainer, "datamodule", None), "task_names", None)
             if not names:
@@ -102,6 +105,13 @@ class MultitaskLM(L.LightningModule):
                     "tasks=[...] in the order of the task indices."
                 )
             self.task_weights.bind(names)
+        longest = getattr(getattr(self.trainer, "datamodule", None), "longest_row", 0)
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        if context and longest > context:
+            raise ValueError(
+                f"The longest row has {longest} tokens and the model's context is {context}. Set data.max_length="
+                f"{context} (`MultitaskDataModule.max_length`): longer prompts are then cut on the left."
+            )
 
     def task_losses(self, batch: Mapping[str, Tensor]) -> TaskLosses:
         """Return each task's loss sum and token count on a batch of :func:`~lightning_coba.data.collate`."""
@@ -191,7 +201,10 @@ class MultitaskLM(L.LightningModule):
         sums, counts = self.trainer.strategy.reduce(self._eval_totals, reduce_op="sum")
         means = sums / counts
         values = {task_key(prefix, task): means[i] for i, task in enumerate(self.task_weights.tasks)}
-        values |= {prefix: means.nanmean(), token_key(prefix): sums.sum() / counts.sum()}
+        # Over the tasks that are there; a loss that is really NaN makes the mean NaN, as it should.
+        present = counts > 0
+        values[prefix] = torch.where(present, means, 0.0).sum() / present.sum()
+        values[token_key(prefix)] = sums.sum() / counts.sum()
         # All ranks hold the same numbers already; without sync_dist Lightning would warn that they may not.
         self.log_dict(values, sync_dist=True, batch_size=1)
 

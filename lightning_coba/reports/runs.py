@@ -12,19 +12,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_coba.log_keys import BALANCE_COLUMNS
+
 BALANCE_FILE = "balance.csv"
-BALANCE_COLUMNS = (
-    "record",
-    "step",
-    "task",
-    "loss",
-    "ratio",
-    "slope",
-    "rcs",
-    "acs",
-    "divergence_factor",
-    "weight",
-)
 PER_TASK_COLUMNS = ("loss", "ratio", "slope", "rcs", "acs", "weight")
 
 

@@ -97,4 +97,4 @@ def parameters(module):
 
 
 #: Mark of test files whose runs are shorter than any warm-up, on purpose.
-SHORT_RUNS = "ignore:.*records are to come, and the first"
+SHORT_RUNS = "ignore:.*records are to come, and the weights"

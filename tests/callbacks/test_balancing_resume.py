@@ -24,6 +24,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from lightning_coba import ConvergenceBalancer, TaskBalancing
 from lightning_coba.balancers import CoBa, Uniform
+from lightning_coba.callbacks import LastCheckpoint
 from lightning_coba.callbacks.held_out import HeldOutStream
 
 pytestmark = pytest.mark.filterwarnings(SHORT_RUNS)
@@ -284,7 +285,7 @@ def test_the_warm_up_that_is_over_is_not_announced_again(tmp_path):
     with pytest.raises(KilledError):
         fit(*by_validation(**settings), SaveAndKill(path, "on_validation_end", 30), max_epochs=6)
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*warm-up")
+        warnings.filterwarnings("error", message=".*too few to balance")
         fit(*by_validation(**settings), ckpt_path=path, max_epochs=6)  # one record is to come, and it is enough
 
 
@@ -324,3 +325,30 @@ def test_tuner_runs_before_any_record(tmp_path):
     assert callback.history["step"] == []
     trainer.fit(module, train_loader(), val_loader())
     assert callback.history["step"] == [6, 12, 18, 24]
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_a_resumed_fit_makes_no_second_record_of_one_step(tmp_path):
+    """Passes every 2 batches, steps every 4: the pass inside the next window sees the step of the last record."""
+
+    def run(max_steps, checkpoint=None, callbacks=()):
+        callback = ConvergenceBalancer(**COBA)
+        options = {"val_check_interval": 2, "accumulate_grad_batches": 4, "max_steps": max_steps, "max_epochs": -1}
+        options |= {"enable_checkpointing": True, "default_root_dir": tmp_path / f"{max_steps}-{checkpoint is None}"}
+        options |= {"train": train_loader(2), "ckpt_path": checkpoint}
+        fit(Foreign(), callback, *callbacks, **options)
+        return callback
+
+    path = tmp_path / "last.ckpt"
+    whole = run(3)
+    run(1, callbacks=[LastCheckpoint(path)])
+    assert run(3, checkpoint=path).history["step"] == whole.history["step"]
+
+
+def test_other_cadence_than_the_checkpoint_s_is_refused():
+    callback = ConvergenceBalancer(**COBA)
+    fit(Foreign(), callback, max_epochs=3)
+    other = ConvergenceBalancer(tasks=["a", "b", "c"], every_n_steps=2, held_out=held_out(), **COBA)
+    other.load_state_dict(callback.state_dict())
+    with pytest.raises(ValueError, match="every_n_steps=None; this run has every_n_steps=2"):
+        fit(Stepping(), other, max_epochs=3)

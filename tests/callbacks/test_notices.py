@@ -91,13 +91,13 @@ def test_unknown_names_are_an_error_only_at_the_first_record():
         (
             {},
             {"max_epochs": 4},
-            r"about 4 records are to come, and the first 3 are warm-up.*`trainer.val_check_inter",
+            r"about 4 records are to come, and the weights move from record 3 on.*`trainer.val_check_inter",
         ),
         ({}, {"max_epochs": 4, "limit_val_batches": 0}, r"about 0 records"),
         (
             {"every_n_steps": 4, "held_out": 1},
             {"max_epochs": 4},
-            r"about 6 records.*first 6.*smaller `every_n_steps`",
+            r"about 6 records.*from record 6 on.*smaller `every_n_steps`",
         ),
     ],
     ids=["validation", "no validation", "steps"],
