@@ -127,6 +127,12 @@ def test_a_command_line_works(line):
     check_line(line)
 
 
+def test_files_that_the_readme_links_to_exist():
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in link]
+    assert any(link.endswith(".png") for link in links)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_the_make_targets_in_the_prose_exist():
     check_targets(re.findall(r"`make ([a-z-]+)", README))
 
