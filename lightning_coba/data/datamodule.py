@@ -114,8 +114,11 @@ class MultitaskDataModule(LightningDataModule):
     @property
     def test_tokens(self) -> dict[str, int]:
         """Task -> completion tokens of the test rows that are evaluated."""
-        rows = self.corpus.tokens["test"]
-        return {task: int(rows[i].completion_tokens.sum()) for i, task in enumerate(self.task_names)}
+        corpus = self.corpus
+        return {
+            task: sum(int(corpus.tokens["test"][i].completion_tokens[row]) for _, row in corpus.pairs("test", i))
+            for i, task in enumerate(self.task_names)
+        }
 
     def summary(self) -> Table:
         """Return a `rich` table, one line per task: rows, mean lengths, cut prompts, dropped rows."""

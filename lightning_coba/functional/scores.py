@@ -74,7 +74,8 @@ def divergence_factor(peaks: Tensor, recorded: Tensor, current: int, temperature
         As :func:`relative_convergence_scores`; the Divergence Factor. Differs from the paper as printed in one
         public note: the denominator sums absolute values, as the released code does, since a signed sum can vanish.
     """
-    count = recorded.sum()
+    # In the peaks' own dtype: a number times an integer tensor would be rounded to float32.
+    count = recorded.sum().to(peaks.dtype)
     peaks = torch.where(recorded, peaks, 0.0)
     total = peaks.abs().sum()
     moving = total > 0

@@ -270,6 +270,8 @@ def test_a_given_baseline_is_used_by_name():
 def test_the_first_record_can_be_the_baseline():
     _, callback, _ = scripted({}, baseline="first_record")
     assert callback.history["ratio"][0].tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match=r"V\(0\) of task 'b' must be finite and > 0; got -1.0"):
+        scripted({(1, "b"): -1.0}, baseline="first_record")
 
 
 def check_replay(callback):

@@ -58,7 +58,7 @@ def lines(file):
 def killed(command, cwd, overrides, python_path, moment):
     """Start a run, wait for the moment, and kill it."""
     process = command(cwd, *overrides, SLOW, python_path=python_path, start=True)
-    run = cwd / "runs" / "files-coba-seed1"
+    run = cwd / "runs" / "powers-coba-seed1"
     try:
         until(lambda: moment(run), process, "the moment to kill it")
     finally:
@@ -80,7 +80,7 @@ def test_killed_runs_end_as_the_uninterrupted_one(
     command, overrides, here, whole, tmp_path, slow_callback, capsys, monkeypatch
 ):
     monkeypatch.syspath_prepend(slow_callback)
-    expected = whole / "runs" / "files-coba-seed1"
+    expected = whole / "runs" / "powers-coba-seed1"
     here(expected, *overrides, SLOW)
     for number, (name, moment) in enumerate(MOMENTS.items()):
         run = killed(command, tmp_path / str(number), overrides, slow_callback, moment)

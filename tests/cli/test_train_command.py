@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
 
 def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_folder, model_folder):
     printed = command(finished, *overrides)
-    run = finished / "runs" / "files-coba-seed1"
+    run = finished / "runs" / "powers-coba-seed1"
     assert [path.name for path in finished.iterdir()] == ["runs"]
     assert [path.name for path in (finished / "runs").iterdir()] == [run.name]
     assert {path.name for path in run.iterdir()} == {
@@ -97,7 +97,7 @@ def fingerprint(folder):
 
 
 def test_name_that_is_taken_is_refused_with_both_ways_out(command, here, overrides, finished):
-    run = finished / "runs" / "files-coba-seed1"
+    run = finished / "runs" / "powers-coba-seed1"
     before = fingerprint(run)
     assert before
     printed = command(finished, *overrides, code=1)
@@ -110,7 +110,7 @@ def test_name_that_is_taken_is_refused_with_both_ways_out(command, here, overrid
 
 
 def test_finished_run_says_so(here, overrides, finished, capsys):
-    run = finished / "runs" / "files-coba-seed1"
+    run = finished / "runs" / "powers-coba-seed1"
     here(run, *overrides, "resume=auto")
     assert "is finished" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"`resume` must be false or auto; got 'yes'"):
@@ -143,7 +143,7 @@ def test_sweep_has_one_folder_with_a_folder_a_job(command, overrides, tmp_path):
     command(tmp_path, "-m", *own, "trainer.max_epochs=1", "balancer=coba,uniform", "seed=1,2")
     assert [path.name for path in tmp_path.iterdir()] == ["multirun"]
     [sweep] = (tmp_path / "multirun").iterdir()
-    assert sweep.name == "files"
+    assert sweep.name == "powers"
     cards = {}
     for job in sweep.iterdir():
         if job.is_dir():

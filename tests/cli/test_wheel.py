@@ -66,5 +66,5 @@ def test_installed_wheel_trains_from_an_empty_folder(wheel, command, overrides, 
     package = target / "lightning_coba"
     assert f"FROM {package / '__init__.py'} {package / 'conf'}" in printed
     assert str(CLONE / "lightning_coba") not in printed
-    assert (cwd / "runs" / "files-coba-seed1" / "before_after.csv").is_file()
+    assert (cwd / "runs" / "powers-coba-seed1" / "before_after.csv").is_file()
     assert [path.name for path in cwd.iterdir()] == ["runs"]

@@ -177,6 +177,16 @@ def test_stratified_counts_the_whole_optimizer_step(make_datamodule):
     assert dm.train_dataloader().iterables.length == 40  # 39 rows in whole steps of 4
 
 
+def test_test_tokens_are_those_that_are_evaluated(make_datamodule):
+    dm = make_datamodule(test_rows=2)
+    dm.setup("fit")
+    counted = dict.fromkeys(dm.task_names, 0)
+    for batch in dm.test_dataloader():
+        for task in batch["token_tasks"].tolist():
+            counted[dm.task_names[task]] += 1
+    assert dm.test_tokens == counted
+
+
 def test_summary_shows_each_task(make_datamodule):
     dm = make_datamodule(validation_rows=4, max_length=6)
     dm.setup("fit")

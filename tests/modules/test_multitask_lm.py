@@ -190,6 +190,14 @@ def test_validation_losses_are_over_the_whole_pass(make_module, datamodule, make
     assert seen.metrics == pytest.approx({key: float(value) for key, value in expected.items()}, rel=1e-5)
 
 
+def test_rows_beyond_the_model_s_context_are_refused_with_the_setting(make_module, make_datamodule, make_trainer):
+    module, datamodule = make_module(), make_datamodule(max_length=32)
+    datamodule.setup("fit")
+    module.model.config.max_position_embeddings = datamodule.longest_row - 1
+    with pytest.raises(ValueError, match=rf"{datamodule.longest_row} tokens.*data\.max_length="):
+        make_trainer(max_epochs=1).fit(module, datamodule=datamodule)
+
+
 class RankReport(Callback):
     """Leaves what a rank has seen in a file: the processes end with the fit."""
 
