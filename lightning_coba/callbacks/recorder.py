@@ -53,11 +53,14 @@ class Recorder:
         self.min_weight = min_weight
         shares = [float((prior or {}).get(task, 1.0)) for task in self.tasks]
         self._prior = torch.tensor(shares, dtype=torch.float64, device=device)
+        self._shaped = bool(prior or min_weight)
         self.weights = self._shape(self.state.weights)
         self._change = torch.zeros((), dtype=torch.float64, device=device)
         self.ignored = torch.zeros((), dtype=torch.int64, device=device)
 
     def _shape(self, weights: Tensor) -> Tensor:
+        if not self._shaped:
+            return weights  # to the last bit what `replay` gives
         weights = weights * self._prior
         weights = weights / weights.sum()
         return weights * (1 - len(self.tasks) * self.min_weight) + self.min_weight
