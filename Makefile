@@ -4,9 +4,10 @@ SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BENCHMARKS := exactness planner useful_tokens first_batch logging_cost head step end_to_end
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow lint format clean
+.PHONY: help install demo test slow bench lint format clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +32,11 @@ test: install ## run the test suite
 
 slow: install ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: install ## race the peers and check the targets, about an hour alone on the machine (results in benchmarks/results)
+	@missed=; for name in $(BENCHMARKS); do \
+	  OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py $(ARGS) || missed="$$missed $$name"; \
+	done; test -z "$$missed" || { echo "Targets missed:$$missed"; exit 1; }
 
 lint: install ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -4,41 +4,58 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from rich.table import Table
 
-from lightning_coba.data.sources import Row, read_split
+from lightning_coba.data.arrow_store import ArrowStore
+from lightning_coba.data.row_cache import RowTable, is_kept, row_tables
 from lightning_coba.data.splits import Overlap, Splits, carve, disjoint, fixed_subset
 from lightning_coba.data.task import SPLITS, Task
-from lightning_coba.data.tokenization import Overlong, TokenizedRows, tokenize
+from lightning_coba.data.token_cache import token_tables
+from lightning_coba.data.tokenization import Overlong, TokenizedRows, select_rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
-    """Tokenised tasks; lists are in task order, and row i of ``rows`` is row i of ``tokens``.
+    """Tokenised tasks; lists are in task order. Texts and tokens stay on disk until they are asked for.
 
     Attributes:
         tasks: task names, K of them.
-        rows: split -> task -> rows as text.
         tokens: split -> task -> rows as token ids.
-        shown: split -> task -> indices of the rows that are evaluated; all of them for train.
+        shown: split -> task -> indices of the rows that are evaluated, int64; all of them for train.
         num_overlapping: task -> rows that were dropped because their prompt is in a later split.
+        texts: the rows of each task as text.
     """
 
     tasks: tuple[str, ...]
-    rows: dict[str, list[list[Row]]]
     tokens: dict[str, list[TokenizedRows]]
-    shown: dict[str, list[list[int]]]
+    shown: dict[str, list[np.ndarray]]
     num_overlapping: dict[str, int]
+    texts: list[RowTable]
 
-    def pairs(self, split: str, task: int | None = None) -> list[tuple[int, int]]:
-        """Return the (task, row) pairs that are shown of a split; of one task, or of all in task order."""
+    def text(self, split: str, task: int, row: int) -> tuple[str, str]:
+        """Return the prompt and the completion of a row; of a conversation, all before the last answer and that."""
+        return self.texts[task].text(int(self.tokens[split][task].rows[row]))
+
+    def origin(self, split: str, task: int, row: int) -> str:
+        """Return where a row came from, such as ``file:line``."""
+        return self.texts[task].origin(int(self.tokens[split][task].rows[row]))
+
+    def pairs(self, split: str, task: int | None = None) -> np.ndarray:
+        """Return the (task, row) pairs that are shown of a split, int64 ``[rows, 2]``.
+
+        Args:
+            split: which split.
+            task: of this task alone; ``None`` = of all, in task order.
+        """
         tasks = range(len(self.tasks)) if task is None else (task,)
-        return [(index, row) for index in tasks for row in self.shown[split][index]]
+        shown = self.shown[split]
+        return np.concatenate([np.stack([np.full_like(shown[k], k), shown[k]], axis=1) for k in tasks])
 
     def sizes(self) -> dict[str, dict[str, int]]:
         """Return split -> task -> number of rows (of which a fixed subset may be shown)."""
-        return {split: dict(zip(self.tasks, map(len, self.rows[split]), strict=True)) for split in SPLITS}
+        return {split: dict(zip(self.tasks, map(len, self.tokens[split]), strict=True)) for split in SPLITS}
 
     def summary(self) -> Table:
         """Return a table of what was read: one line per task.
@@ -56,8 +73,8 @@ class Corpus:
             dropped = self.num_overlapping[task] + sum(part.num_dropped for part in parts)
             cells = [
                 *(self._share(split, index) for split in SPLITS),
-                f"{parts[0].prompt_lengths.double().mean():.1f}",
-                f"{parts[0].completion_tokens.double().mean():.1f}",
+                f"{(parts[0].lengths - parts[0].completion_tokens).mean():.1f}",
+                f"{parts[0].completion_tokens.mean():.1f}",
                 str(sum(part.num_cut_prompts for part in parts)),
                 str(dropped),
             ]
@@ -65,7 +82,7 @@ class Corpus:
         return table
 
     def _share(self, split: str, task: int) -> str:
-        total, shown = len(self.rows[split][task]), len(self.shown[split][task])
+        total, shown = len(self.tokens[split][task]), len(self.shown[split][task])
         return str(total) if shown == total else f"{shown}/{total}"
 
 
@@ -77,8 +94,9 @@ def load_corpus(
     test_rows: int | None = None,
     overlong: Overlong = "error",
     overlap: Overlap = "drop",
+    num_proc: int | None = None,
 ) -> Corpus:
-    """Read, split, check and tokenise the tasks.
+    """Read, split, check and tokenise the tasks; what an earlier run has read and tokenised is taken from its cache.
 
     Args:
         tasks: at least one, with different names.
@@ -86,38 +104,71 @@ def load_corpus(
         max_length: tokens per row.
         validation_rows: size of the fixed validation subset per task; ``None`` = all.
         test_rows: the same for test.
-        overlong: see `tokenize`.
+        overlong: see `select_rows`.
         overlap: see `disjoint`.
+        num_proc: see `token_tables`.
 
     Raises:
         FileNotFoundError: A path leads nowhere.
         ValueError: A row, a split or a length is not usable; the message names file and line.
     """
-    splits, num_overlapping = disjoint({task.name: _read(task) for task in tasks}, overlap)
-    rows: dict[str, list[list[Row]]] = {split: [] for split in SPLITS}
+    texts = row_tables(tasks)
+    names = [task.name for task in tasks]
+    given = {
+        name: carve(name, Splits(rows.splits(), rows.store.numbers("identity"), rows.origin))
+        for name, rows in zip(names, texts, strict=True)
+    }
+    splits, num_overlapping = disjoint(given, overlap)
+    stores = token_tables(texts, tokenizer, max_length, num_proc)
     tokens: dict[str, list[TokenizedRows]] = {split: [] for split in SPLITS}
-    shown: dict[str, list[list[int]]] = {split: [] for split in SPLITS}
+    shown: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     limits = {"train": None, "validation": validation_rows, "test": test_rows}
-    for task in tasks:
+    for name, rows, store in zip(names, texts, stores, strict=True):
+        _report_last_only(name, store)
+        ranks = rows.store.numbers("subset_rank")
         for split in SPLITS:
-            texts = splits[task.name][split]
-            encoded = tokenize(texts, tokenizer, max_length, overlong, f"{task.name}/{split}")
-            kept = [texts[index] for index in encoded.kept.tolist()]
-            tokens[split].append(encoded)
-            rows[split].append(kept)
-            shown[split].append(fixed_subset(kept, limits[split]))
-    return Corpus(tuple(task.name for task in tasks), rows, tokens, shown, num_overlapping)
+            wanted = splits[name].rows[split]
+            kept = select_rows(store, wanted, max_length, overlong, f"{name}/{split}", rows.origin)
+            tokens[split].append(kept)
+            shown[split].append(fixed_subset(ranks[kept.rows], limits[split]))
+    return Corpus(tuple(names), tokens, shown, num_overlapping, texts)
 
 
-def _read(task: Task) -> Splits:
-    given = {split: read_split(task, split) for split in SPLITS if getattr(task, split) is not None}
-    return carve(task.name, given)
+def prepare_corpus(tasks: Sequence[Task], tokenizer: Any, max_length: int, num_proc: int | None = None) -> None:
+    """Fill the cache that `load_corpus` reads from; call it in one process, before the others start.
+
+    Only files and data sets are kept; Python rows are left to `load_corpus`.
+
+    Args:
+        tasks: as for `load_corpus`.
+        tokenizer: as for `load_corpus`.
+        max_length: as for `load_corpus`.
+        num_proc: as for `load_corpus`.
+
+    Raises:
+        FileNotFoundError: A path leads nowhere.
+        ValueError: A row is not usable; the message names file and line.
+    """
+    token_tables(row_tables([task for task in tasks if is_kept(task)]), tokenizer, max_length, num_proc)
 
 
-def by_length(pairs: Sequence[tuple[int, int]], tokens: Sequence[TokenizedRows]) -> torch.Tensor:
+def _report_last_only(task: str, store: ArrowStore) -> None:
+    count = int(store.numbers("last_only").sum())
+    if count:
+        rank_zero_warn(
+            f"Task {task!r}: of {count} conversations only the last answer is learned, because the chat template "
+            "renders earlier answers differently once a conversation goes on."
+        )
+
+
+def by_length(pairs: np.ndarray, tokens: Sequence[TokenizedRows]) -> np.ndarray:
     """Sort (task, row) pairs by their number of tokens, int64 ``[rows, 2]``: the least padding.
 
     The longest come first, so that a batch that does not fit into memory fails at once.
     """
-    lengths = [task.lengths.tolist() for task in tokens]
-    return torch.tensor(sorted(pairs, key=lambda pair: -lengths[pair[0]][pair[1]]))
+    pairs = np.asarray(pairs)
+    lengths = np.zeros(len(pairs), dtype=np.int64)
+    for task, rows in enumerate(tokens):
+        mine = pairs[:, 0] == task
+        lengths[mine] = rows.lengths[pairs[mine, 1]]
+    return pairs[np.argsort(-lengths, kind="stable")]

@@ -3,45 +3,69 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from rich.table import Table
 from torch.utils.data import DataLoader
 
+from lightning_coba.data.arguments import checked_choice, checked_int, checked_tasks
 from lightning_coba.data.collate import collate
-from lightning_coba.data.corpus import Corpus, by_length, load_corpus
-from lightning_coba.data.loader import PlannedLoader
-from lightning_coba.data.planner import MIXING_RULES, epoch_length_of, epoch_order
+from lightning_coba.data.corpus import Corpus, by_length, load_corpus, prepare_corpus
+from lightning_coba.data.lightning_progress import rescale_progress
+from lightning_coba.data.loader import EvaluationLoader, Place, PlannedLoader
+from lightning_coba.data.mixing import Mixing, epoch_rows
+from lightning_coba.data.planner import BATCHINGS, Batching, Planner
 from lightning_coba.data.splits import Overlap
-from lightning_coba.data.task import Task, tasks_in_folder
+from lightning_coba.data.task import Task
 from lightning_coba.data.tokenization import Overlong
 
 
+class StepSize(NamedTuple):
+    """What an optimizer step holds.
+
+    Attributes:
+        size: rows over all micro-batches and ranks (sequences, or micro-batches under a token budget; see `Planner`).
+        accumulate: micro-batches of a process in a step.
+    """
+
+    size: int
+    accumulate: int
+
+
 class MultitaskDataModule(LightningDataModule):
-    r"""Mix several tasks into one stream of batches that resumes exactly.
+    r"""Mix several tasks into one stream of batches that is planned by whole optimizer steps and resumes exactly.
 
     Use it wherever a module trains on batches that hold rows of several tasks (see `collate` for what is in
-    a batch). All rows are read and tokenised once, in memory. The order of the rows is a pure function of
-    the seed and the number of micro-batches trained so far, so a resumed run goes on where it stopped, also
-    in the middle of an epoch, without any sampler state; this holds as long as ``batch_size`` times the
-    number of processes stays the same. It works without a trainer too.
+    a batch). All rows are tokenised once and lie in a memory map. Which rows an optimizer step reads is a pure function
+    of (data, seed, size of the step), so neither accumulation nor the number of processes changes an update, and a
+    resumed run goes on where it stopped, also in the middle of an epoch: also with another number of processes or
+    another accumulation, since the step keeps the size it had. It works without a trainer too.
 
     Args:
         tasks: the tasks, with different names; their order is the order of the task indices.
-        root: instead of ``tasks``, a folder for `tasks_in_folder`.
+        root: instead of ``tasks``, a folder for `tasks_in_folder`, or one file for `tasks_in_file`.
         tokenizer: a Hugging Face tokenizer; ``None`` takes ``tokenizer`` of the LightningModule.
-        batch_size: rows per process and micro-batch, at least 1.
-        eval_batch_size: the same for validation and test; ``None`` = ``batch_size``.
+        batch_size: rows per process and micro-batch, at least 1; with ``packed``, sequences of ``max_length`` tokens.
+        batch_tokens: instead, a token budget per process and micro-batch, padding counted.
+        eval_batch_size: rows per process and batch in validation and test; ``None`` = ``batch_size``.
         max_length: tokens per row, at least 3; a longer prompt is cut on the left.
-        mixing: how the tasks share an epoch: ``"proportional"``, ``"uniform"`` or ``"stratified"``; see
-            `epoch_order`.
-        epoch_length: rows in an epoch; ``None`` = as many as there are.
+        batching: ``"grouped"``: rows of similar length share a step, which saves the padding. ``"packed"``: rows end to
+            end in sequences of ``max_length`` tokens, which do not see each other. ``"random"``: as they come.
+        mixing: how the tasks share an epoch: ``"proportional"``, ``"temperature"``, ``"uniform"``, ``"weighted"``,
+            ``"round_robin"`` or ``"stratified"``; see `Mixing`. These are sampling weights; loss weights are the
+            balancer's.
+        mixing_temperature: of ``"temperature"``; above 0.
+        sampling_weights: task -> weight, for ``"weighted"``.
+        epoch: length of an epoch: ``"all"`` rows, until the ``"largest"`` or ``"smallest"`` task has been seen once, or
+            a number of optimizer steps.
         validation_rows: size of the fixed validation subset of each task; ``None`` = all rows.
         test_rows: the same for test.
         overlong: ``"error"`` or ``"drop"``: what to do with a completion that does not fit.
         overlap: ``"drop"`` or ``"error"``: what to do with a prompt that is in two splits, of any tasks.
+        num_proc: processes that tokenise; ``None`` = this one, with the tokenizer's own threads.
         seed: of the order of the training rows; splits and subsets do not depend on it.
 
     Raises:
@@ -60,30 +84,45 @@ class MultitaskDataModule(LightningDataModule):
         root: str | PathLike[str] | None = None,
         tokenizer: Any = None,
         batch_size: int = 16,
+        batch_tokens: int | None = None,
         eval_batch_size: int | None = None,
         max_length: int = 1024,
+        batching: Batching = "grouped",
         mixing: str = "proportional",
-        epoch_length: int | None = None,
+        mixing_temperature: float = 2.0,
+        sampling_weights: Mapping[str, float] | None = None,
+        epoch: str | int = "all",
         validation_rows: int | None = 64,
         test_rows: int | None = None,
         overlong: Overlong = "error",
         overlap: Overlap = "drop",
+        num_proc: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.tasks = _checked_tasks(tasks, root)
+        self.tasks = checked_tasks(tasks, root)
         self.tokenizer = tokenizer
-        self.batch_size = _checked_int("batch_size", batch_size)
-        self.eval_batch_size = _checked_int("eval_batch_size", eval_batch_size, optional=True)
-        self.max_length = _checked_int("max_length", max_length, lowest=3)
-        self.mixing = _checked_choice("mixing", mixing, MIXING_RULES)
-        self.epoch_length = _checked_int("epoch_length", epoch_length, optional=True)
-        self.validation_rows = _checked_int("validation_rows", validation_rows, optional=True)
-        self.test_rows = _checked_int("test_rows", test_rows, optional=True)
-        self.overlong: Any = _checked_choice("overlong", overlong, ("error", "drop"))
-        self.overlap: Any = _checked_choice("overlap", overlap, ("drop", "error"))
-        self.seed = _checked_int("seed", seed, lowest=0)
+        self.batch_size = checked_int("batch_size", batch_size)
+        self.batch_tokens = checked_int("batch_tokens", batch_tokens, optional=True)
+        self.eval_batch_size = checked_int("eval_batch_size", eval_batch_size, optional=True)
+        self.max_length = checked_int("max_length", max_length, lowest=3)
+        self.batching: Any = checked_choice("batching", batching, BATCHINGS)
+        self.mixing = self._mixing(mixing, mixing_temperature, sampling_weights)
+        self.epoch = epoch if epoch in ("all", "largest", "smallest") else checked_int("epoch", epoch)
+        self.validation_rows = checked_int("validation_rows", validation_rows, optional=True)
+        self.test_rows = checked_int("test_rows", test_rows, optional=True)
+        self.overlong: Any = checked_choice("overlong", overlong, ("error", "drop"))
+        self.overlap: Any = checked_choice("overlap", overlap, ("drop", "error"))
+        self.num_proc = checked_int("num_proc", num_proc, optional=True)
+        self.seed = checked_int("seed", seed, lowest=0)
+        if self.batching == "packed" and batch_tokens is not None:
+            raise ValueError(
+                f"`MultitaskDataModule.batch_tokens` must be None with batching='packed'; got {batch_tokens}. A packed "
+                "micro-batch has batch_size * max_length tokens: set these."
+            )
         self._corpus: Corpus | None = None
+        self._planned: StepSize | None = None  # of the run that is resumed
+        self._loader: PlannedLoader | None = None
 
     @property
     def task_names(self) -> list[str]:
@@ -124,6 +163,16 @@ class MultitaskDataModule(LightningDataModule):
         """Return a `rich` table, one line per task: rows, mean lengths, cut prompts, dropped rows."""
         return self.corpus.summary()
 
+    def prepare_data(self) -> None:
+        """Fill the cache of tokens in one process, before the others start.
+
+        Raises:
+            ValueError: There is no tokenizer, or the data is not usable; see `load_corpus`.
+        """
+        if self._corpus is None:
+            self._settle_tokenizer()
+            prepare_corpus(self.tasks, self.tokenizer, self.max_length, self.num_proc)
+
     def setup(self, stage: str | None = None) -> None:
         """Read, split and tokenise all tasks, once; every stage needs the same.
 
@@ -132,8 +181,7 @@ class MultitaskDataModule(LightningDataModule):
         """
         if self._corpus is not None:
             return
-        if self.tokenizer is None:
-            self.tokenizer = self._tokenizer_of_module()
+        self._settle_tokenizer()
         self._corpus = load_corpus(
             self.tasks,
             self.tokenizer,
@@ -142,6 +190,7 @@ class MultitaskDataModule(LightningDataModule):
             self.test_rows,
             self.overlong,
             self.overlap,
+            self.num_proc,
         )
 
     def train_dataloader(self) -> CombinedLoader:
@@ -149,25 +198,25 @@ class MultitaskDataModule(LightningDataModule):
 
         Without a trainer that is the start. Like every ``CombinedLoader`` it yields (batch, its number, 0).
         """
-        sizes = [len(rows) for rows in self.corpus.tokens["train"]]
-        plan = {"rows_per_step": self._rows_per_step(), "epoch_length": self.epoch_length}
-        loader = self._loader(
-            "train",
-            partial(epoch_order, sizes, self.mixing, self.seed, **plan),
-            epoch_length_of(sizes, self.mixing, **plan),
-            self.batch_size,
+        rank, world_size = self._rank()
+        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        step = self._step_size(accumulate, world_size)
+        tokens = self.corpus.tokens["train"]
+        planner = self._planner([task.lengths for task in tokens], step.size)
+        fixed_steps = self.epoch if isinstance(self.epoch, int) else None
+        self._loader = PlannedLoader(
+            planner, tokens, self._pad_token_id(), accumulate, fixed_steps, rank, world_size, self._place
         )
-        loader.position = partial(self._position, len(loader))
         # Lightning would wrap a bare loader in mode "max_size_cycle".
-        return CombinedLoader(loader, mode="max_size")
+        return CombinedLoader(self._loader, mode="max_size")
 
-    def val_dataloader(self) -> PlannedLoader:
+    def val_dataloader(self) -> EvaluationLoader:
         """Return the fixed validation subset of all tasks, longest rows first."""
-        return self._fixed_loader("validation")
+        return self._evaluation_loader("validation")
 
-    def test_dataloader(self) -> PlannedLoader:
+    def test_dataloader(self) -> EvaluationLoader:
         """Return the test rows (or their fixed subset) of all tasks, longest rows first."""
-        return self._fixed_loader("test")
+        return self._evaluation_loader("test")
 
     def held_out_dataloaders(self) -> dict[str, DataLoader]:
         """Return the fixed validation subset of each task as a map-style ``DataLoader``.
@@ -186,88 +235,103 @@ class MultitaskDataModule(LightningDataModule):
             for index, task in enumerate(corpus.tasks)
         }
 
-    def _fixed_loader(self, split: str) -> PlannedLoader:
-        order = by_length(self.corpus.pairs(split), self.corpus.tokens[split])
-        return self._loader(split, lambda epoch: order, len(order), self.eval_batch_size or self.batch_size)
+    def state_dict(self) -> dict[str, Any]:
+        """Return the size of the planned steps, which a resumed run keeps whatever its processes."""
+        if self.trainer is None or self._loader is None:
+            return {}
+        return StepSize(self._loader.planner.step_size, self.trainer.accumulate_grad_batches)._asdict()
 
-    def _loader(self, split: str, order: Any, length: int, batch_size: int) -> PlannedLoader:
-        loader = PlannedLoader(order, length, self.corpus.tokens[split], self._pad_token_id(), batch_size)
-        if self.trainer is not None:
-            loader.rank, loader.world_size = self.trainer.global_rank, self.trainer.world_size
-        return loader
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the size of the steps of the run that is resumed."""
+        if not state_dict:
+            return
+        self._planned = StepSize(**state_dict)
+        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        if accumulate != self._planned.accumulate:
+            rescale_progress(self.trainer, self._planned.accumulate, accumulate)
 
-    def _position(self, num_micro_batches: int) -> tuple[int, int]:
+    def _evaluation_loader(self, split: str) -> EvaluationLoader:
+        pairs = by_length(self.corpus.pairs(split), self.corpus.tokens[split])
+        batch_size = self.eval_batch_size or self.batch_size
+        return EvaluationLoader(pairs, self.corpus.tokens[split], self._pad_token_id(), batch_size, *self._rank())
+
+    def _rank(self) -> tuple[int, int]:
+        # None where there is one process; a sharding strategy counts the replicas of the data only.
+        ranks = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
+        return (ranks["rank"], ranks["num_replicas"]) if ranks else (0, 1)
+
+    def _step_size(self, accumulate: int, world_size: int) -> StepSize:
+        """Return what an optimizer step holds: as much as the settings say, or as it held before the resume."""
+        parts = accumulate * world_size
+        size = parts if self.batch_tokens else parts * self.batch_size
+        if self._planned is not None and self._planned.size != size:
+            if not self.batch_tokens:
+                rank_zero_warn(
+                    f"The resumed run's optimizer steps hold {self._planned.size} rows and keep them: "
+                    f"{self._planned.size / parts:g} rows a process and micro-batch instead of batch_size="
+                    f"{self.batch_size}. To have {self.batch_size}, set Trainer.accumulate_grad_batches to "
+                    f"{self._planned.size / (world_size * self.batch_size):g}."
+                )
+            size = self._planned.size
+        return StepSize(size, accumulate)
+
+    def _planner(self, lengths: list[Any], step_size: int) -> Planner:
+        sizes = [len(task) for task in lengths]
+        # Where a step has no fixed number of rows, a number of steps is cut from the endless stream of them.
+        rows_per_step = None if self.batch_tokens or self.batching == "packed" else step_size
+        epoch = "all" if isinstance(self.epoch, int) and rows_per_step is None else self.epoch
+        num_rows = epoch_rows(sizes, self.mixing, epoch, rows_per_step)
+        return Planner(
+            lengths,
+            self.mixing,
+            num_rows,
+            step_size,
+            self.batching,
+            self.max_length if self.batching == "packed" else None,
+            self.batch_tokens,
+            self.seed,
+        )
+
+    def _place(self) -> Place | None:
         trainer = self.trainer
         if trainer is None or not trainer.training:
-            return 0, 0
+            return None
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        if getattr(trainer, "overfit_batches", 0):
-            return 0, progress.current.completed
         # The total over all epochs, not (epoch, batch): Lightning calls an epoch done when max_steps ends it
         # early, and would go on with the next epoch's rows from that batch on, losing the rest of this one's.
         # "completed", because a batch that an exception cut off counts as "ready" and has to come again.
-        return divmod(progress.total.completed, num_micro_batches)
+        done, batch = progress.total.completed, progress.current.completed
+        if getattr(trainer, "overfit_batches", 0):
+            done = batch
+        return Place(done, batch, int(trainer.num_training_batches), trainer.accumulate_grad_batches)
 
-    def _rows_per_step(self) -> int:
-        trainer = self.trainer
-        if trainer is None:
-            return self.batch_size
-        return self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
-
-    def _tokenizer_of_module(self) -> Any:
+    def _settle_tokenizer(self) -> None:
+        if self.tokenizer is not None:
+            return
         module = None if self.trainer is None else self.trainer.lightning_module
-        tokenizer = getattr(module, "tokenizer", None)
-        if tokenizer is None:
+        self.tokenizer = getattr(module, "tokenizer", None)
+        if self.tokenizer is None:
             raise ValueError(
                 "`MultitaskDataModule.tokenizer` must be a Hugging Face tokenizer; got None, and the "
                 "LightningModule has no `tokenizer` attribute (it is read before the module's own setup). "
                 "Pass tokenizer=AutoTokenizer.from_pretrained(...), or set self.tokenizer in its __init__."
             )
-        return tokenizer
 
     def _pad_token_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
 
-
-def _checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None) -> list[Task]:
-    if (tasks is None) == (root is None):
-        got = "neither" if tasks is None else "both"
-        raise ValueError(
-            f"`MultitaskDataModule` must have exactly one of `tasks` and `root`; got {got}. "
-            "Give tasks=[Task(...), ...], or root=<folder with one sub-folder per task>."
-        )
-    if root is not None:
-        return tasks_in_folder(root)
-    checked = list(tasks or ())
-    if not checked or not all(isinstance(task, Task) for task in checked) or isinstance(tasks, Mapping):
-        raise ValueError(
-            f"`MultitaskDataModule.tasks` must be a list of at least one Task; got {tasks!r}. "
-            'Write tasks=[Task("name", "train.jsonl"), ...].'
-        )
-    names = [task.name for task in checked]
-    for name in names:
-        if names.count(name) > 1:
+    def _mixing(self, rule: str, temperature: float, weights: Mapping[str, float] | None) -> Mixing:
+        names = self.task_names
+        if weights is not None and set(weights) != set(names):
             raise ValueError(
-                f"`MultitaskDataModule.tasks` must have different names; got {name!r} twice. Rename one of them."
+                f"`MultitaskDataModule.sampling_weights` must have one weight for each of {', '.join(names)}; got "
+                f"{', '.join(map(str, weights))}. Name every task once."
             )
-    return checked
-
-
-def _checked_int(argument: str, value: Any, lowest: int = 1, optional: bool = False) -> Any:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-    if not (whole or (optional and value is None)):
-        raise ValueError(
-            f"`MultitaskDataModule.{argument}` must be a whole number of at least {lowest}"
-            f"{' or None' if optional else ''}; got {value!r}. Choose such a number."
+        return Mixing(
+            rule,
+            temperature,
+            None if weights is None else tuple(float(weights[name]) for name in names),
+            tuple(task.max_rows for task in self.tasks),
+            tuple(task.repeats for task in self.tasks),
         )
-    return value
-
-
-def _checked_choice(argument: str, value: Any, choices: Sequence[str]) -> Any:
-    if value not in choices:
-        raise ValueError(
-            f"`MultitaskDataModule.{argument}` must be one of {', '.join(map(repr, choices))}; "
-            f"got {value!r}. Choose one of them."
-        )
-    return value

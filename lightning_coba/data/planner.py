@@ -1,199 +1,265 @@
-"""Which row comes when: pure functions of (seed, epoch), so that a resumed run needs no sampler state.
+"""Which rows make up which optimizer step, and how a step is cut into micro-batches and ranks.
 
-A mixing rule says two things: how many rows of each task the earlier epochs took, and in which order the
-tasks take turns within this one. Which rows those are follows from the task's own endless stream of
-permutations. To add a rule, write a function that returns a `_Plan` and name it in `_RULES`.
+All of it is a pure function of (lengths, mixing, seed, epoch): a resumed run needs no sampler state. What a step holds
+does not depend on how many micro-batches and ranks share it, so neither does the update.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from lightning_coba.functional import permutation_stream
+from lightning_coba.data.mixing import Mixing, mixed_order
+from lightning_coba.data.packing import best_fit
 
-_GOLDEN_RATIO = (5**0.5 - 1) / 2
+Batching = Literal["grouped", "packed", "random"]
+BATCHINGS = ("grouped", "packed", "random")
+
+#: Rows of similar length are looked for within so many steps: enough to save padding, few enough to keep the mixture.
+WINDOW_STEPS = 100
+#: A packing window has at least so many rows, so that its half-empty last sequence does not count.
+PACKING_ROWS = 4096
 
 
-class _Plan(NamedTuple):
-    before: np.ndarray  # [K] rows that the earlier epochs took of each task
-    turns: np.ndarray  # [L] task of each position
+class EpochPlan(NamedTuple):
+    """The steps of an epoch.
 
-
-def epoch_length_of(
-    sizes: Sequence[int], mixing: str, rows_per_step: int | None = None, epoch_length: int | None = None
-) -> int:
-    """Return the number of rows in an epoch.
-
-    That is ``epoch_length``, or else the sum of the sizes. ``stratified`` rounds it up to whole optimizer
-    steps, so that the last step of an epoch holds every task too.
-
-    Args:
-        sizes: rows of each task, ``[K]``.
-        mixing: name of the mixing rule.
-        rows_per_step: rows of an optimizer step over all micro-batches and ranks; ``stratified`` needs it.
-        epoch_length: rows, at least 1.
-
-    Raises:
-        ValueError: A value is outside its domain; with ``stratified``, a step has fewer rows than there are
-            tasks.
+    Attributes:
+        rows: (task, row) pairs, step after step, and longest first within a step that is not packed, int32 ``[L, 2]``.
+        sequences: offsets into ``rows``, int64 ``[num_sequences + 1]``: what shares a packed sequence; one row each
+            where nothing is packed.
+        steps: offsets into ``sequences``, int64 ``[num_steps + 1]``.
     """
-    if mixing not in MIXING_RULES:
-        raise ValueError(f"`mixing` must be one of {', '.join(MIXING_RULES)}; got {mixing!r}. Choose one.")
-    if not sizes or min(sizes) < 1:
-        raise ValueError(f"`sizes` must be at least one row per task; got {list(sizes)}. Leave empty tasks out.")
-    if epoch_length is not None and epoch_length < 1:
-        raise ValueError(f"`epoch_length` must be at least 1 row; got {epoch_length}. Use None for all rows.")
-    length = epoch_length or sum(sizes)
-    if mixing != "stratified":
-        return length
-    if rows_per_step is None or rows_per_step < len(sizes):
-        raise ValueError(
-            f"With mixing='stratified' a step must hold a row of each of {len(sizes)} tasks; it "
-            f"has {rows_per_step}. Raise MultitaskDataModule.batch_size or Trainer.accumulate_grad_batches."
-        )
-    return -(-length // rows_per_step) * rows_per_step
+
+    rows: np.ndarray
+    sequences: np.ndarray
+    steps: np.ndarray
 
 
-def epoch_order(
-    sizes: Sequence[int],
-    mixing: str,
-    seed: int,
-    epoch: int,
-    rows_per_step: int | None = None,
-    epoch_length: int | None = None,
-) -> Tensor:
-    """Return the order of an epoch, a pure function of the arguments.
-
-    - ``proportional``: every row once an epoch, each task's rows laid out evenly: of its n rows, the j-th
-      sits at ``(j + u) / n`` of the epoch, with a random offset u per task and epoch.
-    - ``uniform``: the same number of rows of every task (up to a remainder that rotates), laid out evenly;
-      small tasks repeat, large ones take several epochs.
-    - ``stratified``: every optimizer step holds floor(rows_per_step / K) rows of every task, and the
-      remainder rotates over the tasks.
-
-    Under every rule a task shows each of its rows once before it shows any again, across epochs too.
-
-    Args:
-        sizes: rows of each task, ``[K]``.
-        mixing: the rule.
-        seed: another seed, another order.
-        epoch: from 0.
-        rows_per_step: rows of an optimizer step over all micro-batches and ranks; for ``stratified``.
-        epoch_length: rows in an epoch; ``None`` is the sum of the sizes. See `epoch_length_of`.
-
-    Returns:
-        int64 ``[L, 2]``: (task, row within the task) of each position.
-
-    Raises:
-        ValueError: As `epoch_length_of`.
-
-    Example:
-        >>> epoch_order([4, 2], "proportional", seed=0, epoch=0)[:, 0].bincount()
-        tensor([4, 2])
-    """
-    length = epoch_length_of(sizes, mixing, rows_per_step, epoch_length)
-    plan = _RULES[mixing](sizes, seed, epoch, length)
-    rows = np.empty(length, dtype=np.int64)
-    for task, size in enumerate(sizes):
-        positions = np.flatnonzero(plan.turns == task)
-        start = int(plan.before[task])
-        rows[positions] = permutation_stream(size, (seed, "train", task), start, len(positions)).numpy()
-    return torch.from_numpy(np.stack([plan.turns, rows], axis=1))
-
-
-def _proportional(sizes: Sequence[int], seed: int, epoch: int, length: int) -> _Plan:
-    return _evenly(sizes, seed, epoch, length)
-
-
-def _uniform(sizes: Sequence[int], seed: int, epoch: int, length: int) -> _Plan:
-    return _evenly([1] * len(sizes), seed, epoch, length)
-
-
-def _stratified(sizes: Sequence[int], seed: int, epoch: int, length: int) -> _Plan:
-    # Taking turns puts every task into every window of K or more rows, wherever a step begins.
-    tasks = np.arange(len(sizes))
-    start = epoch * length
-    before = (start + len(sizes) - 1 - tasks) // len(sizes)
-    return _Plan(before, np.arange(start, start + length) % len(sizes))
-
-
-_RULES: dict[str, Callable[[Sequence[int], int, int, int], _Plan]] = {
-    "proportional": _proportional,
-    "uniform": _uniform,
-    "stratified": _stratified,
-}
-MIXING_RULES = tuple(_RULES)
-
-
-def _evenly(weights: Sequence[int], seed: int, epoch: int, length: int) -> _Plan:
-    """Give each task its share of the positions and lay them out evenly."""
-    counts = _counts(weights, length, epoch + 1)
-    now = counts[-1]
-    key = blake2b(repr((seed, "layout", epoch)).encode(), digest_size=8).digest()
-    offsets = np.random.default_rng(int.from_bytes(key)).random(len(weights))
-    tasks = np.repeat(np.arange(len(weights)), now)
-    within = np.arange(length) - np.repeat(np.cumsum(now) - now, now)
-    places = (within + offsets[tasks]) / now[tasks]
-    return _Plan(counts[:-1].sum(axis=0), tasks[np.argsort(places, kind="stable")])
-
-
-def _counts(weights: Sequence[int], length: int, num_epochs: int) -> np.ndarray:
-    """Share ``length`` rows by weight, in each of the first epochs: int64 ``[num_epochs, K]``.
-
-    The weights are integers, so that shares that come out even are exact.
-    """
-    total = sum(weights)
-    base = np.array([length * weight // total for weight in weights])
-    fractions = np.array([length * weight % total / total for weight in weights])
-    remainder = length - int(base.sum())
-    edges = np.concatenate([[0.0], np.cumsum(fractions)])
-    edges = np.minimum(edges, remainder)
-    edges[-1] = remainder
-    # Who gets the remainder: a comb of step 1 over the fractions, moved on by the golden ratio every epoch,
-    # which spreads it so evenly that in the long run each task gets its exact share.
-    shifts = (0.5 + np.arange(num_epochs) * _GOLDEN_RATIO) % 1
-    extra = np.diff(np.floor(edges + shifts[:, None]), axis=1).astype(np.int64)
-    return base + extra
-
-
-class MicroBatch(NamedTuple):
+class Part(NamedTuple):
     """What one rank reads in one micro-batch.
 
     Attributes:
-        rows: (task, row) pairs, int64 ``[B, 2]``, B >= 1.
-        counted: False for a stand-in whose tokens do not count, so that no rank runs out of batches first.
+        rows: (task, row) pairs, int32 ``[n, 2]``.
+        sequences: offsets into ``rows`` of the sequences, int64 ``[num_sequences + 1]``.
     """
 
-    rows: Tensor
-    counted: bool
+    rows: np.ndarray
+    sequences: np.ndarray
 
 
-def num_micro_batches(length: int, batch_size: int, world_size: int = 1) -> int:
-    """Return how many micro-batches cover ``length`` rows; the same for every rank."""
-    return -(-length // (batch_size * world_size))
+class Planner:
+    """Plan the optimizer steps of every epoch.
 
-
-def micro_batch(order: Tensor, index: int, batch_size: int, rank: int = 0, world_size: int = 1) -> MicroBatch:
-    """Return a rank's part of a micro-batch.
-
-    Micro-batch i is ``order[i * B * W : (i + 1) * B * W]``, and rank r reads every W-th row of it from r on.
-    So the rows of a step depend on B * W alone: twice the batch on half the ranks trains the same.
+    Use it through `MultitaskDataModule`. A plan of a million rows takes about a second.
 
     Args:
-        order: an epoch's order, int64 ``[L, 2]``.
-        index: which micro-batch of the epoch, below `num_micro_batches`.
-        batch_size: rows per rank, B.
-        rank: r.
-        world_size: number of ranks, W.
+        lengths: tokens of each row, a ``[rows]`` array for each of K tasks.
+        mixing: how the tasks share an epoch.
+        num_rows: rows in every epoch, of `epoch_rows`.
+        step_size: of an optimizer step over all micro-batches and ranks: rows; with ``packed``, sequences; with
+            ``batch_tokens``, the number of micro-batches (accumulated x ranks) that share it.
+        batching: ``grouped``: steps of rows of similar length, in random order. ``packed``: rows end to end in
+            sequences of ``sequence_tokens``, by best fit. ``random``: as mixed. Where tasks take turns, ``grouped``
+            keeps each step's tasks, and looks for similar lengths within each task.
+        sequence_tokens: capacity of a packed sequence.
+        batch_tokens: token budget of a micro-batch, padding counted, instead of a fixed number of rows; a row that
+            is longer is a micro-batch of its own.
+        seed: another seed, another order.
 
-    Returns:
-        The rank's rows. A rank for which none is left reads the chunk's first row, not counted.
+    Raises:
+        ValueError: The arguments do not go together.
     """
-    rows_per_chunk = batch_size * world_size
-    chunk = order[index * rows_per_chunk : (index + 1) * rows_per_chunk]
-    rows = chunk[rank::world_size]
-    return MicroBatch(rows, True) if len(rows) else MicroBatch(chunk[:1], False)
+
+    def __init__(
+        self,
+        lengths: Sequence[np.ndarray],
+        mixing: Mixing,
+        num_rows: int,
+        step_size: int,
+        batching: Batching = "grouped",
+        sequence_tokens: int | None = None,
+        batch_tokens: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if mixing.in_turns and (batching == "packed" or batch_tokens):
+            raise ValueError(
+                f"`mixing` must be proportional, temperature, uniform or weighted where steps have no fixed number of "
+                f"rows; got {mixing.rule!r}. Choose one of them, or batching='grouped' with batch_size."
+            )
+        self.mixing = mixing
+        self.num_rows = num_rows
+        self.step_size = step_size
+        self.batching = batching
+        self.sequence_tokens = sequence_tokens
+        self.batch_tokens = batch_tokens
+        self.seed = seed
+        self._sizes = [len(task) for task in lengths]
+        self._first = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
+        self._lengths = np.concatenate([np.asarray(task, dtype=np.int32) for task in lengths])
+        self._num_steps: dict[int, int] = {}
+        self._plan: tuple[int, EpochPlan] | None = None  # only the newest: a plan of a million rows has 24 MB
+
+    def num_steps(self, epoch: int) -> int:
+        """Return the optimizer steps of an epoch, alike on all ranks."""
+        if self.batching != "packed" and not self.batch_tokens:
+            return -(-self.num_rows // self.step_size)
+        if epoch not in self._num_steps:
+            self.plan(epoch)
+        return self._num_steps[epoch]
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return the steps of an epoch."""
+        if self._plan is None or self._plan[0] != epoch:
+            self._plan = epoch, self._planned(epoch)
+            self._num_steps[epoch] = len(self._plan[1].steps) - 1
+        return self._plan[1]
+
+    def step(self, number: int) -> Part:
+        """Return all that an optimizer step reads, counted from the start of the first epoch."""
+        epoch = 0
+        if self.batching != "packed" and not self.batch_tokens:
+            epoch, number = divmod(number, self.num_steps(0))
+        else:
+            # How many steps an epoch has is known once it is planned.
+            while number >= self.num_steps(epoch):
+                number -= self.num_steps(epoch)
+                epoch += 1
+        plan = self.plan(epoch)
+        return _slice(Part(plan.rows, plan.sequences), plan.steps[number], plan.steps[number + 1])
+
+    def parts(self, number: int, num_parts: int) -> list[Part]:
+        """Cut a step into exactly so many parts: by number of sequences, or by tokens under a token budget.
+
+        A step with fewer sequences than parts leaves some parts empty.
+        """
+        step = self.step(number)
+        num_sequences = len(step.sequences) - 1
+        if self.batch_tokens:
+            cuts = _even_tokens(self._tokens(step.rows).tolist(), num_parts)
+        else:
+            cuts = [part * num_sequences // num_parts for part in range(num_parts + 1)]
+        return [_slice(step, begin, end) for begin, end in pairwise(cuts)]
+
+    def _tokens(self, rows: np.ndarray) -> np.ndarray:
+        return self._lengths[self._first[rows[:, 0]] + rows[:, 1]].astype(np.int64)
+
+    def _planned(self, epoch: int) -> EpochPlan:
+        rows = mixed_order(self._sizes, self.mixing, self.seed, epoch, self.num_rows)
+        tokens = self._tokens(rows)
+        if self.batching == "packed":
+            return self._packed(rows, tokens, epoch)
+        if self.batching == "grouped":
+            window = self._window_rows(tokens)
+            order = _by_length_in_turns(rows, tokens, window) if self.mixing.in_turns else _by_length(tokens, window)
+            rows, tokens = rows[order], tokens[order]
+        else:
+            window = self.num_rows
+        if self.batch_tokens:
+            steps = _steps_under_budget(tokens, window, self.batch_tokens, self.step_size)
+        else:
+            steps = np.append(np.arange(0, self.num_rows, self.step_size), self.num_rows)
+        if self.batching == "grouped":
+            rows, tokens, steps = self._shuffled(rows, tokens, steps, window, epoch)
+        step_of = np.repeat(np.arange(len(steps) - 1, dtype=np.int64), np.diff(steps))
+        longest_first = np.argsort(step_of << 32 | (2**31 - tokens), kind="stable")
+        return EpochPlan(rows[longest_first], np.arange(self.num_rows + 1), steps)
+
+    def _window_rows(self, tokens: np.ndarray) -> int:
+        if not self.batch_tokens:
+            return WINDOW_STEPS * self.step_size
+        return WINDOW_STEPS * max(1, int(self.step_size * self.batch_tokens / tokens.mean()))
+
+    def _shuffled(
+        self, rows: np.ndarray, tokens: np.ndarray, steps: np.ndarray, window: int, epoch: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Put the steps of each window into random order; a short last one stays last."""
+        sizes = np.diff(steps)
+        chance = self._generator("steps", epoch).random(len(sizes))
+        chance[-1] = 1.0
+        new_order = np.lexsort((chance, steps[:-1] // window))
+        sizes = sizes[new_order]
+        moved = np.repeat(steps[:-1][new_order] - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(rows))
+        return rows[moved], tokens[moved], np.concatenate([[0], np.cumsum(sizes)])
+
+    def _packed(self, rows: np.ndarray, tokens: np.ndarray, epoch: int) -> EpochPlan:
+        assert self.sequence_tokens is not None
+        per_step = self.step_size * self.sequence_tokens / tokens.mean()
+        window = max(PACKING_ROWS, int(WINDOW_STEPS * per_step))
+        generator = self._generator("packing", epoch)
+        order: list[np.ndarray] = []
+        sizes: list[int] = []
+        for begin in range(0, len(rows), window):
+            bins = best_fit(tokens[begin : begin + window].tolist(), self.sequence_tokens)
+            for chosen in generator.permutation(len(bins)):
+                order.append(np.array(bins[chosen]) + begin)
+                sizes.append(len(bins[chosen]))
+        steps = np.append(np.arange(0, len(sizes), self.step_size), len(sizes))
+        return EpochPlan(rows[np.concatenate(order)], np.concatenate([[0], np.cumsum(sizes)]), steps)
+
+    def _generator(self, purpose: str, epoch: int) -> np.random.Generator:
+        key = blake2b(repr((self.seed, purpose, epoch)).encode(), digest_size=8).digest()
+        return np.random.default_rng(int.from_bytes(key))
+
+
+def _slice(part: Part, begin: int, end: int) -> Part:
+    first, last = part.sequences[begin], part.sequences[end]
+    return Part(part.rows[first:last], part.sequences[begin : end + 1] - first)
+
+
+def _by_length(tokens: np.ndarray, window: int) -> np.ndarray:
+    """Sort the rows of each window by length, longest first."""
+    windows = np.arange(len(tokens), dtype=np.int64) // window
+    return np.argsort(windows << 32 | (2**31 - tokens), kind="stable")
+
+
+def _by_length_in_turns(rows: np.ndarray, tokens: np.ndarray, window: int) -> np.ndarray:
+    """The same within each task: whose turn it is stays as it was."""
+    windows = np.arange(len(tokens), dtype=np.int64) // window
+    turns = np.lexsort((rows[:, 0], windows))
+    order = np.empty(len(tokens), dtype=np.int64)
+    order[turns] = np.lexsort((-tokens, rows[:, 0], windows))
+    return order
+
+
+def _steps_under_budget(tokens: np.ndarray, window: int, budget: int, num_parts: int) -> np.ndarray:
+    """Fill micro-batches of a padded size up to ``budget`` row by row, ``num_parts`` a step; offsets of the steps.
+
+    No step reaches over the end of a window.
+    """
+    lengths = tokens.tolist()
+    steps = [0]
+    for start in range(0, len(lengths), window):
+        end, first, num_filled = min(start + window, len(lengths)), start, 0
+        while first < end:
+            widest, last = lengths[first], first + 1
+            while last < end and (last + 1 - first) * max(widest, lengths[last]) <= budget:
+                widest = max(widest, lengths[last])
+                last += 1
+            num_filled += 1
+            first = last
+            if num_filled % num_parts == 0 or first == end:
+                steps.append(first)
+    return np.array(steps)
+
+
+def _even_tokens(lengths: list[int], num_parts: int) -> list[int]:
+    """Cut rows, longest first, into parts whose largest padded size is as small as can be; offsets of the parts."""
+    low, high = max(lengths), max(lengths) * len(lengths)
+    while low < high:
+        middle = (low + high) // 2
+        if len(_filled(lengths, middle)) - 1 <= num_parts:
+            high = middle
+        else:
+            low = middle + 1
+    cuts = _filled(lengths, low)
+    return cuts + [len(lengths)] * (num_parts + 1 - len(cuts))
+
+
+def _filled(lengths: list[int], budget: int) -> list[int]:
+    cuts = [0]
+    while cuts[-1] < len(lengths):
+        cuts.append(min(len(lengths), cuts[-1] + max(1, budget // lengths[cuts[-1]])))
+    return cuts

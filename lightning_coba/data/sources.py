@@ -1,165 +1,156 @@
-"""Rows from files or Python objects, each with the place it came from, which every later error can name."""
+"""Where a split's records come from: files, `datasets`, or Python objects, read one record at a time.
 
-import glob
+A split is a list of parts. A part says how its records are read, what their numbers are called in errors, and
+by which stamp it is recognised when it comes again.
+"""
+
+import itertools
 import json
-import string
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from lightning_coba.data.task import Source, Task
+from lightning_coba.data.files import find_files, is_saved_dataset, saved_splits, stamp
+from lightning_coba.data.formats import Records, data_suffix, origin_prefix, read_file
+from lightning_coba.data.task import Task
 
-_BOM = b"\xef\xbb\xbf"
+_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
+_ROWS_PER_READ = 1024
 
 
-class Row(NamedTuple):
-    """One example.
+@dataclass(frozen=True)
+class Part:
+    """A part of a split.
 
     Attributes:
-        prompt: text that is read; may be empty.
-        completion: text that is learned; never blank.
-        origin: ``file:line``, or ``task 'name', split item i`` (from 0) of an iterable.
+        prefix: what a record's number is put behind to say where it comes from.
+        records: yields (number, fields) of each record; may be called once.
+        stamp: changes when the records do; ``None`` if they cannot be known without reading them.
+        num_rows: how many records there are, where they are in memory.
     """
 
-    prompt: str
-    completion: str
-    origin: str
+    prefix: str
+    records: Callable[[], Records]
+    stamp: str | None = None
+    num_rows: int | None = None
 
 
-def read_split(task: Task, split: str) -> list[Row]:
-    """Read one split of a task.
+def parts_of(task: Task, split: str) -> list[Part]:
+    """Return the parts of one split of a task; nothing is read yet.
 
     Args:
-        task: whose split to read; the split must be given.
+        task: whose split; the split must be given.
         split: ``"train"``, ``"validation"`` or ``"test"``.
 
-    Returns:
-        The rows in file order, at least one; blank lines are skipped.
-
     Raises:
-        FileNotFoundError: No file is found; the message names task, split and path.
-        ValueError: A line is not a JSON object, a column is missing, a prompt or completion is not a
-            string, a completion is empty, or there is no row at all; the message names the file and line,
-            or the item.
+        FileNotFoundError: A path leads nowhere; the message names task, split and path.
+        ValueError: A saved or loaded dataset does not have the split.
     """
-    where = f"task {task.name!r}, {split}"
-    rows = [_row(task, fields, origin) for fields, origin in _records(getattr(task, split), where)]
-    if not rows:
-        raise ValueError(f"The {split} split of task {task.name!r} is empty. Give it rows, or leave it out.")
-    return rows
+    return _parts(getattr(task, split), split, f"task {task.name!r}, {split}")
 
 
-def _records(source: Source, where: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _parts(source: Any, split: str, where: str) -> list[Part]:
     if isinstance(source, str | PathLike):
-        source = [source]
-    item: Any
-    for number, item in enumerate(source):
-        if isinstance(item, str | PathLike):
-            for file in _files(item, where):
-                yield from _lines(file)
-        elif isinstance(item, Mapping):
-            yield item, f"{where} item {number}"
-        else:
+        return _parts_of_path(source, split, where)
+    if isinstance(source, Mapping):
+        if split not in source:
+            raise ValueError(
+                f"{where}: the datasets have no split {split!r}, only {', '.join(map(repr, source))}. "
+                f"Give the one that is meant, such as source[{next(iter(source), split)!r}]."
+            )
+        source = source[split]
+    if _is_dataset(source):
+        return [_dataset_part(source, where)]
+    items = iter(source)
+    first = list(itertools.islice(items, 1))
+    if first and isinstance(first[0], str | PathLike):
+        return [part for path in itertools.chain(first, items) for part in _parts_of_path(path, split, where)]
+    records = partial(_checked_rows, itertools.chain(first, items), where)
+    return [Part(f"{where} item ", records, num_rows=len(source) if isinstance(source, Sequence) else None)]
+
+
+def _checked_rows(items: Iterable[Any], where: str) -> Records:
+    for number, item in enumerate(items):
+        if not isinstance(item, Mapping):
             raise ValueError(
                 f"{where} item {number}: a row must be a dict such as {{'prompt': ..., 'completion': ...}}; "
                 f"got {type(item).__name__}. Make it a dict, or give paths."
             )
+        yield number, item
 
 
-def _files(path: str | PathLike[str], where: str) -> Iterable[Path]:
+def _parts_of_path(path: Any, split: str, where: str) -> list[Part]:
+    if not isinstance(path, str | PathLike):
+        raise ValueError(
+            f"{where}: a list of paths must hold paths alone; got {type(path).__name__}. Give paths or rows, not both."
+        )
     given = Path(path).expanduser()
-    if given.is_file():
-        return [given]
-    if given.is_dir():
-        found = sorted(file for file in given.glob("*.jsonl") if file.is_file())
-        missing = "the folder holds no *.jsonl file"
-    elif glob.has_magic(str(given)):
-        found = sorted(Path(match) for match in glob.glob(str(given), recursive=True) if Path(match).is_file())
-        missing = "no file matches the pattern"
-    else:
-        found, missing = [], "there is no such file or folder"
-    if not found:
+    splits = saved_splits(given)
+    if splits is not None:
+        if split not in splits:
+            raise ValueError(
+                f"{where}: the saved dataset {str(given)!r} has no split {split!r}, only "
+                f"{', '.join(map(repr, splits))}. Give the folder of the one that is meant."
+            )
+        given = given / split
+    if is_saved_dataset(given):
+        return [_saved_part(given)]
+    hub_id = _HUB_ID.fullmatch(str(path))
+    if hub_id and not given.exists() and not data_suffix(given.name):
+        return [_dataset_part(_load_from_hub(str(path), hub_id, split, where), where)]
+    return [
+        Part(origin_prefix(file), partial(read_file, file), json.dumps(stamp(file))) for file in find_files(path, where)
+    ]
+
+
+def _saved_part(folder: Path) -> Part:
+    files = [folder / "state.json", *sorted(folder.glob("*.arrow"))]
+    return Part(f"{folder} row ", partial(_read_saved, folder), json.dumps([stamp(file) for file in files]))
+
+
+def _read_saved(folder: Path) -> Records:
+    import datasets
+
+    return _read_dataset(datasets.load_from_disk(str(folder)))
+
+
+def _is_dataset(source: Any) -> bool:
+    # Whoever made a dataset has imported the library, which takes a second: nobody else has to.
+    datasets = sys.modules.get("datasets")
+    return datasets is not None and isinstance(source, datasets.Dataset | datasets.IterableDataset)
+
+
+def _dataset_part(dataset: Any, where: str) -> Part:
+    # Streams have no fingerprint; a dataset's is made of the files and of all that was done to them.
+    fingerprint = getattr(dataset, "_fingerprint", None)
+    return Part(f"{where} row ", partial(_read_dataset, dataset), fingerprint)
+
+
+def _read_dataset(dataset: Any) -> Records:
+    import datasets
+
+    if isinstance(dataset, datasets.IterableDataset):
+        yield from enumerate(dataset)
+        return
+    number = 0
+    for batch in dataset.with_format("arrow").iter(_ROWS_PER_READ):
+        for fields in batch.to_pylist():
+            yield number, fields
+            number += 1
+
+
+def _load_from_hub(text: str, hub_id: re.Match[str], split: str, where: str) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(hub_id["name"], hub_id["config"], split=split)
+    except Exception as error:
         raise FileNotFoundError(
-            f"{where}: {missing}: {str(given)!r} (read from {str(Path.cwd())!r}). Correct the path."
-        )
-    return found
-
-
-def _lines(file: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
-    # Bytes, because text files also break lines at characters that JSON allows inside a string (U+2028).
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            text = line.removeprefix(_BOM) if number == 1 else line
-            if text.strip():
-                origin = f"{file}:{number}"
-                yield _parse(text, origin), origin
-
-
-def _parse(line: bytes, origin: str) -> Mapping[str, Any]:
-    try:
-        fields = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{origin}: the line is not UTF-8 ({error.reason}). Save the file as UTF-8.") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{origin}: the line is not valid JSON ({error.msg}, column {error.colno}). "
-            "Write one JSON object a line, or delete the line."
-        ) from None
-    if not isinstance(fields, dict):
-        raise ValueError(
-            f"{origin}: the line must be a JSON object; got {type(fields).__name__}. "
-            'Write {"prompt": ..., "completion": ...}.'
-        )
-    return fields
-
-
-def _row(task: Task, fields: Mapping[str, Any], origin: str) -> Row:
-    completion = _text(task, "completion", fields, origin)
-    if not completion.strip():
-        raise ValueError(f"{origin}: the completion is empty. Fill it in, or delete the row.")
-    return Row(_text(task, "prompt", fields, origin), completion, origin)
-
-
-def _text(task: Task, argument: str, fields: Mapping[str, Any], where: str) -> str:
-    rule = getattr(task, argument)
-    if "{" in rule:
-        _check_template_columns(task, argument, fields, where)
-        text = rule.format_map(fields)
-    else:
-        _check_column(task, argument, rule, fields, where)
-        text = fields[rule]
-        if not isinstance(text, str):
-            raise ValueError(
-                f"{where}: column {rule!r} ({argument}) must be a string; got {type(text).__name__}. "
-                f"Write a string, or set {argument}='{{{rule}}}' in Task {task.name!r} to have it formatted."
-            )
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"{where}: the {argument} holds half of a surrogate pair, which is not text. Repair the row."
-        ) from None
-    return text
-
-
-def _check_template_columns(task: Task, argument: str, fields: Mapping[str, Any], where: str) -> None:
-    for _, field, _, _ in string.Formatter().parse(getattr(task, argument)):
-        if field is None:
-            continue
-        column = field.replace("[", ".").split(".")[0]
-        _check_column(task, argument, column, fields, where)
-        # Formatted, None would silently train the model to write "None".
-        if column == field and not isinstance(fields[column], str | int | float):
-            raise ValueError(
-                f"{where}: column {column!r} ({argument} template) must be a string or a number; "
-                f"got {type(fields[column]).__name__}. Fill it in, or delete the row."
-            )
-
-
-def _check_column(task: Task, argument: str, column: str, fields: Mapping[str, Any], where: str) -> None:
-    if column not in fields:
-        raise ValueError(
-            f"{where}: there is no column {column!r}, which Task {task.name!r} uses as {argument}. "
-            f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them."
-        )
+            f"{where}: there is no file or folder {text!r} (read from {str(Path.cwd())!r}), and as a data set of the "
+            f"Hugging Face hub it does not load ({type(error).__name__}: {error}). Correct the path or the id."
+        ) from error

@@ -1,12 +1,16 @@
-"""What a task is: a name, where its splits come from, and how a row becomes prompt and completion."""
+"""What a task is: a name, where its splits come from, and how a row becomes what is read and what is learned."""
 
 import re
 import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+from lightning_coba.data.files import split_sources
+from lightning_coba.data.task_column import values_in_column
 
 SPLITS = ("train", "validation", "test")
 
@@ -16,7 +20,10 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 _LAYOUT = (
     "The expected layout is\n  {root}/<task>/train.jsonl\n  {root}/<task>/validation.jsonl   (optional)\n"
-    '  {root}/<task>/test.jsonl         (optional)\nwith one {{"prompt": ..., "completion": ...}} a line.'
+    '  {root}/<task>/test.jsonl         (optional)\nwith one {{"prompt": ..., "completion": ...}} or '
+    '{{"messages": [...]}} a line. Instead of .jsonl: .ndjson, .csv, .tsv, .parquet, .jsonl.gz. Instead of one\n'
+    "file: train-00000-of-00002.parquet and so on, a folder train/, or a saved DatasetDict as <task>. Files of other\n"
+    "names are train, of which the other splits are carved. One file with the rows of all tasks: see tasks_in_file."
 )
 
 
@@ -25,18 +32,27 @@ class Task:
     r"""One of the tasks that a model is fine-tuned on together.
 
     Args:
-        name: letters, digits, ``_``, ``.`` and ``-``; it becomes part of log keys and
-            tables.
-        train: where the rows come from: a path to a JSONL file, a glob, a folder (all its ``*.jsonl``), a
-            list of those, or any Python iterable of dict rows.
+        name: letters, digits, ``_``, ``.`` and ``-``; it becomes part of log keys and tables.
+        train: where the rows come from: the path of a JSONL, CSV, TSV or Parquet file (``.gz`` too, but for
+            Parquet), a glob, a folder of such files, a folder of ``datasets``' ``save_to_disk``, a list of paths;
+            ``"org/name"`` or ``"org/name:config"`` of the Hugging Face hub; a ``datasets`` object; or any iterable
+            of dict rows, which may be a generator larger than memory.
         validation: the same; ``None`` carves a tenth of ``train``.
         test: the same; ``None`` carves a tenth of ``train``.
         prompt: the column that holds the prompt, or a template with column names in braces; ``{{`` and ``}}``
             stand for braces.
         completion: the same for the text that is learned.
+        where: column -> value: only the rows that have all these values are read.
+        chat: whether prompt and completion are rendered with the model's chat template, as a user's and an
+            assistant's turn. ``None``: rows with ``messages`` and without a prompt are, and rows whose prompt and
+            completion are lists of messages; ``True``: all rows; ``False``: none.
+        messages: the column that holds conversations: a list of ``{"role": ..., "content": ...}``. All
+            assistant's turns are learned.
+        max_rows: most rows of this task in an epoch, at least 1; ``None`` = no limit.
+        repeats: how often an epoch shows each row, above 0; 0.5 shows every other row.
 
     Raises:
-        ValueError: The name has other characters, or a template does not parse.
+        ValueError: The name has other characters, a template does not parse, or a value is outside its domain.
 
     Example:
         >>> rows = [{"en": "yes", "de": "ja"}]
@@ -50,6 +66,11 @@ class Task:
     test: Source | None = None
     prompt: str = "prompt"
     completion: str = "completion"
+    where: Mapping[str, Any] | None = None
+    chat: bool | None = None
+    messages: str = "messages"
+    max_rows: int | None = None
+    repeats: float = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -66,6 +87,32 @@ class Task:
                     f"`Task.{split}` must be a path, a list of paths or an iterable of dict rows; "
                     f"got {source!r} for task {self.name!r}. Give the file that holds the rows."
                 )
+        self._check_options()
+
+    def _check_options(self) -> None:
+        where_is_usable = self.where is None or (
+            isinstance(self.where, Mapping) and self.where and all(isinstance(column, str) for column in self.where)
+        )
+        max_rows_is_usable = self.max_rows is None or (_is_number(self.max_rows, int) and self.max_rows >= 1)
+        for argument, usable, domain, cure in (
+            ("where", where_is_usable, "None or a dict of column: value", "Write where={'task': 'qa'}."),
+            ("chat", self.chat in (None, True, False), "True, False or None", "Choose one."),
+            ("messages", isinstance(self.messages, str) and self.messages, "a column name", "Name the column."),
+            ("max_rows", max_rows_is_usable, "a whole number of at least 1 or None", "Choose such a number."),
+            (
+                "repeats",
+                _is_number(self.repeats, int | float) and isfinite(self.repeats) and self.repeats > 0,
+                "a finite number above 0",
+                "Use 1 to show each row once an epoch.",
+            ),
+        ):
+            if not usable:
+                got = getattr(self, argument)
+                raise ValueError(f"`Task.{argument}` must be {domain}; got {got!r} for task {self.name!r}. {cure}")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _check_text_rule(task: str, argument: str, rule: str) -> None:
@@ -91,10 +138,14 @@ def _check_text_rule(task: str, argument: str, rule: str) -> None:
 
 
 def tasks_in_folder(root: str | PathLike[str]) -> list[Task]:
-    """Find the tasks of a folder: every sub-folder that has a ``train.jsonl``, sorted by name.
+    """Find the tasks of a folder: every sub-folder that holds data files, sorted by name.
 
     Args:
-        root: folder with one sub-folder per task; ``validation.jsonl`` and ``test.jsonl`` are optional.
+        root: folder with one sub-folder per task, in which the files ``train``, ``validation`` and ``test`` (as
+            ``.jsonl``, ``.ndjson``, ``.csv``, ``.tsv``, ``.parquet`` or ``.jsonl.gz``, also in shards such as
+            ``train-00000-of-00002.parquet``, or as folders of files) are the splits; only train is required. A
+            folder that ``datasets.DatasetDict.save_to_disk`` wrote is a task too. Where no file is named after a
+            split, all of them are train.
 
     Returns:
         One task per sub-folder, named after it.
@@ -106,12 +157,38 @@ def tasks_in_folder(root: str | PathLike[str]) -> list[Task]:
     layout = _LAYOUT.format(root=folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"`tasks_in_folder.root` must be a folder; got {str(folder)!r}. {layout}")
-    homes = sorted(path.parent for path in folder.glob("*/train.jsonl") if path.is_file())
-    if not homes:
+    homes = sorted(home for home in folder.iterdir() if home.is_dir())
+    found = {home.name: sources for home in homes if (sources := split_sources(home))}
+    if not found:
         raise FileNotFoundError(f"No task was found in {str(folder)!r}. {layout}")
-    return [Task(home.name, **_split_files(home)) for home in homes]
+    return [Task(name, **sources) for name, sources in found.items()]
 
 
-def _split_files(home: Path) -> dict[str, Any]:
-    files = {split: home / f"{split}.jsonl" for split in SPLITS}
-    return {split: file for split, file in files.items() if file.is_file()}
+def tasks_in_file(path: str | PathLike[str], column: str = "task") -> list[Task]:
+    """Find the tasks of one file in which a column names the task of each row.
+
+    All rows become train, of which validation and test are carved.
+
+    Args:
+        path: a data file of any format; also a glob, or a folder of such files.
+        column: the column that holds the task's name.
+
+    Returns:
+        One task per value of the column, sorted by name; characters that a name may not have become ``_``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A row names no task, or two names become the same.
+    """
+    tasks: dict[str, Task] = {}
+    for value in values_in_column(path, column):
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", str(value))
+        if name in tasks:
+            raise ValueError(
+                f"{path}: the tasks {tasks[name].where[column]!r} and {value!r} of column {column!r} would both be "  # type: ignore[index]
+                f"named {name!r}. Rename one of them."
+            )
+        tasks[name] = Task(name, path, where={column: value})
+    if not tasks:
+        raise ValueError(f"{path}: there is no row. Give it rows with a column {column!r}.")
+    return [tasks[name] for name in sorted(tasks)]

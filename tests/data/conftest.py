@@ -3,11 +3,32 @@
 from collections.abc import Callable
 from typing import Any
 
-import lightning
+import numpy as np
 import pytest
-import torch
+from recording import Recorder
 
 from lightning_coba.data import MultitaskDataModule, Task
+
+
+class Table:
+    """Tokenised rows held in memory, with the reading interface of `TokenizedRows`."""
+
+    def __init__(self, *rows: tuple[Any, Any]) -> None:
+        self.rows = [(np.array(ids, dtype=np.int32), np.array(learned, dtype=bool)) for ids, learned in rows]
+        self.lengths = np.array([len(ids) for ids, _ in self.rows], dtype=np.int32)
+        self.completion_tokens = np.array([learned.sum() for _, learned in self.rows], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [self.rows[index] for index in indices]
+
+
+@pytest.fixture
+def table() -> type[Table]:
+    return Table
+
 
 SIZES = {"a": 23, "b": 11, "c": 5}
 
@@ -26,30 +47,6 @@ def make_datamodule(tokenizer: Any) -> Callable[..., MultitaskDataModule]:
         return MultitaskDataModule(**{"tasks": tasks, "tokenizer": tokenizer, "batch_size": 4, **options})
 
     return make
-
-
-class Recorder(lightning.LightningModule):
-    """Keep the (task, row) pairs of every batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.trained: list[list[tuple[int, int]]] = []
-        self.validated: list[list[tuple[int, int]]] = []
-
-    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        self.trained.append(pairs(batch))
-        return 0.0 * self.weight
-
-    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
-        self.validated.append(pairs(batch))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def pairs(batch: dict[str, torch.Tensor]) -> list[tuple[int, int]]:
-    return list(zip(batch["row_tasks"].tolist(), batch["row_ids"].tolist(), strict=True))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import re
 from types import SimpleNamespace
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -23,6 +24,8 @@ def trainer_stub(rank=0, world_size=1, accumulate=1, module=None):
         accumulate_grad_batches=accumulate,
         training=False,
         lightning_module=module,
+        _checkpoint_connector=SimpleNamespace(_loaded_checkpoint={}),
+        distributed_sampler_kwargs={"rank": rank, "num_replicas": world_size} if world_size > 1 else None,
     )
 
 
@@ -46,12 +49,26 @@ def trainer_stub(rank=0, world_size=1, accumulate=1, module=None):
         ({"tasks": [TASK], "max_length": 2}, "max_length` must be a whole number of at least 3; got 2"),
         (
             {"tasks": [TASK], "mixing": "random"},
-            "mixing` must be one of 'proportional', 'uniform', 'stratified'; got 'random'",
+            "`mixing` must be one of proportional, temperature, uniform, weighted, round_robin, stratified; got 'random",
         ),
         (
-            {"tasks": [TASK], "epoch_length": 1.5},
-            "epoch_length` must be a whole number of at least 1 or None; got 1.5",
+            {"tasks": [TASK], "batching": "sorted"},
+            "batching` must be one of 'grouped', 'packed', 'random'; got 'sorted'",
         ),
+        ({"tasks": [TASK], "epoch": 1.5}, "epoch` must be a whole number of at least 1; got 1.5"),
+        (
+            {"tasks": [TASK], "batch_tokens": 0},
+            "batch_tokens` must be a whole number of at least 1 or None; got 0",
+        ),
+        (
+            {"tasks": [TASK], "batch_tokens": 64, "batching": "packed"},
+            "batch_tokens` must be None with batching='packed'; got 64",
+        ),
+        (
+            {"tasks": [TASK], "mixing": "weighted", "sampling_weights": {"b": 1.0}},
+            "sampling_weights` must have one weight for each of a; got b",
+        ),
+        ({"tasks": [TASK], "num_proc": 0}, "num_proc` must be a whole number of at least 1 or None; got 0"),
         (
             {"tasks": [TASK], "validation_rows": 0},
             "validation_rows` must be a whole number of at least 1 or None",
@@ -121,8 +138,8 @@ def test_evaluation_shows_the_fixed_subset_once_over_all_ranks(make_datamodule, 
         lengths.append(len(batches))
         seen += [pair for batch in batches if len(batch["targets"]) for pair in pairs(batch)]
     shown = dm.corpus.pairs("validation" if split == "val" else "test")
-    assert sorted(seen) == shown
-    assert [task for task, _ in shown] == sorted([0, 1, 2] * (4 if split == "val" else 2))
+    assert sorted(seen) == sorted(map(tuple, np.asarray(shown).tolist()))
+    assert [int(task) for task, _ in shown] == sorted([0, 1, 2] * (4 if split == "val" else 2))
     assert len(set(lengths)) == 1
 
 
@@ -139,8 +156,8 @@ def test_row_ids_lead_back_to_the_text(make_datamodule, tokenizer):
     dm.setup("test")
     for batch in dm.test_dataloader():
         for ids, mask, (task, row) in zip(batch["input_ids"], batch["attention_mask"], pairs(batch), strict=True):
-            text = dm.corpus.rows["test"][task][row]
-            assert tokenizer.decode(ids[mask.bool()]) == text.prompt + text.completion + tokenizer.eos_token
+            prompt, completion = dm.corpus.text("test", task, row)
+            assert tokenizer.decode(ids[mask.bool()]) == prompt + completion + tokenizer.eos_token
 
 
 def test_held_out_loaders_are_map_style_and_collate_any_rows(make_datamodule):
@@ -163,8 +180,8 @@ def test_overlong_rows_are_dropped_everywhere(tokenizer):
     with pytest.warns(UserWarning, match="rows were dropped"):
         dm.setup("fit")
     for split in ("train", "validation", "test"):
-        texts, tokens = dm.corpus.rows[split][0], dm.corpus.tokens[split][0]
-        assert [text.completion for text in texts] == ["x"] * len(tokens)
+        tokens = dm.corpus.tokens[split][0]
+        assert {dm.corpus.text(split, 0, row)[1] for row in range(len(tokens))} == {"x"}
     assert sum(dm.sizes[split]["t"] for split in dm.sizes) == 60
 
 
@@ -174,7 +191,9 @@ def test_stratified_counts_the_whole_optimizer_step(make_datamodule):
     with pytest.raises(ValueError, match="3 tasks; it has 1"):
         dm.train_dataloader()
     dm.trainer = trainer_stub(accumulate=2, world_size=2)
-    assert dm.train_dataloader().iterables.length == 40  # 39 rows in whole steps of 4
+    loader = dm.train_dataloader().iterables
+    assert loader.planner.num_rows == 40  # 39 rows in whole steps of 4
+    assert len(loader) == 20
 
 
 def test_test_tokens_are_those_that_are_evaluated(make_datamodule):
@@ -210,9 +229,80 @@ def test_the_seed_orders_training_and_nothing_else(make_datamodule):
     for dm in (first, second):
         dm.setup("fit")
     assert pairs(next(iter(first.train_dataloader()))[0]) != pairs(next(iter(second.train_dataloader()))[0])
-    assert first.corpus.shown == second.corpus.shown
     assert [pairs(batch) for batch in first.val_dataloader()] == [pairs(batch) for batch in second.val_dataloader()]
 
 
 def test_it_is_a_datamodule_for_lightning(make_datamodule):
     assert isinstance(make_datamodule(), lightning.LightningDataModule)
+
+
+def train_pairs(dm):
+    dm.setup("fit")
+    return [pairs(batch) for batch, _, _ in dm.train_dataloader()]
+
+
+def test_batches_of_similar_length_unless_told_otherwise(make_datamodule):
+    def width(dm):
+        dm.setup("fit")
+        return sum(batch["input_ids"].numel() for batch, _, _ in dm.train_dataloader())
+
+    assert width(make_datamodule()) < width(make_datamodule(batching="random"))
+
+
+def test_packed_sequences_have_the_length_that_is_allowed(make_datamodule):
+    dm = make_datamodule(batching="packed", batch_size=2, max_length=40)
+    dm.setup("fit")
+    batches = [batch for batch, _, _ in dm.train_dataloader()]
+    assert {tuple(batch["input_ids"].shape) for batch in batches[:-1]} <= {(2, width) for width in range(34, 41)}
+    assert sum(len(batch["row_ids"]) for batch in batches) == sum(SIZES)
+    assert "attention_mask" in next(iter(dm.val_dataloader()))
+
+
+def test_token_budget_takes_the_place_of_the_batch_size(make_datamodule):
+    dm = make_datamodule(batch_tokens=60)
+    dm.setup("fit")
+    batches = [batch for batch, _, _ in dm.train_dataloader()]
+    assert max(batch["input_ids"].numel() for batch in batches) <= 60
+    assert sum(len(batch["row_ids"]) for batch in batches) == sum(SIZES)
+
+
+def test_caps_repeats_and_weights_reach_the_plan(tokenizer):
+    rows = [{"prompt": f"{i}", "completion": "c"} for i in range(100)]
+
+    def counts(mixing="proportional", weights=None, **of_first):
+        first = Task("a", rows[:20], rows[70:75], rows[75:80], **of_first)
+        second = Task("b", rows[30:60], rows[80:85], rows[85:90])
+        dm = MultitaskDataModule(
+            [first, second], tokenizer=tokenizer, mixing=mixing, sampling_weights=weights, batch_size=5
+        )
+        return np.bincount([task for batch in train_pairs(dm) for task, _ in batch]).tolist()
+
+    assert counts() == [20, 30]
+    assert counts(max_rows=12) == [12, 30]
+    assert counts(repeats=2) == [40, 30]
+    assert counts("weighted", {"b": 1, "a": 4}) == [40, 10]
+
+
+def test_epoch_may_be_a_number_of_steps(make_datamodule):
+    for options in ({}, {"batching": "packed", "max_length": 40}, {"batch_tokens": 60}):
+        dm = make_datamodule(epoch=3, **options)
+        assert len(train_pairs(dm)) == 3
+    assert len(train_pairs(make_datamodule(epoch="smallest", mixing="uniform"))) == 4  # 15 rows
+
+
+def test_step_of_a_resumed_run_keeps_its_size(make_datamodule):
+    dm = make_datamodule(batch_size=4)
+    dm.setup("fit")
+    dm.trainer = trainer_stub(accumulate=2, world_size=2)
+    dm.train_dataloader()
+    state = dm.state_dict()
+    assert state == {"size": 16, "accumulate": 2}
+    resumed = make_datamodule(batch_size=4)
+    resumed.setup("fit")
+    resumed.trainer = trainer_stub(accumulate=2)
+    resumed.load_state_dict(state)
+    complaint = r"hold 16 rows and keep them: 8 rows a process.*set Trainer.accumulate_grad_batches to 4"
+    with pytest.warns(UserWarning, match=complaint):
+        loader = resumed.train_dataloader().iterables
+    assert loader.planner.step_size == 16
+    assert resumed.state_dict() == state

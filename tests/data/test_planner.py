@@ -1,123 +1,188 @@
 import sys
+from itertools import pairwise
 
+import numpy as np
 import pytest
-import torch
 
-from lightning_coba.data.planner import (
-    MIXING_RULES,
-    epoch_length_of,
-    epoch_order,
-    micro_batch,
-    num_micro_batches,
-)
+from lightning_coba.data.mixing import Mixing, epoch_rows, mixed_order
+from lightning_coba.data.planner import BATCHINGS, WINDOW_STEPS, Planner
 
-SIZES = [40, 7, 23, 1]
-
-
-def order(mixing="proportional", epoch=0, seed=0, sizes=SIZES, rows_per_step=8, **kwargs):
-    return epoch_order(sizes, mixing, seed, epoch, rows_per_step, **kwargs)
+MEANS = (50, 338, 182, 273, 68)
+KINDS = [
+    {"batching": "grouped", "step_size": 8},
+    {"batching": "random", "step_size": 8},
+    {"batching": "packed", "step_size": 4, "sequence_tokens": 512},
+    {"batching": "grouped", "step_size": 2, "batch_tokens": 1024},
+    {"batching": "random", "step_size": 2, "batch_tokens": 1024},
+]
+IDS = ["grouped", "random", "packed", "grouped budget", "random budget"]
 
 
-@pytest.mark.parametrize("mixing", MIXING_RULES)
-def test_order_is_a_pure_function_of_seed_and_epoch(mixing):
-    torch.manual_seed(1)
-    first = order(mixing, epoch=3)
-    order(mixing, epoch=9)
-    torch.manual_seed(2)
-    assert first.equal(order(mixing, epoch=3))
-    assert not first.equal(order(mixing, epoch=4))
-    assert not first.equal(order(mixing, epoch=3, seed=1))
+def lengths(sizes=(900, 400, 300, 250, 150), seed=0):
+    """Log-normal lengths of five tasks with these means."""
+    generator = np.random.default_rng(seed)
+    return [
+        np.clip(generator.lognormal(np.log(mean), 0.4, size), 4, 512).astype(np.int32)
+        for mean, size in zip(MEANS, sizes, strict=False)
+    ]
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 5])
-def test_proportional_shows_every_row_once_an_epoch(epoch):
-    expected = [(task, row) for task, size in enumerate(SIZES) for row in range(size)]
-    assert sorted(map(tuple, order(epoch=epoch).tolist())) == expected
+def planner(tokens=None, mixing=None, seed=0, epoch="all", **options):
+    tokens = lengths() if tokens is None else tokens
+    options = options or KINDS[0]
+    mixing = mixing or Mixing()
+    num_rows = epoch_rows([len(task) for task in tokens], mixing, epoch, options["step_size"])
+    return Planner(tokens, mixing, num_rows, seed=seed, **options)
 
 
-@pytest.mark.parametrize("mixing", ["proportional", "uniform"])
-def test_tasks_are_laid_out_evenly(mixing):
-    sizes = [300, 100, 20]
-    tasks = order(mixing, sizes=sizes)[:, 0]
-    for task in range(3):
-        seen = (tasks == task).cumsum(0)
-        share = seen[-1] / len(tasks)
-        # Every prefix holds a task's share: one row off for the task itself, one for each of the others.
-        assert (seen - share * torch.arange(1, len(tasks) + 1)).abs().max() <= 3
+def steps(plan):
+    """Split the rows of a plan into its steps."""
+    bounds = plan.sequences[plan.steps]
+    return [plan.rows[begin:end] for begin, end in pairwise(bounds)]
 
 
-@pytest.mark.parametrize("mixing", ["proportional", "uniform"])
-def test_layout_differs_between_epochs(mixing):
-    # Otherwise the same task would open every epoch, and the same tasks would always meet in a step.
-    assert len({order(mixing, epoch)[0, 0].item() for epoch in range(20)}) > 1
+def useful_share(made, epoch=0, num_parts=1):
+    """Tokens of rows among all tokens of padded micro-batches."""
+    used = read = 0
+    first = sum(made.num_steps(i) for i in range(epoch))
+    for number in range(made.num_steps(epoch)):
+        for part in made.parts(first + number, num_parts):
+            if len(part.rows):
+                tokens = np.array([made._lengths[made._first[task] + row] for task, row in part.rows])
+                widths = np.add.reduceat(tokens, part.sequences[:-1])
+                used += tokens.sum()
+                read += widths.max() * len(widths)
+    return used / read
 
 
-@pytest.mark.parametrize("mixing", MIXING_RULES)
-@pytest.mark.parametrize("epoch_length", [None, 10, 33])
-def test_no_row_is_repeated_before_its_task_was_seen_whole(mixing, epoch_length):
-    stream = torch.cat([order(mixing, epoch, epoch_length=epoch_length) for epoch in range(9)])
-    for task, size in enumerate(SIZES):
-        rows = stream[stream[:, 0] == task, 1]
-        for cycle in rows.split(size):
-            assert len(cycle.unique()) == len(cycle)
+@pytest.mark.parametrize("options", KINDS, ids=IDS)
+def test_plan_is_a_pure_function_of_seed_and_epoch(options):
+    first = planner(**options).plan(3)
+    made = planner(**options)
+    made.plan(1)
+    assert all(np.array_equal(a, b) for a, b in zip(first, made.plan(3), strict=True))
+    assert not np.array_equal(first.rows, made.plan(4).rows)
+    assert not np.array_equal(first.rows, planner(seed=1, **options).plan(3).rows)
 
 
-def test_uniform_gives_equal_counts_up_to_a_remainder_that_rotates():
-    counts = torch.stack([order("uniform", epoch)[:, 0].bincount(minlength=4) for epoch in range(40)])
-    assert counts.sum(dim=1).eq(sum(SIZES)).all()
-    assert (counts - sum(SIZES) / 4).abs().max() < 1
-    assert (counts.sum(dim=0) - 40 * sum(SIZES) / 4).abs().max() <= 2
+@pytest.mark.parametrize("options", KINDS, ids=IDS)
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_an_epoch_holds_the_mixture_whatever_the_batching(options, epoch):
+    tokens = lengths()
+    mixing = Mixing("temperature")
+    made = planner(tokens, mixing, **options)
+    wanted = mixed_order([len(task) for task in tokens], mixing, 0, epoch, made.num_rows)
+    assert sorted(map(tuple, made.plan(epoch).rows.tolist())) == sorted(map(tuple, wanted.tolist()))
 
 
-def test_proportional_shares_hold_in_the_long_run_of_short_epochs():
-    counts = sum(order(epoch=epoch, epoch_length=10)[:, 0].bincount(minlength=4) for epoch in range(200))
-    expected = torch.tensor(SIZES) * 2000 / sum(SIZES)
-    assert (counts - expected).abs().max() <= 3
+def test_steps_have_their_rows_and_only_the_last_is_short():
+    sizes = [len(step) for step in steps(planner(batching="grouped", step_size=7).plan(0))]
+    assert sizes[:-1] == [7] * (len(sizes) - 1)
+    assert sizes[-1] == 2000 % 7
 
 
-@pytest.mark.parametrize("rows_per_step", [4, 6, 8, 9])
-def test_stratified_puts_every_task_into_every_step(rows_per_step):
-    extra = torch.zeros(4)
-    for epoch in range(4):
-        tasks = order("stratified", epoch, rows_per_step=rows_per_step)[:, 0]
-        assert len(tasks) % rows_per_step == 0
-        assert 0 <= len(tasks) - sum(SIZES) < rows_per_step
-        for step in tasks.split(rows_per_step):
-            counts = step.bincount(minlength=4)
-            assert set(counts.tolist()) <= {rows_per_step // 4, -(-rows_per_step // 4)}
-            extra += counts - rows_per_step // 4
-    assert extra.max() - extra.min() <= 1
+@pytest.mark.parametrize("options", KINDS, ids=IDS)
+@pytest.mark.parametrize("num_parts", [1, 2, 4, 8])
+def test_a_step_is_cut_into_exactly_so_many_parts_and_stays_the_same(options, num_parts):
+    made = planner(**options)
+    whole = steps(made.plan(0))
+    for number in (0, 5, made.num_steps(0) - 1):
+        parts = made.parts(number, num_parts)
+        assert len(parts) == num_parts
+        assert np.array_equal(np.concatenate([part.rows for part in parts]), whole[number])
+        for part in parts:
+            assert part.sequences[-1] == len(part.rows)
 
 
-def test_stratified_step_smaller_than_the_tasks_says_what_to_raise():
-    for rows_per_step in (3, None):
-        with pytest.raises(ValueError, match=f"4 tasks; it has {rows_per_step}. Raise MultitaskDataModule.batch_size"):
-            order("stratified", rows_per_step=rows_per_step)
+def test_a_step_with_fewer_rows_than_parts_leaves_some_empty():
+    made = planner([np.array([3, 4, 5])], batching="grouped", step_size=8)
+    assert [len(part.rows) for part in made.parts(0, 4)] == [0, 1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        ((SIZES, "random"), "`mixing` must be one of proportional, uniform, stratified; got 'random'"),
-        (([3, 0], "uniform"), "`sizes` must be at least one row per task"),
-        (([], "uniform"), "`sizes` must be at least one row per task"),
-        ((SIZES, "uniform", None, 0), "`epoch_length` must be at least 1 row; got 0"),
-    ],
-)
-def test_arguments_are_checked(arguments, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        epoch_length_of(*arguments)
+def test_step_size_alone_says_what_a_step_holds():
+    tokens = lengths()
+    made = planner(tokens, batching="grouped", step_size=16)
+    rows = [{tuple(row) for part in made.parts(9, n) for row in part.rows.tolist()} for n in (1, 2, 4, 8)]
+    assert all(found == rows[0] for found in rows)
 
 
-@pytest.mark.parametrize("mixing", MIXING_RULES)
-def test_one_task_alone_is_a_permutation(mixing):
-    rows = order(mixing, sizes=[16])
-    assert rows[:, 0].eq(0).all()
-    assert rows[:, 1].sort().values.equal(torch.arange(16))
+@pytest.mark.parametrize("options", KINDS, ids=IDS)
+def test_steps_run_on_over_the_epochs(options):
+    made = planner(lengths((30, 12, 9, 7, 5)), **options)
+    stream = [made.step(number).rows for number in range(made.num_steps(0) + made.num_steps(1) + 1)]
+    expected = [step for epoch in range(3) for step in steps(made.plan(epoch))]
+    for found, wanted in zip(stream, expected, strict=False):
+        assert np.array_equal(found, wanted)
+    assert made.num_steps(0) + made.num_steps(1) < len(expected)
 
 
-@pytest.mark.parametrize("mixing", MIXING_RULES)
-def test_planning_has_no_python_loop_over_rows(mixing):
+def test_grouping_saves_the_padding():
+    assert useful_share(planner(batching="random", step_size=16)) < 0.5
+    assert useful_share(planner(batching="grouped", step_size=16)) > 0.95
+    assert useful_share(planner(lengths((9000, 4000, 3000, 2500, 1500)), batching="grouped", step_size=8)) > 0.97
+    assert useful_share(planner(batching="grouped", step_size=2, batch_tokens=2048), num_parts=2) > 0.95
+
+
+def test_packing_leaves_next_to_nothing():
+    made = planner(batching="packed", step_size=4, sequence_tokens=1024)
+    assert useful_share(made) > 0.99
+    for step in range(made.num_steps(0)):
+        for part in made.parts(step, 4):
+            widths = [
+                sum(made._lengths[made._first[task] + row] for task, row in part.rows[begin:end])
+                for begin, end in pairwise(part.sequences)
+            ]
+            assert max(widths, default=0) <= 1024
+
+
+@pytest.mark.parametrize("batching", ["grouped", "random"])
+def test_token_budget_holds_in_every_micro_batch(batching):
+    made = planner(batching=batching, step_size=4, batch_tokens=1024)
+    for step in range(made.num_steps(0)):
+        for part in made.parts(step, 4):
+            tokens = [made._lengths[made._first[task] + row] for task, row in part.rows]
+            assert max(tokens, default=0) * len(tokens) <= 1024
+
+
+def test_row_longer_than_the_budget_is_a_micro_batch_of_its_own():
+    made = planner([np.array([300, 20, 20, 20])], batching="grouped", step_size=1, batch_tokens=60)
+    assert sorted(len(step) for step in steps(made.plan(0))) == [1, 3]
+
+
+@pytest.mark.parametrize("rule", ["round_robin", "stratified"])
+def test_grouping_keeps_the_tasks_of_a_step_where_they_take_turns(rule):
+    made = planner(mixing=Mixing(rule), batching="grouped", step_size=15)
+    for step in steps(made.plan(0))[:-1]:
+        assert np.bincount(step[:, 0], minlength=5).tolist() == [3] * 5
+    ungrouped = planner(mixing=Mixing(rule), batching="random", step_size=15)
+    assert useful_share(made, num_parts=5) > useful_share(ungrouped, num_parts=5) + 0.05
+
+
+def test_steps_of_a_window_come_in_random_order():
+    made = planner(batching="grouped", step_size=8)
+    widths = [max(made._lengths[made._first[task] + row] for task, row in step) for step in steps(made.plan(0))]
+    first = np.array(widths[:WINDOW_STEPS])
+    assert abs(np.corrcoef(first, np.arange(len(first)))[0, 1]) < 0.3
+    assert first.max() > 4 * first.min()
+
+
+def test_grouping_keeps_the_mixture_of_every_window():
+    tokens = lengths((9000, 4000, 3000, 2500, 1500))
+    made = planner(tokens, batching="grouped", step_size=8)
+    shares = np.array([len(task) for task in tokens]) / made.num_rows
+    for window in np.split(made.plan(0).rows, range(0, made.num_rows, WINDOW_STEPS * 8))[1:-1]:
+        assert np.abs(np.bincount(window[:, 0], minlength=5) / len(window) - shares).max() < 0.01
+
+
+@pytest.mark.parametrize("options", [KINDS[2], KINDS[3]], ids=["packed", "budget"])
+def test_turns_need_steps_of_a_fixed_number_of_rows(options):
+    assert "packed" in BATCHINGS
+    with pytest.raises(ValueError, match="`mixing` must be proportional, temperature, uniform or weighted"):
+        planner(mixing=Mixing("round_robin"), **options)
+
+
+def test_planning_has_no_python_loop_over_rows():
+    made = planner(lengths((50_000, 20_000, 10_000, 12_000, 8_000)), batching="grouped", step_size=16)
     events = 0
 
     def count(frame, event, arg):
@@ -126,32 +191,7 @@ def test_planning_has_no_python_loop_over_rows(mixing):
 
     sys.setprofile(count)
     try:
-        rows = epoch_order([70_000, 20_000, 10_000], mixing, seed=0, epoch=50, rows_per_step=8)
+        made.plan(7)
     finally:
         sys.setprofile(None)
-    assert len(rows) == 100_000
     assert events < 5_000
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_ranks_partition_the_order(world_size):
-    rows = order()
-    batches = num_micro_batches(len(rows), 4, world_size)
-    seen = []
-    for index in range(batches):
-        chunk = rows[index * 4 * world_size : (index + 1) * 4 * world_size]
-        parts = [micro_batch(rows, index, 4, rank, world_size) for rank in range(world_size)]
-        for rank, part in enumerate(parts):
-            assert part.counted == (rank < len(chunk))
-            assert part.rows.equal(chunk[rank::world_size] if part.counted else chunk[:1])
-        seen += [tuple(row) for part in parts if part.counted for row in part.rows.tolist()]
-    assert sorted(seen) == sorted(map(tuple, rows.tolist()))
-    assert len(rows[(batches - 1) * 4 * world_size :]) > 0
-
-
-def test_ranks_that_find_nothing_read_a_stand_in():
-    rows = order()[:5]
-    assert num_micro_batches(5, 2, 2) == 2
-    stand_in = micro_batch(rows, 1, batch_size=2, rank=1, world_size=2)
-    assert stand_in.rows.equal(rows[4:5])
-    assert not stand_in.counted

@@ -35,7 +35,7 @@ def quiet(monkeypatch):
 
 @pytest.fixture
 def fit(recorder, make_datamodule, tmp_path):
-    def fit(ckpt_path=None, callbacks=(), mixing="proportional", **options):
+    def fit(ckpt_path=None, callbacks=(), mixing="proportional", data=None, **options):
         module = recorder()
         trainer = Trainer(
             accelerator="cpu",
@@ -48,7 +48,7 @@ def fit(recorder, make_datamodule, tmp_path):
             **options,
         )
         with contextlib.suppress(CutError):
-            trainer.fit(module, datamodule=make_datamodule(mixing=mixing), ckpt_path=ckpt_path)
+            trainer.fit(module, datamodule=make_datamodule(mixing=mixing, **(data or {})), ckpt_path=ckpt_path)
         return module, trainer
 
     return fit
@@ -124,3 +124,51 @@ def test_validation_in_the_trainer_shows_every_row_once_a_pass(fit):
     module, _ = fit(max_epochs=1, num_sanity_val_steps=0)
     seen = [pair for batch in module.validated for pair in batch]
     assert sorted(seen) == [(task, row) for task in range(3) for row in range(6)]
+
+
+class KeepRows(Callback):
+    """Leave what each rank read in a file: spawned processes end with the fit."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_end(self, trainer, pl_module):
+        torch.save(pl_module.trained, self.folder / f"rank{trainer.global_rank}.pt")
+
+
+def windows(batches, size):
+    # A set: a rank without rows reads one that does not count.
+    return [sorted({pair for batch in batches[i : i + size] for pair in batch}) for i in range(0, len(batches), size)]
+
+
+@pytest.mark.parametrize("batching", ["grouped", "packed"])
+@pytest.mark.parametrize("epoch_done", [False, True])
+def test_another_number_of_ranks_goes_on_with_the_same_steps(fit, tmp_path, batching, epoch_done):
+    """Two ranks with 4 rows each, then one rank: with one micro-batch a step, or two, or more rows."""
+    packed = {"batching": "packed", "max_length": 24}
+    data = packed if batching == "packed" else {"batching": "grouped"}
+    steps = 7 if epoch_done else 3
+    whole, _ = fit(max_epochs=3, data={**data, "batch_size": 8})
+    folder = tmp_path / "two"
+    folder.mkdir()
+    save = ModelCheckpoint(folder, every_n_train_steps=steps, save_top_k=-1, save_last=True)
+    two = {"devices": 2, "strategy": "ddp_spawn"}
+    fit(max_steps=steps, max_epochs=3, callbacks=[save, KeepRows(folder)], data={**data, "batch_size": 4}, **two)
+    ranks = [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+    before = [sorted(set(a) | set(b)) for a, b in zip(*ranks, strict=True)]
+    for accumulate, batch_size in ((1, 4), (2, 4), (1, 8), (4, 2)):
+        after, trainer = fit(
+            max_epochs=3,
+            accumulate_grad_batches=accumulate,
+            data={**data, "batch_size": batch_size},
+            ckpt_path=folder / "last.ckpt",
+        )
+        assert before + windows(after.trained, accumulate) == windows(whole.trained, 1)
+        assert trainer.global_step == len(whole.trained)
+
+
+def test_checkpoint_inside_a_window_cannot_change_the_accumulation(fit, tmp_path):
+    _, trainer = fit(max_epochs=1, limit_train_batches=3, accumulate_grad_batches=4)
+    trainer.save_checkpoint(tmp_path / "odd.ckpt")
+    with pytest.raises(ValueError, match="accumulate_grad_batches` must stay 4"):
+        fit(max_epochs=2, accumulate_grad_batches=2, ckpt_path=tmp_path / "odd.ckpt")

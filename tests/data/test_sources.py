@@ -1,116 +1,116 @@
 import json
 import re
-from pathlib import Path
 
+import datasets
 import pytest
 
-from lightning_coba.data.sources import Row, read_split
+from lightning_coba.data.sources import parts_of
 from lightning_coba.data.task import Task
 
-GOOD = '{"prompt": "p", "completion": "c"}'
+ROWS = [{"prompt": str(i), "completion": "c"} for i in range(3)]
 
 
-def write(path: Path, *lines: str | bytes) -> Path:
-    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines) + b"\n")
-    return path
+def records(source, split="train"):
+    """Return (origin, fields) of all records of a source."""
+    task = Task("t", **{"train": "unread", split: source})
+    return [(f"{part.prefix}{number}", fields) for part in parts_of(task, split) for number, fields in part.records()]
 
 
-def test_rows_name_their_line_and_blank_lines_are_skipped(tmp_path):
-    file = write(tmp_path / "a.jsonl", GOOD, "", "  ", GOOD.replace('c"}', 'd"}'))
-    assert read_split(Task("t", file), "train") == [Row("p", "c", f"{file}:1"), Row("p", "d", f"{file}:4")]
+@pytest.fixture
+def files(tmp_path):
+    found = []
+    for name in "ab":
+        found.append(tmp_path / f"{name}.jsonl")
+        found[-1].write_text("".join(json.dumps(row) + "\n" for row in ROWS[:2]))
+    return found
 
 
-def test_byte_order_mark_and_line_separators_inside_strings_are_tolerated(tmp_path):
-    file = write(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + GOOD.encode(), '{"prompt": "a\u2028b", "completion": "c"}')
-    assert [row.prompt for row in read_split(Task("t", file), "train")] == ["p", "a\u2028b"]
-
-
-def test_folder_glob_and_list_read_the_same_files(tmp_path):
-    files = [write(tmp_path / f"{name}.jsonl", GOOD) for name in "ba"]
-    write(tmp_path / "notes.txt", "not a row")
-    expected = [f"{tmp_path}/a.jsonl:1", f"{tmp_path}/b.jsonl:1"]
-    for source in (tmp_path, str(tmp_path), str(tmp_path / "*.jsonl"), sorted(files), [str(tmp_path)]):
-        assert [row.origin for row in read_split(Task("t", source), "train")] == expected
+def test_paths_folders_globs_and_their_lists_read_the_same_records(tmp_path, files):
+    expected = [(f"{file}:{line}", ROWS[line - 1]) for file in files for line in (1, 2)]
+    for source in (tmp_path, str(tmp_path), str(tmp_path / "*.jsonl"), files, iter(files), [str(tmp_path)]):
+        assert records(source) == expected
 
 
 def test_iterables_of_dicts_are_read_once_and_name_their_item():
-    rows = ({"prompt": str(i), "completion": "c"} for i in range(2))
-    assert read_split(Task("t", rows), "train")[1] == Row("1", "c", "task 't', train item 1")
+    expected = [(f"task 't', train item {number}", row) for number, row in enumerate(ROWS)]
+    assert records(iter(ROWS)) == records(ROWS) == records(tuple(ROWS)) == expected
 
 
-def test_template_is_filled_from_the_columns():
-    task = Task("t", [{"text": "hi {x}", "n": 3}], prompt="{{{n}}} {text}:\n", completion="{n}")
-    assert read_split(task, "train")[0][:2] == ("{3} hi {x}:\n", "3")
+def test_only_files_and_datasets_have_a_stamp_and_only_lists_a_size(files):
+    assert all(part.stamp for part in parts_of(Task("t", files), "train"))
+    dataset = datasets.Dataset.from_list(ROWS)
+    assert [(part.stamp is None, part.num_rows) for part in parts_of(Task("t", dataset), "train")] == [(False, None)]
+    assert [(part.stamp, part.num_rows) for part in parts_of(Task("t", ROWS), "train")] == [(None, 3)]
+    assert [(part.stamp, part.num_rows) for part in parts_of(Task("t", iter(ROWS)), "train")] == [(None, None)]
 
 
-BAD_LINES = [
-    ('{"prompt": "p",}', "the line is not valid JSON (", "Write one JSON object a line"),
-    ('["p", "c"]', "the line must be a JSON object; got list", 'Write {"prompt"'),
-    (b'{"prompt": "\xff"}', "the line is not UTF-8", "Save the file as UTF-8"),
-    (
-        '{"question": "p", "completion": "c"}',
-        "there is no column 'prompt'",
-        "columns are 'question', 'completion'",
-    ),
-    ("{}", "there is no column", "The columns are none"),
-    (
-        '{"prompt": 3, "completion": "c"}',
-        "column 'prompt' (prompt) must be a string; got int",
-        "prompt='{prompt}'",
-    ),
-    (
-        '{"prompt": "p", "completion": null}',
-        "column 'completion' (completion) must be a string",
-        "got NoneType",
-    ),
-    ('{"prompt": "p", "completion": " \\n"}', "the completion is empty", "Fill it in, or delete the row"),
-    (
-        '{"prompt": "\\ud800", "completion": "c"}',
-        "the prompt holds half of a surrogate pair",
-        "Repair the row",
-    ),
-]
+def test_datasets_name_their_rows():
+    dataset = datasets.Dataset.from_list([*ROWS, *ROWS]).select([4, 2])
+    expected = [("task 't', test row 0", ROWS[1]), ("task 't', test row 1", ROWS[2])]
+    assert records(dataset, "test") == records(dataset.to_iterable_dataset(), "test") == expected
+    assert records(datasets.DatasetDict(test=dataset), "test") == expected
 
 
-@pytest.mark.parametrize(("line", "complaint", "cure"), BAD_LINES)
-def test_bad_line_is_named_with_its_cure(tmp_path, line, complaint, cure):
-    file = write(tmp_path / "a.jsonl", GOOD, "", line)
-    with pytest.raises(ValueError, match=re.escape(f"{file}:3: {complaint}")) as caught:
-        read_split(Task("t", file), "train")
-    assert cure in str(caught.value)
+def test_missing_split_of_a_dataset_names_those_there_are(tmp_path):
+    both = datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS))
+    with pytest.raises(ValueError, match=r"task 't', test: the datasets have no split 'test', only 'train'"):
+        records(both, "test")
+    both.save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"the saved dataset '.*saved' has no split 'test', only 'train'"):
+        records(tmp_path / "saved", "test")
 
 
-def test_template_errors_name_the_item():
-    for fields, complaint in (
-        (
-            {"completion": "c"},
-            "task 't', test item 0: there is no column 'text', which Task 't' uses as prompt",
-        ),
-        (
-            {"text": None, "completion": "c"},
-            "task 't', test item 0: column 'text' (prompt template) must be a string",
-        ),
-    ):
-        with pytest.raises(ValueError, match=re.escape(complaint)):
-            read_split(Task("t", "unread", test=[fields], prompt="Say {text}"), "test")
+def test_saved_datasets_are_read_by_split(tmp_path):
+    dataset = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict(train=dataset.select([2]), validation=dataset).save_to_disk(tmp_path / "both")
+    dataset.save_to_disk(tmp_path / "one")
+    assert records(tmp_path / "both") == [(f"{tmp_path}/both/train row 0", ROWS[2])]
+    assert [row for _, row in records(str(tmp_path / "both"), "validation")] == ROWS
+    assert [row for _, row in records(tmp_path / "one", "test")] == ROWS
+    (part,) = parts_of(Task("t", tmp_path / "one"), "train")
+    assert part.stamp is not None
 
 
-def test_items_that_are_no_rows_are_named():
-    with pytest.raises(ValueError, match=r"task 't', train item 1: a row must be a dict.*got tuple"):
-        read_split(Task("t", [json.loads(GOOD), ("p", "c")]), "train")
+@pytest.mark.parametrize(("text", "config"), [("org/name", None), ("org/name:de-en", "de-en")])
+def test_hub_ids_are_loaded_with_config_and_split(monkeypatch, text, config):
+    asked = []
+    dataset = datasets.Dataset.from_list(ROWS)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: asked.append((args, options)) or dataset)
+    assert [row for _, row in records(text, "validation")] == ROWS
+    assert asked == [(("org/name", config), {"split": "validation"})]
 
 
-def test_empty_split_names_task_and_split(tmp_path):
-    for source in ([], write(tmp_path / "a.jsonl", "", "")):
-        with pytest.raises(ValueError, match="The test split of task 't' is empty"):
-            read_split(Task("t", "unread", test=source), "test")
+def test_text_that_is_neither_path_nor_id_names_both(monkeypatch):
+    def refuse(*args, **options):
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(FileNotFoundError) as caught:
+        records("org/name")
+    for part in ("task 't', train", "no file or folder 'org/name'", "ConnectionError: no route to the hub"):
+        assert part in str(caught.value)
+
+
+def test_existing_folders_and_names_of_data_files_are_no_hub_ids(monkeypatch, tmp_path, files):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: pytest.fail("asked the hub"))
+    monkeypatch.chdir(tmp_path.parent)
+    assert len(records(f"{tmp_path.name}/a.jsonl")) == 2
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        records("data/train.jsonl")
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(FileNotFoundError, match="the folder holds no data file"):
+        records(f"{tmp_path.name}/sub")
 
 
 @pytest.mark.parametrize(
-    ("name", "complaint"),
-    [("x*.jsonl", "no file matches the pattern"), ("x.jsonl", "no such file or folder"), (".", "holds no")],
+    ("source", "complaint"),
+    [
+        ([ROWS[0], ("p", "c")], "task 't', train item 1: a row must be a dict such as"),
+        (["a.jsonl", ROWS[0]], "task 't', train: a list of paths must hold paths alone; got dict"),
+    ],
 )
-def test_paths_that_lead_nowhere_name_task_split_and_path(tmp_path, name, complaint):
-    with pytest.raises(FileNotFoundError, match=f"task 't', train: .*{complaint}") as caught:
-        read_split(Task("t", tmp_path / name), "train")
-    assert str(tmp_path / name) in str(caught.value)
+def test_items_that_are_neither_rows_nor_paths_are_named(tmp_path, monkeypatch, source, complaint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").touch()
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        records(source)

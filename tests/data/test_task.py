@@ -2,7 +2,12 @@ import re
 
 import pytest
 
-from lightning_coba.data import Task, tasks_in_folder
+from lightning_coba.data import Task, tasks_in_file, tasks_in_folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_COBA_CACHE", str(tmp_path.with_suffix(".cache")))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "qa\n", "ü", None])
@@ -42,4 +47,55 @@ def test_missing_and_empty_folders_show_the_layout(tmp_path):
             tasks_in_folder(root)
         assert str(caught.value).startswith(start)
         assert f"{root}/<task>/train.jsonl" in str(caught.value)
-        assert '{"prompt": ..., "completion": ...} a line' in str(caught.value)
+        assert '{"prompt": ..., "completion": ...} or {"messages": [...]} a line' in str(caught.value)
+        assert "train-00000-of-00002.parquet" in str(caught.value)
+
+
+def test_folder_may_hold_any_format(tmp_path):
+    for path in ("a/train.csv", "a/dev.parquet", "b/x.jsonl"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    assert tasks_in_folder(tmp_path) == [
+        Task("a", tmp_path / "a/train.csv", validation=tmp_path / "a/dev.parquet"),
+        Task("b", tmp_path / "b"),
+    ]
+
+
+def test_file_gives_the_tasks_of_its_column(tmp_path):
+    file = tmp_path / "all.jsonl"
+    file.write_text("".join(f'{{"task": "{name}"}}\n' for name in ("nlu", "open qa", "nlu")))
+    assert tasks_in_file(file) == [
+        Task("nlu", file, where={"task": "nlu"}),
+        Task("open_qa", file, where={"task": "open qa"}),
+    ]
+
+
+def test_tasks_whose_names_would_be_the_same_are_refused(tmp_path):
+    file = tmp_path / "all.csv"
+    file.write_text("kind\na b\na_b\n")
+    with pytest.raises(ValueError, match="the tasks 'a b' and 'a_b' of column 'kind' would both be named 'a_b'"):
+        tasks_in_file(file, column="kind")
+
+
+def test_file_without_rows_has_no_tasks(tmp_path):
+    (tmp_path / "all.jsonl").touch()
+    with pytest.raises(ValueError, match="there is no row. Give it rows with a column 'task'"):
+        tasks_in_file(tmp_path / "all.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "domain"),
+    [
+        ("where", {}, "None or a dict of column: value"),
+        ("where", "task", "None or a dict of column: value"),
+        ("chat", "yes", "True, False or None"),
+        ("messages", "", "a column name"),
+        ("max_rows", 0, "a whole number of at least 1 or None"),
+        ("max_rows", True, "a whole number of at least 1 or None"),
+        ("repeats", 0, "a finite number above 0"),
+        ("repeats", float("nan"), "a finite number above 0"),
+    ],
+)
+def test_options_outside_their_domain_are_refused(argument, value, domain):
+    with pytest.raises(ValueError, match=re.escape(f"`Task.{argument}` must be {domain}; got {value!r} for task 'a'")):
+        Task("a", "train.jsonl", **{argument: value})

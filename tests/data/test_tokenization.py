@@ -1,115 +1,108 @@
-import copy
+import pickle
 import re
+from multiprocessing import get_context
 
+import numpy as np
+import pyarrow as pa
 import pytest
-import torch
-from tokenizers import processors
 
-from lightning_coba.data.sources import Row
-from lightning_coba.data.tokenization import tokenize
+from lightning_coba.data.arrow_store import ArrowStore, write_numbers
+from lightning_coba.data.encoding import TOKEN_SCHEMA
+from lightning_coba.data.tokenization import select_rows
 
-EOS = 256
+
+def token_table(num_rows, overlong=()):
+    """Row i holds i + 2 tokens, of which the last i + 1 are learned; overlong ones none."""
+    rows = [
+        {
+            "ids": [] if i in overlong else [100 * i + j for j in range(i + 2)],
+            "learned": [] if i in overlong else [0, *[1] * (i + 1)],
+            "num_tokens": 0 if i in overlong else i + 2,
+            "num_learned": 99 if i in overlong else i + 1,
+            "cut": i % 2 == 1,
+            "overlong": i in overlong,
+            "last_only": False,
+        }
+        for i in range(num_rows)
+    ]
+    return pa.Table.from_pylist(rows, TOKEN_SCHEMA)
 
 
 @pytest.fixture
-def bos_tokenizer(tokenizer):
-    """The same tokenizer with a BOS that it adds itself; id 257."""
-    other = copy.deepcopy(tokenizer)
-    other.add_special_tokens({"bos_token": "<bos>"})
-    other._tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", other.bos_token_id)]
-    )
-    return other
+def store(tmp_path):
+    """Ten rows in two files, in record batches of three."""
+    table = token_table(10)
+    for name, part in (("a.arrow", table.slice(0, 7)), ("b.arrow", table.slice(7))):
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_stream(sink, TOKEN_SCHEMA) as stream:
+            stream.write_table(part, max_chunksize=3)
+    write_numbers(tmp_path)
+    return ArrowStore(tmp_path)
 
 
-def ids(tokenizer, text):
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def as_lists(taken):
+    return [(ids.tolist(), learned.tolist()) for ids, learned in taken]
 
 
-def row(prompt, completion, line=1):
-    return Row(prompt, completion, f"a.jsonl:{line}")
+def test_rows_are_taken_in_any_order_from_all_batches_and_files(store):
+    rows = select_rows(store, np.array([9, 0, 7, 3]), 64)
+    taken = rows.take([2, 0, 1, 3, 3])
+    assert [ids.tolist() for ids, _ in taken] == [[100 * i + j for j in range(i + 2)] for i in (7, 9, 0, 3, 3)]
+    assert [learned.tolist() for _, learned in taken] == [[False] + [True] * (i + 1) for i in (7, 9, 0, 3, 3)]
+    assert (taken[0][0].dtype, taken[0][1].dtype) == (np.int32, bool)
+    with pytest.raises(IndexError):
+        rows.take([4])
 
 
-def test_boundary_is_exact(tokenizer):
-    texts = [("Grüße:\n", "hello"), ("a", " b"), ("x" * 9, "y")]
-    rows = tokenize([row(*text) for text in texts], tokenizer, max_length=64)
-    assert len(rows) == 3
-    for (prompt, completion), (tokens, prompt_length) in zip(texts, rows, strict=True):
-        assert tokens[:prompt_length].tolist() == ids(tokenizer, prompt)
-        assert tokens[prompt_length:].tolist() == [*ids(tokenizer, completion), EOS]
-    assert rows.ids.dtype == torch.int32
-    assert rows.lengths.tolist() == [9 + 6, 1 + 3, 9 + 2]
-    assert rows.completion_tokens.tolist() == [6, 3, 2]
+def test_counts_are_those_of_the_selected_rows(store):
+    rows = select_rows(store, np.array([9, 0, 7, 3]), 64)
+    assert len(rows) == 4
+    assert rows.lengths.tolist() == [11, 2, 9, 5]
+    assert rows.completion_tokens.tolist() == [10, 1, 8, 4]
+    assert (rows.lengths.dtype, rows.completion_tokens.dtype) == (np.int32, np.int32)
+    assert (rows.num_cut_prompts, rows.num_dropped) == (3, 0)
 
 
-def test_more_rows_than_a_tokenizer_call_takes_keep_their_order(tokenizer):
-    texts = [row("p", str(i)) for i in range(5000)]
-    rows = tokenize(texts, tokenizer, max_length=16)
-    assert [rows[i][0][1:-1].tolist() for i in (0, 4095, 4096, 4999)] == [
-        ids(tokenizer, str(i)) for i in (0, 4095, 4096, 4999)
-    ]
+def test_sliced_tables_in_memory_are_read_the_same(store):
+    table = token_table(12).slice(2)
+    rows = select_rows(ArrowStore(table), np.arange(10), 64)
+    assert as_lists(rows.take([0]))[0][0] == [200, 201, 202, 203]
 
 
-def test_bos_is_put_in_front_only_if_the_tokenizer_adds_one(tokenizer, bos_tokenizer):
-    tokens, prompt_length = tokenize([row("ab", "c")], bos_tokenizer, max_length=8)[0]
-    assert tokens.tolist() == [bos_tokenizer.bos_token_id, *ids(tokenizer, "abc"), EOS]
-    assert prompt_length == 3
-    silent = copy.deepcopy(tokenizer)
-    silent.add_special_tokens({"bos_token": "<bos>"})
-    assert tokenize([row("ab", "c")], silent, max_length=8)[0][0].tolist() == [*ids(tokenizer, "abc"), EOS]
+def first_rows(rows):
+    return as_lists(rows.take([0, 1]))
 
 
-def test_empty_prompt_gets_one_start_token(tokenizer, bos_tokenizer):
-    silent = copy.deepcopy(tokenizer)
-    silent.add_special_tokens({"bos_token": "<bos>"})
-    for some, start in (
-        (tokenizer, EOS),
-        (silent, silent.bos_token_id),
-        (bos_tokenizer, bos_tokenizer.bos_token_id),
-    ):
-        tokens, prompt_length = tokenize([row("", "c")], some, max_length=8)[0]
-        assert tokens.tolist() == [start, *ids(tokenizer, "c"), EOS]
-        assert prompt_length == 1
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_other_processes_read_the_same(store, method):
+    rows = select_rows(store, np.array([9, 0, 7, 3]), 64)
+    expected = first_rows(rows)
+    with get_context(method).Pool(1) as pool:
+        assert pool.apply(first_rows, [rows]) == expected
 
 
-def test_long_prompt_is_cut_from_the_left_and_keeps_bos(tokenizer, bos_tokenizer):
-    rows = tokenize([row("abcdef", "xy"), row("ab", "xy"), row("abc", "xy")], tokenizer, max_length=6)
-    assert rows[0][0].tolist() == [*ids(tokenizer, "defxy"), EOS]
-    assert rows.lengths.tolist() == [6, 5, 6]
-    assert rows.num_cut_prompts == 1
-    tokens, prompt_length = tokenize([row("abcdef", "xy")], bos_tokenizer, max_length=6)[0]
-    assert tokens.tolist() == [bos_tokenizer.bos_token_id, *ids(tokenizer, "efxy"), EOS]
-    assert prompt_length == 3
+def test_files_travel_as_names(store):
+    rows = select_rows(store, np.arange(10), 64)
+    rows.take([0])
+    assert b"num_learned" not in pickle.dumps(rows)
+    assert as_lists(pickle.loads(pickle.dumps(rows)).take([5])) == as_lists(rows.take([5]))
 
 
-def test_completion_that_just_fits(tokenizer, bos_tokenizer):
-    for some, first in ((tokenizer, ids(tokenizer, "b")), (bos_tokenizer, [bos_tokenizer.bos_token_id])):
-        tokens, prompt_length = tokenize([row("ab", "1234")], some, max_length=6)[0]
-        assert tokens.tolist() == [*first, *ids(tokenizer, "1234"), EOS]
-        assert prompt_length == 1
+def test_overlong_completion_is_an_error_with_its_line():
+    store = ArrowStore(token_table(5, overlong={3, 4}))
+    message = "a.jsonl:3: the completion has 98 tokens; with start and end token it needs 100, more than"
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        select_rows(store, np.arange(5), 6, origin="a.jsonl:{}".format)
+    assert "MultitaskDataModule.max_length=6" in str(caught.value)
+    assert 'set overlong="drop"' in str(caught.value)
+    assert len(select_rows(store, np.array([1, 2]), 6)) == 2
 
 
-def test_overlong_completion_is_an_error_with_its_line(tokenizer, bos_tokenizer):
-    rows = [row("", "1234"), row("", "12345", line=2)]
-    for some in (tokenizer, bos_tokenizer):
-        with pytest.raises(ValueError, match=re.escape("a.jsonl:2: the completion has 5 tokens")) as caught:
-            tokenize(rows, some, max_length=6)
-        assert "needs 7, more than MultitaskDataModule.max_length=6" in str(caught.value)
-        assert 'set overlong="drop"' in str(caught.value)
-
-
-def test_overlong_drop_counts_warns_and_says_which_are_kept(tokenizer):
-    with pytest.warns(UserWarning, match="Task 't': 1 of 3 rows were dropped.*max_length=6"):
-        rows = tokenize([row("", "1"), row("", "12345"), row("", "3")], tokenizer, 6, overlong="drop", task="t")
-    assert rows.kept.tolist() == [0, 2]
+def test_overlong_drop_counts_warns_and_says_which_are_kept():
+    store = ArrowStore(token_table(5, overlong={3, 1}))
+    with pytest.warns(UserWarning, match="Task 't/train': 1 of 3 rows were dropped.*max_length=6"):
+        rows = select_rows(store, np.array([4, 3, 2]), 6, overlong="drop", split="t/train")
+    assert rows.rows.tolist() == [4, 2]
+    assert rows.lengths.tolist() == [6, 4]
     assert rows.num_dropped == 1
-    assert rows[1][0][1:-1].tolist() == ids(tokenizer, "3")
     with pytest.raises(ValueError, match=r"None is left. Raise max_length"):
-        tokenize([row("", "12345")], tokenizer, 6, overlong="drop", task="t")
-
-
-def test_tokenizer_without_end_token_is_refused(tokenizer):
-    other = copy.deepcopy(tokenizer)
-    other.eos_token = None
-    with pytest.raises(ValueError, match=r"must have an end token.*Set tokenizer.eos_token"):
-        tokenize([row("a", "b")], other, max_length=8)
+        select_rows(store, np.array([1, 3]), 6, overlong="drop")

@@ -73,7 +73,7 @@ def test_losses_and_gradient_are_those_of_full_logits_and_masked_labels(make_mod
     ours = module.task_losses(batch)
     assert ours.counts.tolist() == counts.tolist()
     # An end token ends every completion, so each row counts one more than its text.
-    texts = [datamodule.corpus.rows["train"][task][row].completion for task, row in pairs]
+    texts = [datamodule.corpus.text("train", task, row)[1] for task, row in pairs]
     assert int(ours.counts.sum()) == sum(len(text) + 1 for text in texts)
     torch.testing.assert_close(ours.sums, means * counts, rtol=1e-5, atol=1e-6)
 
@@ -391,9 +391,9 @@ def learning_rates(make_module, make_datamodule, make_trainer, scheduler, **opti
 
 def test_number_of_training_steps_is_filled_in(make_module, make_datamodule, make_trainer):
     make = (make_module, make_datamodule, make_trainer)
-    # 7 batches an epoch, 4 optimizer steps of 2.
+    # 25 rows in 4 optimizer steps of 2 micro-batches an epoch.
     rates = learning_rates(*make, COSINE, max_epochs=2, accumulate_grad_batches=2)
-    steps = [0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 5, 6, 6, 7]
+    steps = [step for step in range(8) for _ in range(2)]
     expected = [s / 2 if s < 2 else 0.5 * (1 + math.cos(math.pi * (s - 2) / 6)) for s in steps]
     assert rates == pytest.approx(expected)
     given = partial(COSINE, num_training_steps=4)

@@ -1,0 +1,171 @@
+"""Conversations as text or tokens of which each piece is either read or learned: by the model's own template."""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+Message = dict[str, Any]
+
+_GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+class Turns(NamedTuple):
+    """A conversation as the model sees it.
+
+    Attributes:
+        pieces: (text or token ids, whether it is learned), in order; the last piece is learned.
+        last_only: whether only the last answer is learned, because the template renders earlier ones differently
+            once the conversation goes on.
+    """
+
+    pieces: list[tuple[str | list[int], bool]]
+    last_only: bool = False
+
+
+def checked_messages(value: Any, column: str, origin: str) -> list[Message]:
+    """Return a conversation as plain dicts up to its last answer; what follows it could teach nothing.
+
+    Args:
+        value: a list of messages, or the JSON text of one.
+        column: where it was found, for errors.
+        origin: begins every error.
+
+    Raises:
+        ValueError: It is no list of messages with role and content, or nobody answers.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{origin}: column {column!r} is not valid JSON ({error.msg}, column {error.colno}). "
+                'Write [{"role": "user", "content": ...}, ...].'
+            ) from None
+    if not isinstance(value, Sequence) or not value:
+        got = type(value).__name__ if value else "an empty one"
+        raise ValueError(
+            f"{origin}: column {column!r} must be a list of messages; got {got}. "
+            'Write [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}].'
+        )
+    messages = [_checked_message(message, number, column, origin) for number, message in enumerate(value)]
+    answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    if not answers:
+        raise ValueError(
+            f"{origin}: there is no message of the role 'assistant' in column {column!r}, so nothing could be learned. "
+            "Add the answer, or delete the row."
+        )
+    if not messages[answers[-1]]["content"].strip():
+        raise ValueError(f"{origin}: the last answer is empty. Fill it in, or delete the row.")
+    return messages[: answers[-1] + 1]
+
+
+def _checked_message(message: Any, number: int, column: str, origin: str) -> Message:
+    usable = isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+    if not usable:
+        got = f"the keys {', '.join(map(repr, message))}" if isinstance(message, Mapping) else type(message).__name__
+        cure = "Write both as strings."
+        if isinstance(message, Mapping) and {"from", "value"} <= message.keys():
+            cure = "Rename 'from' to 'role' ('human' to 'user', 'gpt' to 'assistant') and 'value' to 'content'."
+        raise ValueError(
+            f"{origin}: message {number} of column {column!r} must have the strings 'role' and 'content'; "
+            f"got {got}. {cure}"
+        )
+    # A Parquet file gives every message every key, with None where there is none.
+    return {key: value for key, value in message.items() if value is not None}
+
+
+class ChatTemplate:
+    """Render conversations with a tokenizer's chat template, and tell what of them is learned.
+
+    Where the template marks its answers with a generation tag, these marks count. Elsewhere an answer is what the
+    template adds to the conversation before it, with the generation prompt: that must be a prefix of the whole.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; one without a template is an error with the first conversation.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+        # Only tokenizers in Rust know which characters a token covers.
+        self.marks_answers = tokenizer.is_fast and bool(_GENERATION_TAG.search(template))
+
+    def turns(self, messages: list[Message], origin: str) -> Turns:
+        """Take a conversation apart.
+
+        Args:
+            messages: of which the last is an answer; see `checked_messages`.
+            origin: begins every error.
+
+        Raises:
+            ValueError: There is no template, it refuses the conversation, or it does not tell what is learned.
+        """
+        if not self.tokenizer.chat_template:
+            raise ValueError(
+                f"{origin}: a conversation needs a chat template, and the tokenizer has none. Take the tokenizer of "
+                "an instruct model, set tokenizer.chat_template, or write prompt and completion (Task.chat=False)."
+            )
+        try:
+            return self._marked(messages) if self.marks_answers else self._by_prefix(messages)
+        except Exception as error:  # templates raise whatever they like
+            raise ValueError(
+                f"{origin}: the chat template does not take this conversation ({error}). "
+                "Correct its roles and their order, or the template."
+            ) from error
+
+    def _marked(self, messages: list[Message]) -> Turns:
+        encoded = self.tokenizer.apply_chat_template(
+            messages,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            tokenizer_kwargs={"verbose": False},
+        )
+        marked = zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
+        pieces: list[tuple[str | list[int], bool]] = [
+            ([token for token, _ in run], bool(learned))
+            for learned, run in itertools.groupby(marked, key=lambda pair: pair[1])
+        ]
+        if pieces and not pieces[-1][1]:
+            del pieces[-1]  # nothing is learned of what follows the last answer, nor from it
+        if not pieces:
+            raise ValueError("its {% generation %} tag marks nothing, so nothing would be learned")
+        return Turns(pieces)
+
+    def _by_prefix(self, messages: list[Message]) -> Turns:
+        whole = self._render(messages)
+        answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        before = {number: self._render_before(messages, number) for number in answers}
+        pieces: list[tuple[str | list[int], bool]] = []
+        done = 0
+        for number in answers:
+            asked = before[number]
+            answered = whole if number == answers[-1] else self._render(messages[: number + 1])
+            if asked is None or not done <= len(asked) < len(answered) or not _nested(asked, answered, whole):
+                return self._last_answer(whole, before[answers[-1]])
+            pieces += [(whole[done : len(asked)], False), (whole[len(asked) : len(answered)], True)]
+            done = len(answered)
+        return Turns(pieces)
+
+    def _last_answer(self, whole: str, asked: str | None) -> Turns:
+        if asked is None or not whole.startswith(asked) or asked == whole:
+            raise ValueError(
+                "it does not begin with what it gives for the messages before the last answer, so what is learned "
+                "cannot be told; a {% generation %} tag around the answers would say it"
+            )
+        return Turns([(asked, False), (whole[len(asked) :], True)], last_only=True)
+
+    def _render(self, messages: list[Message], **options: Any) -> str:
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+    def _render_before(self, messages: list[Message], number: int) -> str | None:
+        try:
+            return self._render(messages[:number], add_generation_prompt=True)
+        except Exception:  # a template need not take an unfinished conversation
+            return None
+
+
+def _nested(*texts: str) -> bool:
+    """Whether each text begins with the one before it."""
+    return all(longer.startswith(shorter) for shorter, longer in itertools.pairwise(texts))

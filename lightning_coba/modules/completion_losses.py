@@ -1,0 +1,143 @@
+"""Per-task losses of completion tokens: the head is the widest layer, and prompts need none of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from lightning_coba.functional import (
+    TaskLosses,
+    checkpointed_task_losses,
+    chunked_task_losses,
+    task_losses,
+    tokens_per_chunk,
+)
+from lightning_coba.modules.forward_checks import head_of_backbone, packed_sequences
+from lightning_coba.modules.liger import liger_loss
+
+
+class CompletionLosses:
+    """Compute per-task losses: backbone, selection of the positions before completion tokens, head in chunks.
+
+    Once, at the first call, head and backbone are compared with the model's own logits; where the model does more than
+    these two (soft caps, scaled logits, prompt tuning) every call goes through its own forward instead. Once, at the
+    first packed batch, two packed sequences are compared with what they are alone.
+
+    Args:
+        model: a causal language model, with or without a PEFT adapter.
+        compile: whether ``torch.compile`` compiles what runs before the head, at the first call.
+
+    Attributes:
+        plain_head: whether logits are head(backbone); None before the first call.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, compile: bool = False) -> None:  # noqa: A002 - torch's word
+        self.model = model
+        self.compile = compile
+        self.plain_head: bool | None = None
+        self._packs = False
+        # Outside of the module tree, so that the names in checkpoints stay as they are.
+        self._compiled: Any = None
+
+    def __call__(self, batch: Mapping[str, Tensor], num_tasks: int) -> TaskLosses:
+        """Return sums and counts of K tasks on a batch of :func:`~lightning_coba.data.collate`, padded or packed.
+
+        Raises:
+            ValueError: if the batch is packed and the model mixes packed sequences.
+        """
+        if self.plain_head is None:
+            self.plain_head = self._check_head()
+        if "position_ids" in batch and not self._packs:
+            self._packs = self._check_packing()
+        index, targets, tasks = batch["token_index"], batch["targets"], batch["token_tasks"]
+        outputs = self._outputs(self._run, self._inputs(batch)).flatten(0, 1).index_select(0, index)
+        if self.plain_head:
+            return self._through_head(outputs, targets, tasks, num_tasks)
+        return task_losses(cross_entropy(outputs.float(), targets, reduction="none"), tasks, num_tasks)
+
+    def _outputs(self, run: Any, inputs: Mapping[str, Any]) -> Tensor:
+        """Return hidden states, or logits where the head cannot be told apart, of the shape of the ids."""
+        if self.plain_head:
+            return run(**inputs).last_hidden_state
+        # Prompt tuning returns logits for its virtual tokens too, in front.
+        return run(**inputs).logits[:, -inputs["input_ids"].shape[1] :]
+
+    def _inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        ids = batch["input_ids"]
+        if "position_ids" not in batch:
+            return {"input_ids": ids, "attention_mask": batch["attention_mask"], "use_cache": False}
+        positions = batch["position_ids"]
+        # transformers tells sequences apart by their positions, and for flash attention only within one row.
+        if (self._base.config._attn_implementation or "").startswith("flash"):
+            ids, positions = ids.reshape(1, -1), positions.reshape(1, -1)
+        return {"input_ids": ids, "position_ids": positions, "attention_mask": None, "use_cache": False}
+
+    def _through_head(self, hidden: Tensor, targets: Tensor, tasks: Tensor, num_tasks: int) -> TaskLosses:
+        head = self._head
+        # A subclass (4-bit) or a hook may do more than the product; an adapter on the head is a class of its own.
+        hooked = head._forward_hooks or head._forward_pre_hooks
+        trained = torch.is_grad_enabled() and any(p.requires_grad for p in head.parameters())
+        if isinstance(head, nn.Linear) and type(head) is nn.Linear and not hooked:
+            if not trained:
+                return chunked_task_losses(hidden, head.weight, head.bias, targets, tasks, num_tasks)
+            # Its kernels cannot start on no tokens at all.
+            fused = liger_loss() if hidden.is_cuda and len(hidden) else None
+            if fused is not None:
+                losses = fused(hidden, head.weight, targets, head.bias, reduction="none", accum_dtype=torch.float32)
+                return task_losses(losses, tasks, num_tasks)
+        size = tokens_per_chunk(self._vocabulary)
+        return checkpointed_task_losses(head, hidden, targets, tasks, num_tasks, size)
+
+    @property
+    def _base(self) -> PreTrainedModel:
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @property
+    def _backbone(self) -> nn.Module:
+        return self._base.get_decoder()
+
+    @property
+    def _head(self) -> nn.Module:
+        return self._base.get_output_embeddings()
+
+    @property
+    def _before_head(self) -> nn.Module:
+        return self._backbone if self.plain_head else self.model
+
+    @property
+    def _run(self) -> Any:
+        if not self.compile:
+            return self._before_head
+        if self._compiled is None:
+            self._compiled = torch.compile(self._before_head, dynamic=True)  # batches differ in length
+        return self._compiled
+
+    @property
+    def _vocabulary(self) -> int:
+        return self._base.config.get_text_config().vocab_size
+
+    def _check_head(self) -> bool:
+        fault = head_of_backbone(self.model, lambda: (self._backbone, self._head), self._vocabulary)
+        if fault:
+            rank_zero_info(
+                f"{type(self._base).__name__} {fault}: logits are computed for all tokens, which is slower and takes "
+                "more memory."
+            )
+        return not fault
+
+    def _check_packing(self) -> bool:
+        def outputs(ids: Tensor, positions: Tensor) -> Tensor:
+            return self._outputs(self._before_head, self._inputs({"input_ids": ids, "position_ids": positions}))
+
+        fault = packed_sequences(self.model, outputs, self._vocabulary)
+        if fault:
+            raise ValueError(
+                f"{type(self._base).__name__} {fault}. Set data.batching=grouped (`MultitaskDataModule.batching`), "
+                "which pads instead."
+            )
+        return True
