@@ -1,23 +1,22 @@
 """Training loops that race each other: ours on Lightning, and what people use instead.
 
-Each gets its own copy of one model and the same LoRA adapter, AdamW and batches, and returns CPU seconds a step. The
-first step of every run pays for caches and is not counted.
+Each gets its own copy of one model and the same LoRA adapter, AdamW and batches, and returns CPU seconds a step.
 """
 
 import copy
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
+from clocks import Clock, HuggingFaceClock, LightningClock
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -48,63 +47,6 @@ def with_labels(batch: Batch) -> dict[str, Tensor]:
         "labels": labels.view(shape),
         "row_tasks": batch["row_tasks"],
     }
-
-
-class Clock:
-    """CPU time at the end of every step, without what runs between steps and is paid for apart."""
-
-    def __init__(self) -> None:
-        self.marks: list[float] = []
-        self.apart = 0.0
-        self._since = 0.0
-
-    def tick(self) -> None:
-        """Note the end of a step."""
-        self.marks.append(time.process_time() - self.apart)
-
-    def pause(self) -> None:
-        """Begin something that is no part of a step."""
-        self._since = time.process_time()
-
-    def go_on(self) -> None:
-        """End it."""
-        if self.marks:  # before the first step there is nothing to take it from
-            self.apart += time.process_time() - self._since
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Mean over all steps but the first."""
-        return (self.marks[-1] - self.marks[0]) / (len(self.marks) - 1)
-
-
-class LightningClock(L.Callback):
-    """A clock for Lightning; list it last, so that the balancer's work in a validation pass is part of the pass."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Note the end of a step."""
-        self.clock.tick()
-
-    def on_validation_start(self, *_: Any) -> None:
-        """Begin a pass."""
-        self.clock.pause()
-
-    def on_validation_end(self, *_: Any) -> None:
-        """End a pass."""
-        self.clock.go_on()
-
-
-class HuggingFaceClock(TrainerCallback):
-    """A clock for trainers of transformers."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Note the end of a step."""
-        self.clock.tick()
 
 
 def ours(

@@ -4,12 +4,12 @@ All three train one tiny model on the same per-task losses, so that only the loo
 """
 
 import tempfile
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
 import torch
+from clocks import LightningClock
 from measure import Check, arguments, one_quiet_thread, report, take_turns
 from synthetic import byte_tokenizer, random_batch, tiny_llama
 from torch import Tensor
@@ -53,17 +53,6 @@ class LogEachTask(WithoutLogs):
         return loss
 
 
-class StepTimes(L.Callback):
-    """CPU time from the end of the first batch to the end of the last."""
-
-    def __init__(self) -> None:
-        self.marks: list[float] = []
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Note the end of a step."""
-        self.marks.append(time.process_time())
-
-
 def main() -> int:
     """Run the race."""
     parser = arguments(__doc__, "logging_cost", repetitions=9)
@@ -79,7 +68,7 @@ def main() -> int:
     model, tokenizer = tiny_llama(given.seed, VOCABULARY, hidden=8, layers=1), byte_tokenizer()
 
     def turn(kind: type[MultitaskLM], folder: str) -> float:
-        timer = StepTimes()
+        timer = LightningClock()
         L.Trainer(
             accelerator="cpu",
             max_steps=len(batches),
@@ -90,7 +79,7 @@ def main() -> int:
             enable_model_summary=False,
             enable_checkpointing=False,
         ).fit(kind(model, tokenizer, tasks=tasks), loader)
-        return (timer.marks[-1] - timer.marks[0]) / (len(timer.marks) - 1)
+        return timer.clock.seconds_per_step
 
     with tempfile.TemporaryDirectory() as folder:
         costs = take_turns(

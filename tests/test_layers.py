@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_coba"
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAME = "lightning_coba"
-HEAVY = {"transformers", "peft", "hydra"}
+HEAVY = {"transformers", "peft", "hydra", "datasets"}
 
 
 def imports(path, source=None):

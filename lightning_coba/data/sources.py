@@ -101,7 +101,8 @@ def _parts_of_path(path: Any, split: str, where: str) -> list[Part]:
     if is_saved_dataset(given):
         return [_saved_part(given)]
     hub_id = _HUB_ID.fullmatch(str(path))
-    if hub_id and not given.exists() and not data_suffix(given.name):
+    # In a folder that exists it is a path that was mistyped: the hub is not asked, which takes long without a network.
+    if hub_id and not given.exists() and not given.parent.is_dir() and not data_suffix(given.name):
         return [_dataset_part(_load_from_hub(str(path), hub_id, split, where), where)]
     return [
         Part(origin_prefix(file), partial(read_file, file), json.dumps(stamp(file))) for file in find_files(path, where)

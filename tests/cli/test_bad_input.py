@@ -98,7 +98,7 @@ def test_wrong_type_is_refused_with_the_key_and_the_value(here, overrides, tmp_p
     ("override", "says"),
     [
         ("data.batch_size=0", "batch_size` must be a whole number of at least 1"),
-        ("data.mixing=random", "mixing` must be one of 'proportional', 'uniform'"),
+        ("data.mixing=random", "mixing` must be one of proportional, temperature"),
         ("balancer.temperature=-1", "temperature"),
         ("balancer.min_weight=0.9", "min_weight` must be"),
         ("resume=yes_please", "`resume` must be false or auto"),

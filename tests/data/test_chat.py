@@ -10,8 +10,9 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 MARKED = (
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{% if m['role'] == 'assistant' %}"
-    "{% generation %}{{ m['content'] }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}"
+    "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}{% endgeneration %}"
+    "{% else %}{{ m['content'] }}{% endif %}{{ '\\n' }}{% endfor %}"
 )
 # Earlier answers lose their thoughts once the conversation goes on.
 FORGETFUL = (

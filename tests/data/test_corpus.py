@@ -123,7 +123,8 @@ def test_earlier_answers_that_are_not_learned_are_counted_once_a_task(tokenizer)
     template.chat_template = CHATML.replace(
         "m['content']", "(m['content'] if m == messages[-1] or m['role'] == 'user' else '...')"
     )
-    turns = [{"messages": row["messages"] * 2} for row in chats(10)]
+    more = [{"role": "user", "content": "sure?"}, {"role": "assistant", "content": "no"}]
+    turns = [{"messages": row["messages"] + more} for row in chats(10)]
     with pytest.warns(UserWarning, match="of 10 conversations only the last answer is learned") as caught:
         load_corpus([Task("a", turns), Task("b", rows("b", 10))], template, 128)
     assert [str(warning.message).split(":")[0] for warning in caught] == ["Task 'a'"]
@@ -177,7 +178,7 @@ def test_memory_does_not_grow_with_the_rows(monkeypatch):
     reading, encoding = [], []
 
     def stream():
-        for i in range(12_000):
+        for i in range(9_000):
             if i % 1000 == 0:
                 reading.append(anonymous_bytes())
             yield {"prompt": f"{text} {i}", "completion": "w1"}
@@ -190,16 +191,19 @@ def test_memory_does_not_grow_with_the_rows(monkeypatch):
 
     monkeypatch.setattr(token_cache.Encoder, "__call__", measured)
     corpus = load_corpus([Task("t", stream())], tokenizer, 512)
-    assert sum(int(rows.lengths.sum()) for (rows,) in corpus.tokens.values()) * 5 > 20e6  # bytes on disk
-    # In the first third the buffers find their size; what follows is 12 MB of text and 14 MB of tokens.
+    assert sum(int(rows.lengths.sum()) for (rows,) in corpus.tokens.values()) * 5 > 14e6  # bytes on disk
+    # In the first third the buffers find their size; what follows is 10 MB of text and 10 MB of tokens.
     for measures in (reading, encoding):
         later = measures[len(measures) // 3 :]
-        assert max(later) - later[0] < 5e6
+        assert max(later) - later[0] < 4e6
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the shared data sets are not here")
-def test_real_tasks_are_read_whole(tokenizer):
-    corpus = load_corpus(tasks_in_folder(REAL), tokenizer, 2048, validation_rows=64)
-    assert len(corpus.tasks) == 8
-    assert corpus.sizes()["train"]["causal_copa"] == 700
-    assert not any(corpus.num_overlapping.values())
+def test_real_task_is_read_whole(tokenizer):
+    task = next(task for task in tasks_in_folder(REAL) if task.name == "causal_copa")
+    corpus = load_corpus([task], tokenizer, 2048)
+    assert {split: corpus.sizes()[split]["causal_copa"] for split in corpus.tokens} == {
+        "train": 700,
+        "validation": 99,
+        "test": 200,
+    }

@@ -49,12 +49,10 @@ def ids(tokenizer, text):
 
 def encode(tokenizer, max_length, *rows):
     """Encode (prompt, completion) pairs and conversations; return the table as rows."""
-    columns = {"prompt": [], "completion": [], "messages": [], "part": [0] * len(rows), "number": range(len(rows))}
-    for row in rows:
-        prompt, completion = row if isinstance(row, tuple) else ("", "")
-        for name, value in zip(columns, (prompt, completion, json.dumps(row) if prompt == completion else None)):
-            columns[name].append(value)
-    table = Encoder(tokenizer, max_length, ["a.jsonl:"])(pa.table(columns))
+    texts = [(*row, None) if isinstance(row, tuple) else ("", "", json.dumps(row)) for row in rows]
+    columns = {name: [text[i] for text in texts] for i, name in enumerate(("prompt", "completion", "messages"))}
+    places = {"part": [0] * len(rows), "number": range(1, len(rows) + 1)}
+    table = Encoder(tokenizer, max_length, ["a.jsonl:"])(pa.table(columns | places))
     assert table.schema == TOKEN_SCHEMA
     return table.to_pylist()
 
@@ -161,7 +159,7 @@ def test_cut_conversation_keeps_the_templates_bos(chat_tokenizer):
 
 
 def test_conversation_without_a_template_names_its_row(tokenizer):
-    with pytest.raises(ValueError, match=r"a\.jsonl:1: a conversation needs a chat template"):
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: a conversation needs a chat template"):
         encode(tokenizer, 64, ("a", "b"), CHAT)
 
 

@@ -138,7 +138,7 @@ def test_empty_split_names_task_split_and_condition(tmp_path, file):
     for source in ([], empty):
         with pytest.raises(ValueError, match=r"The test split of task 't' is empty. Give it rows, or leave it out"):
             row_tables([Task("t", file, test=source)])
-    with pytest.raises(ValueError, match="train split of task 't' is empty. Give it rows of which task is 'x', or"):
+    with pytest.raises(ValueError, match=r"train split of task 't' is empty. Give it rows of which task is 'x', or"):
         row_tables([Task("t", file, where={"task": "x"})])
 
 

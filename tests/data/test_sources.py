@@ -91,12 +91,14 @@ def test_text_that_is_neither_path_nor_id_names_both(monkeypatch):
         assert part in str(caught.value)
 
 
-def test_existing_folders_and_names_of_data_files_are_no_hub_ids(monkeypatch, tmp_path, files):
+def test_paths_in_existing_folders_and_names_of_data_files_are_no_hub_ids(monkeypatch, tmp_path, files):
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: pytest.fail("asked the hub"))
     monkeypatch.chdir(tmp_path.parent)
     assert len(records(f"{tmp_path.name}/a.jsonl")) == 2
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         records("data/train.jsonl")
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        records(f"{tmp_path.name}/mistyped")
     (tmp_path / "sub").mkdir()
     with pytest.raises(FileNotFoundError, match="the folder holds no data file"):
         records(f"{tmp_path.name}/sub")

@@ -79,7 +79,7 @@ def test_tasks_whose_names_would_be_the_same_are_refused(tmp_path):
 
 def test_file_without_rows_has_no_tasks(tmp_path):
     (tmp_path / "all.jsonl").touch()
-    with pytest.raises(ValueError, match="there is no row. Give it rows with a column 'task'"):
+    with pytest.raises(ValueError, match=r"there is no row. Give it rows with a column 'task'"):
         tasks_in_file(tmp_path / "all.jsonl")
 
 
