@@ -126,18 +126,17 @@ def huggingface(model: PreTrainedModel, batches: Sequence[Batch], folder: str) -
     adapted, _ = _adapted(model)
     data = _rows(batches, ("input_ids", "attention_mask", "labels"))
     settings = TrainingArguments(folder, **_settings(batches))
-    trainer = Trainer(adapted, settings, train_dataset=data)
-    return _run(trainer)
+    return _run(Trainer(adapted, settings, train_dataset=data))
 
 
 def trl(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batches: Sequence[Batch], folder: str) -> float:
     """Train with trl's SFTTrainer: its default loss, completion tokens only."""
     data = _rows([{**b, "completion_mask": (b["labels"] != IGNORED).long()} for b in batches], _TRL_COLUMNS)
-    settings = SFTConfig(folder, gradient_checkpointing=False, max_length=None, **_settings(batches))
-    trainer = SFTTrainer(
-        copy.deepcopy(model), settings, train_dataset=data, processing_class=tokenizer, peft_config=lora()
+    settings = SFTConfig(
+        folder, completion_only_loss=True, gradient_checkpointing=False, max_length=None, **_settings(batches)
     )
-    return _run(trainer)
+    adapted, _ = _adapted(model)
+    return _run(SFTTrainer(adapted, settings, train_dataset=data, processing_class=tokenizer))
 
 
 _TRL_COLUMNS = ("input_ids", "completion_mask")
@@ -175,6 +174,7 @@ def _rows(batches: Sequence[Mapping[str, Tensor]], columns: Sequence[str]) -> Da
 
 
 def _adapted(model: PreTrainedModel) -> tuple[PeftModel, torch.optim.Optimizer]:
+    torch.manual_seed(0)  # as MultitaskLM does by default
     adapted = get_peft_model(copy.deepcopy(model), lora()).train()
     return adapted, OPTIMIZER([p for p in adapted.parameters() if p.requires_grad])
 

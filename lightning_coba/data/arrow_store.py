@@ -3,8 +3,9 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 _NUMBERS = "numbers.arrow"
+_UNFINISHED = "unfinished-"
+_ABANDONED_SECONDS = 7 * 24 * 3600
 
 
 class ArrowStore:
@@ -96,7 +99,11 @@ class ListColumn:
 def unfinished_folder(parent: Path) -> Iterator[Path]:
     """Give a new folder to write to; it is deleted in the end, unless `finish` moved it."""
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="unfinished-", dir=parent))
+    for abandoned in parent.glob(f"{_UNFINISHED}*"):  # by a process that was killed
+        with suppress(FileNotFoundError):  # somebody else clears up too
+            if abandoned.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                shutil.rmtree(abandoned, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=parent))
     try:
         yield folder
     finally:

@@ -146,7 +146,9 @@ def _check_template_columns(task: Task, argument: str, fields: Fields, origin: s
 
 def _check_column(task: Task, argument: str, column: str, fields: Fields, origin: str) -> None:
     if column not in fields:
+        lists = [name for name, value in fields.items() if isinstance(value, list)]
+        chat = f" If {lists[0]!r} holds conversations, set Task.messages to it." if lists else ""
         raise ValueError(
             f"{origin}: there is no column {column!r}, which Task {task.name!r} uses as {argument}. "
-            f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them."
+            f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them.{chat}"
         )
