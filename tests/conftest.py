@@ -1,8 +1,30 @@
 """Fixtures that every test folder may use."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep rows and tokens of tests out of the user's cache; the dequantised model, which takes long, stays there."""
+    from lightning_coba.cache_folder import cache_folder
+
+    folder = tmp_path_factory.mktemp("cache")
+    models = cache_folder() / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(models)
+    before = os.environ.get("LIGHTNING_COBA_CACHE")
+    os.environ["LIGHTNING_COBA_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["LIGHTNING_COBA_CACHE"]
+    else:
+        os.environ["LIGHTNING_COBA_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

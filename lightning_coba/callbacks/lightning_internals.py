@@ -1,7 +1,6 @@
 """What a balancer needs to know and Lightning keeps to itself; each reader here has a test."""
 
 import lightning as L
-import torch
 from torch import Tensor
 
 
@@ -24,16 +23,3 @@ def sanity_metrics(trainer: L.Trainer) -> dict[str, Tensor]:
     finally:
         results.dataloader_idx = shown
     return metrics | trainer.callback_metrics
-
-
-def logging_step(trainer: L.Trainer) -> int:
-    """Return the step label under which Lightning itself logs now, so that rows of one pass stay together."""
-    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
-
-
-def publish(trainer: L.Trainer, values: dict[str, Tensor]) -> None:
-    """Log scalars in ``on_validation_end``, where ``module.log`` raises, for other callbacks and for the loggers."""
-    trainer.callback_metrics.update(values)
-    numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
-    for logger in trainer.loggers:
-        logger.log_metrics(numbers, step=logging_step(trainer))

@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 from lightning_coba.balancers.base import Balancer
 from lightning_coba.callbacks import notices
 from lightning_coba.callbacks.held_out import HeldOutStream
-from lightning_coba.callbacks.lightning_internals import publish
 from lightning_coba.callbacks.pass_losses import MonitoredKeys, ValidationPass
 from lightning_coba.callbacks.recorder import Recorder, baseline_by_name
 from lightning_coba.callbacks.run_length import validation_is_due
 from lightning_coba.callbacks.trajectories import Trajectory
 from lightning_coba.log_keys import BALANCE
 from lightning_coba.modules.task_weights import TaskWeights
+from lightning_coba.publish import publish
 
 #: Training batches after which weights that nobody read are reported.
 BATCHES_TO_USE = 10
@@ -235,7 +235,7 @@ class TaskBalancing(L.Callback):
         draw = self._stream.draw(self._steps // self.every_n_steps - 1)
         losses, present = self._stream.measure(draw, trainer, pl_module, self.tasks)
         self._recorder.record(trainer.global_step, losses, present)
-        self.log_dict(self._recorder.metrics(self._prefix), on_step=True, on_epoch=False, batch_size=1)
+        publish(trainer, self._recorder.metrics(self._prefix))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to listen to a pass."""

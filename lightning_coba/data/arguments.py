@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-from lightning_coba.data.task import Task, tasks_in_file, tasks_in_folder
+from lightning_coba.data.task import Task, tasks_at
 
 
-def checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None) -> list[Task]:
-    """Return the tasks, or those found at ``root``."""
+def checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None, **rules: Any) -> list[Task]:
+    """Return the tasks, or those found at ``root``, for which the rules hold."""
     if (tasks is None) == (root is None):
         got = "neither" if tasks is None else "both"
         raise ValueError(
@@ -17,7 +16,7 @@ def checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None
             "Give tasks=[Task(...), ...], or root=<folder with one sub-folder per task>."
         )
     if root is not None:
-        return tasks_in_file(root) if Path(root).expanduser().is_file() else tasks_in_folder(root)
+        return tasks_at(root, **rules)
     checked = list(tasks or ())
     if not checked or not all(isinstance(task, Task) for task in checked) or isinstance(tasks, Mapping):
         raise ValueError(

@@ -46,7 +46,11 @@ class MultitaskDataModule(LightningDataModule):
 
     Args:
         tasks: the tasks, with different names; their order is the order of the task indices.
-        root: instead of ``tasks``, a folder for `tasks_in_folder`, or one file for `tasks_in_file`.
+        root: instead of ``tasks``, a folder with a sub-folder or a file a task, or one file with a column ``task``;
+            see `tasks_at`.
+        prompt: of tasks at ``root``: the column that holds the prompt, or a template; see `Task`.
+        completion: the same for the text that is learned.
+        chat: of tasks at ``root``: whether the model's chat template renders the rows; see `Task`.
         tokenizer: a Hugging Face tokenizer; ``None`` takes ``tokenizer`` of the LightningModule.
         batch_size: rows per process and micro-batch, at least 1; with ``packed``, sequences of ``max_length`` tokens.
         batch_tokens: instead, a token budget per process and micro-batch, padding counted.
@@ -82,6 +86,9 @@ class MultitaskDataModule(LightningDataModule):
         self,
         tasks: Sequence[Task] | None = None,
         root: str | PathLike[str] | None = None,
+        prompt: str = "prompt",
+        completion: str = "completion",
+        chat: bool | None = None,
         tokenizer: Any = None,
         batch_size: int = 16,
         batch_tokens: int | None = None,
@@ -100,7 +107,7 @@ class MultitaskDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.tasks = checked_tasks(tasks, root)
+        self.tasks = checked_tasks(tasks, root, prompt=prompt, completion=completion, chat=chat)
         self.tokenizer = tokenizer
         self.batch_size = checked_int("batch_size", batch_size)
         self.batch_tokens = checked_int("batch_tokens", batch_tokens, optional=True)

@@ -108,7 +108,9 @@ class Encoder:
 
     def _row(self, turns: Turns, chat: bool, encoded: Any) -> _Row:
         pieces = [(next(encoded) if isinstance(piece, str) else piece, learned) for piece, learned in turns.pieces]
-        if not chat:
+        if chat:
+            pieces = self._until_end(pieces)
+        else:
             pieces.insert(0, (self.frame.bos, False))
         if not chat or self.frame.eos not in pieces[-1][0]:
             pieces.append(([self.frame.eos], True))
@@ -117,6 +119,18 @@ class Encoder:
         first = next(ids for ids, _ in pieces if ids)
         num_kept = int(first[0] == self.tokenizer.bos_token_id) if chat else len(self.frame.bos)
         return _Row(pieces, num_kept, turns.last_only)
+
+    def _until_end(self, pieces: list[tuple[Sequence[int], bool]]) -> list[tuple[Sequence[int], bool]]:
+        """Learn an answer up to its end token: the line break that templates put behind it is never generated."""
+        found: list[tuple[Sequence[int], bool]] = []
+        for ids, learned in pieces:
+            end = (
+                len(ids) - list(reversed(ids)).index(self.frame.eos) if learned and self.frame.eos in ids else len(ids)
+            )
+            found += [(ids[:end], learned), (ids[end:], False)]
+        while not (found[-1][1] and found[-1][0]):
+            found.pop()
+        return [piece for piece in found if piece[0]]
 
     def _joined(self, rows: list[_Row]) -> pa.Table:
         pieces = [piece for row in rows for piece in row.pieces]

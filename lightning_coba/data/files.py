@@ -97,7 +97,7 @@ def split_sources(home: Path) -> dict[str, Any]:
 
 def _source_of(home: Path, split: str) -> Any:
     for name in SPLIT_NAMES[split]:
-        files = [file for file in data_files(home) if _stem(file) == name]
+        files = [file for file in data_files(home) if stem(file) == name]
         if files:
             return files[0] if len(files) == 1 else files
         folder = home / name
@@ -106,6 +106,6 @@ def _source_of(home: Path, split: str) -> Any:
     return None
 
 
-def _stem(file: Path) -> str:
+def stem(file: Path) -> str:
     """Return the name without its format and the number of its shard."""
     return _SHARD.sub("", file.name[: -len(data_suffix(file.name) or "")])

@@ -9,7 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.data.files import split_sources
+from lightning_coba.data.files import SPLIT_NAMES, data_files, split_sources, stem
+from lightning_coba.data.formats import read_file
 from lightning_coba.data.task_column import values_in_column
 
 SPLITS = ("train", "validation", "test")
@@ -23,7 +24,7 @@ _LAYOUT = (
     '  {root}/<task>/test.jsonl         (optional)\nwith one {{"prompt": ..., "completion": ...}} or '
     '{{"messages": [...]}} a line. Instead of .jsonl: .ndjson, .csv, .tsv, .parquet, .jsonl.gz. Instead of one\n'
     "file: train-00000-of-00002.parquet and so on, a folder train/, or a saved DatasetDict as <task>. Files of other\n"
-    "names are train, of which the other splits are carved. One file with the rows of all tasks: see tasks_in_file."
+    "names are train, of which the other splits are carved. Or one file with the rows of all tasks and a column 'task'."
 )
 
 
@@ -137,7 +138,35 @@ def _check_text_rule(task: str, argument: str, rule: str) -> None:
         )
 
 
-def tasks_in_folder(root: str | PathLike[str]) -> list[Task]:
+def tasks_at(root: str | PathLike[str], **rules: Any) -> list[Task]:
+    """Find the tasks of a folder or file, whichever way they lie there.
+
+    Args:
+        root: a folder for `tasks_in_folder`; or a file (or a folder of files and no more) for `tasks_in_file`; or a
+            folder with one file a task, which is named after it.
+        **rules: further arguments for every `Task`, such as ``prompt="question"``.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file, or nothing in it.
+        ValueError: A file that should have a column ``task`` has none.
+    """
+    place = Path(root).expanduser()
+    if place.is_file():
+        return tasks_in_file(place, **rules)
+    files = data_files(place) if place.is_dir() else []
+    if not files or any(split_sources(home) for home in place.iterdir() if home.is_dir()):
+        return tasks_in_folder(place, **rules)
+    by_name: dict[str, list[Path]] = {}
+    for file in files:
+        by_name.setdefault(stem(file), []).append(file)
+    names = {name for names in SPLIT_NAMES.values() for name in names}
+    _, first = next(read_file(files[0]), (0, {}))
+    if names & by_name.keys() or "task" in first:
+        return tasks_in_file(place, **rules)
+    return [Task(name, paths, **rules) for name, paths in sorted(by_name.items())]
+
+
+def tasks_in_folder(root: str | PathLike[str], **rules: Any) -> list[Task]:
     """Find the tasks of a folder: every sub-folder that holds data files, sorted by name.
 
     Args:
@@ -146,6 +175,7 @@ def tasks_in_folder(root: str | PathLike[str]) -> list[Task]:
             ``train-00000-of-00002.parquet``, or as folders of files) are the splits; only train is required. A
             folder that ``datasets.DatasetDict.save_to_disk`` wrote is a task too. Where no file is named after a
             split, all of them are train.
+        **rules: further arguments for every `Task`, such as ``prompt="question"``.
 
     Returns:
         One task per sub-folder, named after it.
@@ -161,17 +191,18 @@ def tasks_in_folder(root: str | PathLike[str]) -> list[Task]:
     found = {home.name: sources for home in homes if (sources := split_sources(home))}
     if not found:
         raise FileNotFoundError(f"No task was found in {str(folder)!r}. {layout}")
-    return [Task(name, **sources) for name, sources in found.items()]
+    return [Task(name, **sources, **rules) for name, sources in found.items()]
 
 
-def tasks_in_file(path: str | PathLike[str], column: str = "task") -> list[Task]:
+def tasks_in_file(path: str | PathLike[str], column: str = "task", **rules: Any) -> list[Task]:
     """Find the tasks of one file in which a column names the task of each row.
 
-    All rows become train, of which validation and test are carved.
+    All rows become train, of which validation and test are carved; in a folder, files named after splits are these.
 
     Args:
         path: a data file of any format; also a glob, or a folder of such files.
         column: the column that holds the task's name.
+        **rules: further arguments for every `Task`, such as ``prompt="question"``.
 
     Returns:
         One task per value of the column, sorted by name; characters that a name may not have become ``_``.
@@ -181,6 +212,7 @@ def tasks_in_file(path: str | PathLike[str], column: str = "task") -> list[Task]
         ValueError: A row names no task, or two names become the same.
     """
     tasks: dict[str, Task] = {}
+    sources = split_sources(Path(path)) if Path(path).is_dir() else {"train": path}
     for value in values_in_column(path, column):
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", str(value))
         if name in tasks:
@@ -188,7 +220,7 @@ def tasks_in_file(path: str | PathLike[str], column: str = "task") -> list[Task]
                 f"{path}: the tasks {tasks[name].where[column]!r} and {value!r} of column {column!r} would both be "  # type: ignore[index]
                 f"named {name!r}. Rename one of them."
             )
-        tasks[name] = Task(name, path, where={column: value})
+        tasks[name] = Task(name, **sources, where={column: value}, **rules)
     if not tasks:
         raise ValueError(f"{path}: there is no row. Give it rows with a column {column!r}.")
     return [tasks[name] for name in sorted(tasks)]

@@ -139,6 +139,7 @@ class _FrozenHeadLosses(torch.autograd.Function):
             losses[rows], residuals = _losses_and_residuals(logits, targets[rows])
             if gradient is not None:
                 torch.mm(residuals.to(weight.dtype), weight, out=gradient[rows])
+            del logits, residuals  # before the next chunk's logits come
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return losses

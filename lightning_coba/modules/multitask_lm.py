@@ -19,7 +19,9 @@ from lightning_coba.log_keys import TEST_LOSS, TRAIN_LOSS, VAL_LOSS, task_key, t
 from lightning_coba.modules.adapters import adapter_settings, with_adapter
 from lightning_coba.modules.completion_losses import CompletionLosses
 from lightning_coba.modules.language_model import checkpoint_activations, load_language_model
+from lightning_coba.modules.loss_totals import LossTotals
 from lightning_coba.modules.task_weights import TaskWeights
+from lightning_coba.publish import publish
 
 #: Key of this module's own part of a checkpoint.
 CHECKPOINT_KEY = "multitask_lm"
@@ -111,8 +113,7 @@ class MultitaskLM(L.LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._losses = CompletionLosses(self.model, compile)
-        # [2, K + 1]: loss sums and counts of the tasks, and the sum of the weighted losses.
-        self._train_totals: Tensor | None = None
+        self._train_totals: LossTotals | None = None  # since the last time they were logged
         self._num_losses = 0
 
     def setup(self, stage: str) -> None:
@@ -142,7 +143,7 @@ class MultitaskLM(L.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, micro-batch number, rank)."""
         number = self.trainer.fit_loop.epoch_loop.batch_progress.total.completed
-        torch.manual_seed(hash((self.seed, number, self.global_rank)) % 2**63)
+        _seed(hash((self.seed, number, self.global_rank)) % 2**63, self.device)
         self._step_before = self.trainer.global_step
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
@@ -157,7 +158,9 @@ class MultitaskLM(L.LightningModule):
         loss = self.task_weights.combine(losses, totals=totals)
         if counts is None:
             self._num_losses += 1
-        self._train_totals = _add(self._train_totals, _detached(losses, loss))
+        if self._train_totals is None:
+            self._train_totals = self._no_totals()
+        self._train_totals.add(losses, loss.detach())
         # Lightning divides by the accumulation (also in a short last window), and the ranks' gradients are averaged.
         return loss if counts is None else loss * (self.trainer.accumulate_grad_batches * self._num_replicas)
 
@@ -170,18 +173,20 @@ class MultitaskLM(L.LightningModule):
         self._num_losses += exact
         if step % self.trainer.log_every_n_steps:
             return
+        assert self._train_totals is not None
         totals = self._over_ranks(self._train_totals)
-        assert totals is not None
         means = totals[0, :-1] / totals[1, :-1]  # NaN where a task had no token
-        values = {task_key(TRAIN_LOSS, task): means[i] for i, task in enumerate(self.task_weights.tasks)}
+        values = {task_key(TRAIN_LOSS, task): mean for task, mean in zip(self.task_weights.tasks, means, strict=True)}
         values[TRAIN_LOSS] = totals[0, -1] / (self._num_losses * (1 if exact else self._num_replicas))
-        # All ranks hold the same numbers already; without sync_dist Lightning would warn that they may not.
-        self.log_dict(values, batch_size=1)
+        publish(self.trainer, values)
         self._train_totals, self._num_losses = None, 0
 
-    def _over_ranks(self, totals: Tensor | None) -> Tensor | None:
+    def _no_totals(self) -> LossTotals:
+        return LossTotals(len(self.task_weights.tasks), self.device)
+
+    def _over_ranks(self, totals: LossTotals) -> Tensor:
         # A copy: the reduction writes in place.
-        return None if totals is None else self.trainer.strategy.reduce(totals.clone(), reduce_op="sum")
+        return self.trainer.strategy.reduce(totals.values.clone(), reduce_op="sum")  # type: ignore[return-value]
 
     @property
     def _num_replicas(self) -> int:
@@ -212,12 +217,12 @@ class MultitaskLM(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the pass's sums."""
-        self._eval_totals: Tensor | None = None
+        self._eval_totals = self._no_totals()
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> TaskLosses:
         """Return sums and counts, which a balancing callback reads."""
         losses = self.task_losses(batch)
-        self._eval_totals = _add(self._eval_totals, _detached(losses))
+        self._eval_totals.add(losses)
         return losses
 
     def on_validation_epoch_end(self) -> None:
@@ -237,9 +242,7 @@ class MultitaskLM(L.LightningModule):
         self._log_pass(TEST_LOSS)
 
     def _log_pass(self, prefix: str) -> None:
-        if self._eval_totals is None:
-            return
-        sums, counts = self.trainer.strategy.reduce(self._eval_totals, reduce_op="sum")
+        sums, counts = self._over_ranks(self._eval_totals)[:, :-1]
         means = sums / counts
         values = {task_key(prefix, task): means[i] for i, task in enumerate(self.task_weights.tasks)}
         # Over the tasks that are there; a loss that is really NaN makes the mean NaN, as it should.
@@ -264,7 +267,7 @@ class MultitaskLM(L.LightningModule):
             "tasks": list(self.task_weights.tasks),
             "peft": adapter_settings(self.model),
             # Of all ranks: every rank is asked for a checkpoint, and one of them writes it.
-            "train_totals": self._over_ranks(self._train_totals),
+            "train_totals": None if self._train_totals is None else self._over_ranks(self._train_totals),
             "num_losses": self._num_losses,
         }
 
@@ -292,7 +295,9 @@ class MultitaskLM(L.LightningModule):
                 + ", ".join(f"{key} {settings[key]}, now {mine_now[key]}" for key in changed)
                 + ". Use the same settings, or start a new run."
             )
-        self._train_totals = own.get("train_totals") if self.global_rank == 0 else None
+        if own.get("train_totals") is not None:
+            self._train_totals = self._no_totals()
+            self._train_totals.values.add_(own["train_totals"].to(self.device) * (self.global_rank == 0))
         self._num_losses = own.get("num_losses", 0)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
@@ -305,21 +310,11 @@ class MultitaskLM(L.LightningModule):
         return isinstance(self.model, PeftModel)
 
 
-def _detached(losses: TaskLosses, loss: Tensor | None = None) -> Tensor:
-    """Stack sums and counts, ``[2, K]``, and the weighted loss behind the sums."""
-    sums, counts = losses.sums.detach(), losses.counts
-    if loss is not None:
-        sums = torch.cat([_wide(sums), _wide(loss.detach())[None]])
-        counts = torch.cat([counts, counts.new_zeros(1)])
-    return torch.stack([_wide(sums), _wide(counts)])
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.float() if value.device.type == "mps" else value.double()  # MPS has no float64
-
-
-def _add(total: Tensor | None, value: Tensor) -> Tensor:
-    return value if total is None else total.to(value.device) + value
+def _seed(seed: int, device: torch.device) -> None:
+    # torch.manual_seed looks at every kind of accelerator, which takes milliseconds where there is none.
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
 
 
 def _lacks_argument(factory: Callable[..., Any], name: str) -> bool:

@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 
 from lightning_coba import ConvergenceBalancer, TaskLosses, replay
 from lightning_coba.balancers import CoBa
-from lightning_coba.callbacks.lightning_internals import logging_step, sanity_metrics
+from lightning_coba.callbacks.lightning_internals import sanity_metrics
 from lightning_coba.callbacks.pass_losses import MonitoredKeys
+from lightning_coba.publish import logging_step
 
 pytestmark = pytest.mark.filterwarnings(SHORT_RUNS)
 COBA = {"window_records": 3, "warmup_records": 1}

@@ -49,7 +49,7 @@ def trainer_stub(rank=0, world_size=1, accumulate=1, module=None):
         ({"tasks": [TASK], "max_length": 2}, "max_length` must be a whole number of at least 3; got 2"),
         (
             {"tasks": [TASK], "mixing": "random"},
-            "`mixing` must be one of proportional, temperature, uniform, weighted, round_robin, stratified; got 'random",
+            "`mixing` must be one of proportional, temperature, uniform, weighted, round_robin, stratified; got 'rand",
         ),
         (
             {"tasks": [TASK], "batching": "sorted"},

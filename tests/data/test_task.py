@@ -1,8 +1,9 @@
+import json
 import re
 
 import pytest
 
-from lightning_coba.data import Task, tasks_in_file, tasks_in_folder
+from lightning_coba.data import Task, tasks_at, tasks_in_file, tasks_in_folder
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +100,37 @@ def test_file_without_rows_has_no_tasks(tmp_path):
 def test_options_outside_their_domain_are_refused(argument, value, domain):
     with pytest.raises(ValueError, match=re.escape(f"`Task.{argument}` must be {domain}; got {value!r} for task 'a'")):
         Task("a", "train.jsonl", **{argument: value})
+
+
+def write(file, *rows):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+
+
+ROW = {"prompt": "p", "completion": "c"}
+
+
+def test_root_may_hold_a_folder_a_task_or_a_file_a_task(tmp_path):
+    for name in ("b", "a"):
+        write(tmp_path / "folders" / name / "train.jsonl", ROW)
+        write(tmp_path / "files" / f"{name}.jsonl", ROW)
+    folders, files = tasks_at(tmp_path / "folders", chat=True), tasks_at(tmp_path / "files", prompt="q")
+    assert [task.name for task in folders] == [task.name for task in files] == ["a", "b"]
+    assert folders[0].chat is True
+    assert files[0].prompt == "q"
+    assert files[0].train == [tmp_path / "files" / "a.jsonl"]
+
+
+def test_root_may_be_files_with_a_task_column(tmp_path):
+    both = [ROW | {"task": "b"}, ROW | {"task": "a"}]
+    write(tmp_path / "one.jsonl", *both)
+    write(tmp_path / "splits" / "train.jsonl", *both)
+    write(tmp_path / "splits" / "test.jsonl", *both)
+    for place in (tmp_path / "one.jsonl", tmp_path / "splits"):
+        assert [(task.name, dict(task.where)) for task in tasks_at(place)] == [
+            ("a", {"task": "a"}),
+            ("b", {"task": "b"}),
+        ]
+    assert tasks_at(tmp_path / "splits")[0].test == tmp_path / "splits" / "test.jsonl"
+    with pytest.raises(FileNotFoundError, match="The expected layout is"):
+        tasks_at(tmp_path / "nowhere")

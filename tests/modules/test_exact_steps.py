@@ -45,7 +45,7 @@ class Gradients(L.Callback):
 
     def on_train_end(self, trainer, pl_module):
         if trainer.is_global_zero:
-            torch.save({"gradients": torch.stack(self.steps), "logged": dict(trainer.logged_metrics)}, self.path)
+            torch.save({"gradients": torch.stack(self.steps), "logged": dict(trainer.callback_metrics)}, self.path)
 
 
 @pytest.fixture
