@@ -103,7 +103,7 @@ def test_folder_of_other_formats_with_chats(tmp_path, tokenizer):
     assert [corpus.sizes()["train"][task] for task in ("chat", "table")] == [16, 10]
     prompt, answer = decoded(corpus, template)[0]
     assert re.fullmatch(r"<\|user\|>q\d+<eos>\n<\|assistant\|>", prompt)
-    assert answer == "yes<eos>\n"
+    assert answer == "yes<eos>"
     assert corpus.text("train", 0, 0)[1] == "yes"
     assert "train-00000-of-00002.parquet row " in corpus.origin("train", 0, 0)
 

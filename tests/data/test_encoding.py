@@ -118,8 +118,11 @@ def test_overlong_completion_is_flagged_beside_rows_that_fit(tokenizer, bos_toke
 
 def test_conversation_ends_with_one_end_token(chat_tokenizer):
     (row,) = encode(chat_tokenizer, 64, CHAT)
-    assert row["ids"] == ids(chat_tokenizer, "<|user|>hi<eos>\n<|assistant|>yo<eos>\n")
-    assert learned(row) == [*ids(chat_tokenizer, "yo<eos>\n")]
+    assert row["ids"] == ids(chat_tokenizer, "<|user|>hi<eos>\n<|assistant|>yo<eos>")
+    assert learned(row) == [*ids(chat_tokenizer, "yo<eos>")]
+    (row,) = encode(chat_tokenizer, 64, CHAT + CHAT)  # what follows an end token is never generated
+    assert chat_tokenizer.decode(row["ids"]).count("yo<eos>\n") == 1
+    assert learned(row) == [*ids(chat_tokenizer, "yo<eos>yo<eos>")]
     chat_tokenizer.chat_template = CHATML.replace("<eos>", "")
     (row,) = encode(chat_tokenizer, 64, CHAT)
     assert learned(row) == [*ids(chat_tokenizer, "yo\n"), EOS]
@@ -142,20 +145,20 @@ def test_rows_of_both_kinds_keep_their_order(chat_tokenizer):
 
 def test_long_conversation_is_cut_from_the_left_even_within_an_answer(chat_tokenizer):
     (whole,) = encode(chat_tokenizer, 100, CHAT + CHAT)
-    for max_length in range(5, len(whole["ids"])):
+    for max_length in range(4, len(whole["ids"])):
         (row,) = encode(chat_tokenizer, max_length, CHAT + CHAT)
         assert row["ids"] == whole["ids"][-max_length:]
         assert row["learned"] == [0, *whole["learned"][-max_length + 1 :]]
         assert row["num_learned"] == sum(row["learned"])
         assert row["cut"]
-    assert encode(chat_tokenizer, 4, CHAT + CHAT)[0]["overlong"]
+    assert encode(chat_tokenizer, 3, CHAT + CHAT)[0]["overlong"]
 
 
 def test_cut_conversation_keeps_the_templates_bos(chat_tokenizer):
     chat_tokenizer.add_special_tokens({"bos_token": "<bos>"})
     chat_tokenizer.chat_template = "{{ bos_token }}" + CHATML
     (row,) = encode(chat_tokenizer, 10, CHAT)
-    assert row["ids"] == [chat_tokenizer.bos_token_id, *ids(chat_tokenizer, "ant|>yo<eos>\n")]
+    assert row["ids"] == [chat_tokenizer.bos_token_id, *ids(chat_tokenizer, "tant|>yo<eos>")]
 
 
 def test_conversation_without_a_template_names_its_row(tokenizer):
