@@ -150,5 +150,6 @@ def _check_column(task: Task, argument: str, column: str, fields: Fields, origin
         chat = f" If {lists[0]!r} holds conversations, set Task.messages to it." if lists else ""
         raise ValueError(
             f"{origin}: there is no column {column!r}, which Task {task.name!r} uses as {argument}. "
-            f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them.{chat}"
+            f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them "
+            f"(of tasks in a folder: MultitaskDataModule.{argument}, data.{argument}=...).{chat}"
         )
