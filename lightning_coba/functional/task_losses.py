@@ -35,6 +35,16 @@ class StepTotals(NamedTuple):
     counts: Tensor
     num_present: Tensor | int
 
+    @classmethod
+    def of(cls, counts: Tensor) -> "StepTotals":
+        """Make the totals of a step from its counts, ``[K]``, such as ``batch["step_counts"]``.
+
+        Example:
+            >>> StepTotals.of(torch.tensor([7, 0, 2])).num_present
+            tensor(2)
+        """
+        return cls(counts, (counts > 0).sum())
+
 
 def task_losses(losses: Tensor, tasks: Tensor, num_tasks: int) -> TaskLosses:
     """Sum element losses by task, without a host synchronisation and in a fixed order of addition.

@@ -154,7 +154,7 @@ class MultitaskLM(L.LightningModule):
         """
         losses = self.task_losses(batch)
         counts = batch.get("step_counts")
-        totals = None if counts is None else StepTotals(counts, (counts > 0).sum())
+        totals = None if counts is None else StepTotals.of(counts)
         loss = self.task_weights.combine(losses, totals=totals)
         if counts is None:
             self._num_losses += 1
