@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from rich.table import Table
 from torch.utils.data import DataLoader
@@ -14,25 +13,13 @@ from torch.utils.data import DataLoader
 from lightning_coba.data.arguments import checked_choice, checked_int, checked_tasks
 from lightning_coba.data.collate import collate
 from lightning_coba.data.corpus import Corpus, by_length, load_corpus, prepare_corpus
-from lightning_coba.data.lightning_progress import rescale_progress
 from lightning_coba.data.loader import EvaluationLoader, Place, PlannedLoader
 from lightning_coba.data.mixing import Mixing, epoch_rows
 from lightning_coba.data.planner import BATCHINGS, Batching, Planner
+from lightning_coba.data.resumed_steps import StepSize, kept_size, rescale_progress
 from lightning_coba.data.splits import Overlap
 from lightning_coba.data.task import Task
 from lightning_coba.data.tokenization import Overlong
-
-
-class StepSize(NamedTuple):
-    """What an optimizer step holds.
-
-    Attributes:
-        size: rows over all micro-batches and ranks (sequences, or micro-batches under a token budget; see `Planner`).
-        accumulate: micro-batches of a process in a step.
-    """
-
-    size: int
-    accumulate: int
 
 
 class MultitaskDataModule(LightningDataModule):
@@ -207,9 +194,9 @@ class MultitaskDataModule(LightningDataModule):
         """
         rank, world_size = self._rank()
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        step = self._step_size(accumulate, world_size)
+        step_size = self._step_size(accumulate, world_size)
         tokens = self.corpus.tokens["train"]
-        planner = self._planner([task.lengths for task in tokens], step.size)
+        planner = self._planner([task.lengths for task in tokens], step_size)
         fixed_steps = self.epoch if isinstance(self.epoch, int) else None
         self._loader = PlannedLoader(
             planner, tokens, self._pad_token_id(), accumulate, fixed_steps, rank, world_size, self._place
@@ -257,6 +244,11 @@ class MultitaskDataModule(LightningDataModule):
         if accumulate != self._planned.accumulate:
             rescale_progress(self.trainer, self._planned.accumulate, accumulate)
 
+    def teardown(self, stage: str) -> None:
+        """Forget the run that was resumed: a fit without a checkpoint begins one of its own."""
+        if stage == "fit":
+            self._planned = None
+
     def _evaluation_loader(self, split: str) -> EvaluationLoader:
         pairs = by_length(self.corpus.pairs(split), self.corpus.tokens[split])
         batch_size = self.eval_batch_size or self.batch_size
@@ -267,20 +259,11 @@ class MultitaskDataModule(LightningDataModule):
         ranks = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
         return (ranks["rank"], ranks["num_replicas"]) if ranks else (0, 1)
 
-    def _step_size(self, accumulate: int, world_size: int) -> StepSize:
-        """Return what an optimizer step holds: as much as the settings say, or as it held before the resume."""
+    def _step_size(self, accumulate: int, world_size: int) -> int:
         parts = accumulate * world_size
-        size = parts if self.batch_tokens else parts * self.batch_size
-        if self._planned is not None and self._planned.size != size:
-            if not self.batch_tokens:
-                rank_zero_warn(
-                    f"The resumed run's optimizer steps hold {self._planned.size} rows and keep them: "
-                    f"{self._planned.size / parts:g} rows a process and micro-batch instead of batch_size="
-                    f"{self.batch_size}. To have {self.batch_size}, set Trainer.accumulate_grad_batches to "
-                    f"{self._planned.size / (world_size * self.batch_size):g}."
-                )
-            size = self._planned.size
-        return StepSize(size, accumulate)
+        if self.batch_tokens:
+            return parts if self._planned is None else self._planned.size
+        return kept_size(self._planned, self.batch_size, accumulate, world_size)
 
     def _planner(self, lengths: list[Any], step_size: int) -> Planner:
         sizes = [len(task) for task in lengths]

@@ -1,8 +1,42 @@
-"""The one place that writes to Lightning's own progress: a resume with another accumulation."""
+"""A resumed run keeps its optimizer steps, whatever its number of processes and its accumulation."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
+
+
+class StepSize(NamedTuple):
+    """What an optimizer step holds.
+
+    Attributes:
+        size: rows over all micro-batches and ranks (sequences, or micro-batches under a token budget; see `Planner`).
+        accumulate: micro-batches of a process in a step.
+    """
+
+    size: int
+    accumulate: int
+
+
+def kept_size(planned: StepSize | None, batch_size: int, accumulate: int, world_size: int) -> int:
+    """Return the rows (or packed sequences) of an optimizer step: as the settings say, or as before the resume.
+
+    Args:
+        planned: of the run that is resumed; ``None`` = this is a new one.
+        batch_size: rows of a process and micro-batch.
+        accumulate: micro-batches of a process in a step.
+        world_size: processes.
+    """
+    size = batch_size * accumulate * world_size
+    if planned is None or planned.size == size:
+        return size
+    rank_zero_warn(
+        f"The resumed run's optimizer steps hold {planned.size} rows and keep them: "
+        f"{planned.size / (accumulate * world_size):g} a process and micro-batch instead of batch_size={batch_size}. "
+        "Choose MultitaskDataModule.batch_size and Trainer.accumulate_grad_batches so that their product with the "
+        f"{world_size} processes is {planned.size}."
+    )
+    return planned.size
 
 
 def rescale_progress(trainer: L.Trainer | None, old: int, new: int) -> None:
