@@ -141,7 +141,9 @@ def report(
         verdict = "[green]PASS" if check.passed else "[red]FAIL"
         table.add_row(check.name, f"{check.value:.3g} {check.unit}", spread, f"{check.bound} {check.target}", verdict)
     Console(stderr=True).print(table)
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(given).items()}
+    settings = {
+        key: os.path.relpath(value, ROOT) if isinstance(value, Path) else value for key, value in vars(given).items()
+    }
     result = {
         "benchmark": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

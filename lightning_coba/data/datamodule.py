@@ -5,17 +5,18 @@ from functools import partial
 from os import PathLike
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from lightning_coba.data.arguments import checked_choice, checked_int, checked_tasks
+from lightning_coba.data.arguments import checked_choice, checked_epoch, checked_int, checked_tasks
 from lightning_coba.data.collate import collate
 from lightning_coba.data.corpus import Corpus, by_length, load_corpus, prepare_corpus
 from lightning_coba.data.loader import EvaluationLoader, Place, PlannedLoader
 from lightning_coba.data.mixing import Mixing, epoch_rows
-from lightning_coba.data.planner import BATCHINGS, Batching, Planner
+from lightning_coba.data.planner import BATCHINGS, Batching, Planner, check_turns
 from lightning_coba.data.resumed_steps import StepSize, kept_size, rescale_progress
 from lightning_coba.data.splits import Overlap
 from lightning_coba.data.task import Task
@@ -102,13 +103,14 @@ class MultitaskDataModule(LightningDataModule):
         self.max_length = checked_int("max_length", max_length, lowest=3)
         self.batching: Any = checked_choice("batching", batching, BATCHINGS)
         self.mixing = self._mixing(mixing, mixing_temperature, sampling_weights)
-        self.epoch = epoch if epoch in ("all", "largest", "smallest") else checked_int("epoch", epoch)
+        self.epoch = checked_epoch(epoch)
         self.validation_rows = checked_int("validation_rows", validation_rows, optional=True)
         self.test_rows = checked_int("test_rows", test_rows, optional=True)
         self.overlong: Any = checked_choice("overlong", overlong, ("error", "drop"))
         self.overlap: Any = checked_choice("overlap", overlap, ("drop", "error"))
         self.num_proc = checked_int("num_proc", num_proc, optional=True)
         self.seed = checked_int("seed", seed, lowest=0)
+        check_turns(self.mixing, self.batching, batch_tokens)
         if self.batching == "packed" and batch_tokens is not None:
             raise ValueError(
                 f"`MultitaskDataModule.batch_tokens` must be None with batching='packed'; got {batch_tokens}. A packed "
@@ -267,10 +269,12 @@ class MultitaskDataModule(LightningDataModule):
 
     def _planner(self, lengths: list[Any], step_size: int) -> Planner:
         sizes = [len(task) for task in lengths]
-        # Where a step has no fixed number of rows, a number of steps is cut from the endless stream of them.
-        rows_per_step = None if self.batch_tokens or self.batching == "packed" else step_size
-        epoch = "all" if isinstance(self.epoch, int) and rows_per_step is None else self.epoch
-        num_rows = epoch_rows(sizes, self.mixing, epoch, rows_per_step)
+        rows_per_step = step_size
+        if self.batch_tokens or self.batching == "packed":
+            # No fixed number of rows: about so many; an epoch of a number of steps is cut from their endless stream.
+            mean = float(self.mixing.shares(sizes) @ np.array([task.mean() for task in lengths]))
+            rows_per_step = max(1, round(step_size * (self.batch_tokens or self.max_length) / mean))
+        num_rows = epoch_rows(sizes, self.mixing, self.epoch, rows_per_step)
         return Planner(
             lengths,
             self.mixing,

@@ -50,6 +50,20 @@ class Part(NamedTuple):
     sequences: np.ndarray
 
 
+def check_turns(mixing: Mixing, batching: Batching, batch_tokens: int | None) -> None:
+    """Refuse a rule by which tasks take turns where a step has no fixed number of rows.
+
+    Raises:
+        ValueError: The two do not go together.
+    """
+    if mixing.in_turns and (batching == "packed" or batch_tokens):
+        raise ValueError(
+            "`mixing` must be proportional, temperature, uniform or weighted with batching='packed' and with "
+            f"batch_tokens, whose steps have no fixed number of rows; got {mixing.rule!r}. Choose one of them, or "
+            "batching='grouped' with batch_size."
+        )
+
+
 class Planner:
     """Plan the optimizer steps of every epoch.
 
@@ -84,11 +98,7 @@ class Planner:
         batch_tokens: int | None = None,
         seed: int = 0,
     ) -> None:
-        if mixing.in_turns and (batching == "packed" or batch_tokens):
-            raise ValueError(
-                f"`mixing` must be proportional, temperature, uniform or weighted where steps have no fixed number of "
-                f"rows; got {mixing.rule!r}. Choose one of them, or batching='grouped' with batch_size."
-            )
+        check_turns(mixing, batching, batch_tokens)
         self.mixing = mixing
         self.num_rows = num_rows
         self.step_size = step_size
@@ -153,7 +163,7 @@ class Planner:
             return self._packed(rows, tokens, epoch)
         if self.batching == "grouped":
             window = self._window_rows(tokens)
-            order = _by_length_in_turns(rows, tokens, window) if self.mixing.in_turns else _by_length(tokens, window)
+            order = self._grouped(rows, tokens, window)
             rows, tokens = rows[order], tokens[order]
         else:
             window = self.num_rows
@@ -166,6 +176,21 @@ class Planner:
         step_of = np.repeat(np.arange(len(steps) - 1, dtype=np.int64), np.diff(steps))
         longest_first = np.argsort(step_of << 32 | (2**31 - tokens), kind="stable")
         return EpochPlan(rows[longest_first], np.arange(self.num_rows + 1), steps)
+
+    def _grouped(self, rows: np.ndarray, tokens: np.ndarray, window: int) -> np.ndarray:
+        """Return the order that puts rows of similar length together within each window, copies of a row apart.
+
+        Where the tasks take turns, this holds within each task, and whose turn it is stays as it was.
+        """
+        windows = np.arange(len(rows), dtype=np.int64) // window
+        copies = _copies(windows, self._first[rows[:, 0]] + rows[:, 1], len(self._lengths))
+        # Longest first, then the second copies shortest first, and so on: neighbours stay alike.
+        lengths = np.where(copies % 2, tokens, -tokens)
+        if not self.mixing.in_turns:
+            return np.lexsort((lengths, copies, windows)) if copies.any() else np.lexsort((lengths, windows))
+        order = np.empty(len(rows), dtype=np.int64)
+        order[np.lexsort((rows[:, 0], windows))] = np.lexsort((lengths, copies, rows[:, 0], windows))
+        return order
 
     def _window_rows(self, tokens: np.ndarray) -> int:
         if not self.batch_tokens:
@@ -209,19 +234,15 @@ def _slice(part: Part, begin: int, end: int) -> Part:
     return Part(part.rows[first:last], part.sequences[begin : end + 1] - first)
 
 
-def _by_length(tokens: np.ndarray, window: int) -> np.ndarray:
-    """Sort the rows of each window by length, longest first."""
-    windows = np.arange(len(tokens), dtype=np.int64) // window
-    return np.argsort(windows << 32 | (2**31 - tokens), kind="stable")
-
-
-def _by_length_in_turns(rows: np.ndarray, tokens: np.ndarray, window: int) -> np.ndarray:
-    """The same within each task: whose turn it is stays as it was."""
-    windows = np.arange(len(tokens), dtype=np.int64) // window
-    turns = np.lexsort((rows[:, 0], windows))
-    order = np.empty(len(tokens), dtype=np.int64)
-    order[turns] = np.lexsort((-tokens, rows[:, 0], windows))
-    return order
+def _copies(windows: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """Return for each position how often its row came before in the same window, int64 ``[L]``."""
+    key = windows * num_rows + rows
+    order = np.argsort(key, kind="stable")
+    first = np.flatnonzero(np.diff(key[order], prepend=-1))
+    runs = np.diff(first, append=len(key))
+    copies = np.empty(len(key), dtype=np.int64)
+    copies[order] = np.arange(len(key)) - np.repeat(first, runs)
+    return copies
 
 
 def _steps_under_budget(tokens: np.ndarray, window: int, budget: int, num_parts: int) -> np.ndarray:

@@ -174,9 +174,10 @@ class MultitaskLM(L.LightningModule):
         if step % self.trainer.log_every_n_steps:
             return
         assert self._train_totals is not None
-        totals = self._over_ranks(self._train_totals)
-        means = totals[0, :-1] / totals[1, :-1]  # NaN where a task had no token
-        values = {task_key(TRAIN_LOSS, task): mean for task, mean in zip(self.task_weights.tasks, means, strict=True)}
+        totals = self._over_ranks(self._train_totals).cpu()  # one transfer
+        means = totals[0, :-1] / totals[1, :-1]
+        present = (totals[1, :-1] > 0).tolist()  # a task without a row since the last time has no loss
+        values = {task_key(TRAIN_LOSS, task): means[i] for i, task in enumerate(self.task_weights.tasks) if present[i]}
         values[TRAIN_LOSS] = totals[0, -1] / (self._num_losses * (1 if exact else self._num_replicas))
         publish(self.trainer, values)
         self._train_totals, self._num_losses = None, 0

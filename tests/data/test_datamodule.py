@@ -55,7 +55,11 @@ def trainer_stub(rank=0, world_size=1, accumulate=1, module=None):
             {"tasks": [TASK], "batching": "sorted"},
             "batching` must be one of 'grouped', 'packed', 'random'; got 'sorted'",
         ),
-        ({"tasks": [TASK], "epoch": 1.5}, "epoch` must be a whole number of at least 1; got 1.5"),
+        ({"tasks": [TASK], "epoch": "huge"}, "'smallest' or a number of optimizer steps of at least 1; got 'huge'"),
+        (
+            {"tasks": [TASK], "batching": "packed", "mixing": "stratified"},
+            "`mixing` must be proportional, temperature, uniform or weighted with batching='packed'",
+        ),
         (
             {"tasks": [TASK], "batch_tokens": 0},
             "batch_tokens` must be a whole number of at least 1 or None; got 0",

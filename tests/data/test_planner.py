@@ -123,6 +123,18 @@ def test_grouping_saves_the_padding():
     assert useful_share(planner(batching="grouped", step_size=2, batch_tokens=2048), num_parts=2) > 0.95
 
 
+@pytest.mark.parametrize("rule", ["uniform", "stratified"])
+def test_grouping_keeps_the_copies_of_a_row_apart(rule):
+    tokens = lengths((2000, 500, 100), seed=2)
+    made = planner(tokens, Mixing(rule), batching="grouped", step_size=16)
+    together = [np.unique(step, axis=0, return_counts=True)[1].max() for step in steps(made.plan(0))]
+    # Where the first copies end and the second begin, a step may hold both.
+    assert np.mean(np.array(together) == 1) > 0.9
+    assert max(together) <= 2
+    if rule == "uniform":  # the first copies of three tasks, then of two, then of one
+        assert useful_share(made) > 0.92
+
+
 def test_packing_leaves_next_to_nothing():
     made = planner(batching="packed", step_size=4, sequence_tokens=1024)
     assert useful_share(made) > 0.99
