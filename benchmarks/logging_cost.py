@@ -63,9 +63,9 @@ class LogEachTask(WithoutLogs):
 
 def main() -> int:
     """Run the race."""
-    parser = arguments(__doc__, "logging_cost", repetitions=9)
+    parser = arguments(__doc__, "logging_cost", repetitions=25)
     parser.add_argument("--tasks", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=200, help="steps of a turn")
+    parser.add_argument("--steps", type=int, default=150, help="steps of a turn")
     parser.add_argument("--log-every", type=int, default=50, help="Trainer.log_every_n_steps (its default)")
     given = parser.parse_args()
     one_quiet_thread()

@@ -89,7 +89,11 @@ def test_balancers_list_every_argument_with_its_default(option):
     ("file", "called", "left_out"),
     [
         ("data/files.yaml", MultitaskDataModule, {"tasks", "tokenizer"}),
-        ("data/quickstart.yaml", MultitaskDataModule, {"root", "prompt", "completion", "chat", "tokenizer"}),
+        (
+            "data/quickstart.yaml",
+            MultitaskDataModule,
+            {"root", "prompt", "completion", "messages", "chat", "tokenizer"},
+        ),
         # peft, optimizer and scheduler are groups of their own.
         ("model/causal_lm.yaml", MultitaskLM, {"tokenizer", "peft", "optimizer", "scheduler", "tasks"}),
     ],

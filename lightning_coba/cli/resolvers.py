@@ -15,6 +15,7 @@ LONGEST_NAME = 200
 def register() -> None:
     """Make the resolvers known to OmegaConf."""
     OmegaConf.register_new_resolver("fastest_precision", _fastest_precision, replace=True)
+    OmegaConf.register_new_resolver("epochs_unless_steps", _epochs_unless_steps, replace=True)
     OmegaConf.register_new_resolver("choice", _choice, replace=True)
     OmegaConf.register_new_resolver("single_run", _single_run, replace=True)
     OmegaConf.register_new_resolver("suite_of", _suite_of, replace=True)
@@ -25,6 +26,11 @@ def _fastest_precision() -> str:
     from lightning_coba.modules.precision import fastest_precision  # imports torch, which --help does without
 
     return fastest_precision()
+
+
+def _epochs_unless_steps(epochs: int, max_steps: Any) -> int:
+    """Return the number of epochs; no limit where a number of steps says how long a run is."""
+    return -1 if isinstance(max_steps, int) and max_steps > 0 else epochs
 
 
 def _hydra(root: DictConfig) -> Any:

@@ -14,9 +14,12 @@ from omegaconf import OmegaConf
 FORMAT_VERSION = 1
 #: What makes a run longer; raised, it lets a finished run go on.
 LENGTH = ("max_steps", "max_epochs")
-#: What may differ between the start of a run and its resumption: its length, and what only watches.
+#: What may differ between the start of a run and its resumption: its length, what only watches, and who computes (an
+#: optimizer step keeps its rows).
 MAY_CHANGE = (
-    "resume", "test_before", "callbacks.", "logger.", "trainer.default_root_dir", "trainer.devices",
+    "resume", "test_before", "callbacks.", "logger.", "trainer.default_root_dir",
+    "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator",
+    "data.batch_size", "data.eval_batch_size", "data.num_proc",
     *(f"trainer.{key}" for key in LENGTH),
 )  # fmt: skip
 PACKAGES = ("lightning-coba", "lightning", "torch", "transformers", "peft", "hydra-core")

@@ -1,5 +1,6 @@
 """``coba-train``: compose a run from the configuration, train it, and leave everything in its folder."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ resolvers.register()
 
 def train(config: DictConfig) -> float:
     """Run one training and return the best validation loss, which a sweep minimises."""
+    # peft imports it wherever it is installed, and it warns of a kernel that is optional.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Hydra answers --help without any of this, and it takes seconds to import.
     from lightning_coba.cli.config_check import check_config
     from lightning_coba.cli.run_folder import RunFolder

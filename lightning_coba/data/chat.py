@@ -64,7 +64,9 @@ def checked_messages(value: Any, column: str, origin: str) -> list[Message]:
 def _checked_message(message: Any, number: int, column: str, origin: str) -> Message:
     usable = isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
     if not usable:
-        got = f"the keys {', '.join(map(repr, message))}" if isinstance(message, Mapping) else type(message).__name__
+        got = type(message).__name__
+        if isinstance(message, Mapping):
+            got = ", ".join(f"{key!r} ({type(value).__name__})" for key, value in message.items())
         cure = "Write both as strings."
         if isinstance(message, Mapping) and {"from", "value"} <= message.keys():
             cure = "Rename 'from' to 'role' ('human' to 'user', 'gpt' to 'assistant') and 'value' to 'content'."

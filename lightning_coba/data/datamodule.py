@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from rich.table import Table
 from torch.utils.data import DataLoader
@@ -38,6 +39,7 @@ class MultitaskDataModule(LightningDataModule):
             see `tasks_at`.
         prompt: of tasks at ``root``: the column that holds the prompt, or a template; see `Task`.
         completion: the same for the text that is learned.
+        messages: of tasks at ``root``: the column that holds conversations.
         chat: of tasks at ``root``: whether the model's chat template renders the rows; see `Task`.
         tokenizer: a Hugging Face tokenizer; ``None`` takes ``tokenizer`` of the LightningModule.
         batch_size: rows per process and micro-batch, at least 1; with ``packed``, sequences of ``max_length`` tokens.
@@ -76,6 +78,7 @@ class MultitaskDataModule(LightningDataModule):
         root: str | PathLike[str] | None = None,
         prompt: str = "prompt",
         completion: str = "completion",
+        messages: str = "messages",
         chat: bool | None = None,
         tokenizer: Any = None,
         batch_size: int = 16,
@@ -95,7 +98,7 @@ class MultitaskDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.tasks = checked_tasks(tasks, root, prompt=prompt, completion=completion, chat=chat)
+        self.tasks = checked_tasks(tasks, root, prompt=prompt, completion=completion, messages=messages, chat=chat)
         self.tokenizer = tokenizer
         self.batch_size = checked_int("batch_size", batch_size)
         self.batch_tokens = checked_int("batch_tokens", batch_tokens, optional=True)
@@ -192,7 +195,7 @@ class MultitaskDataModule(LightningDataModule):
     def train_dataloader(self) -> CombinedLoader:
         """Return the planned training batches of this process, beginning where the trainer stands.
 
-        Without a trainer that is the start. Like every ``CombinedLoader`` it yields (batch, its number, 0).
+        Without a trainer every pass begins at the start. Like a ``CombinedLoader`` it yields (batch, its number, 0).
         """
         rank, world_size = self._rank()
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
@@ -270,6 +273,12 @@ class MultitaskDataModule(LightningDataModule):
     def _planner(self, lengths: list[Any], step_size: int) -> Planner:
         sizes = [len(task) for task in lengths]
         rows_per_step = step_size
+        longest = max(int(task.max()) for task in lengths)
+        if self.batch_tokens is not None and longest > self.batch_tokens:
+            rank_zero_warn(
+                f"The longest row has {longest} tokens, more than `batch_tokens`={self.batch_tokens}: "
+                "rows beyond the budget are micro-batches of their own. Raise it, or lower max_length."
+            )
         if self.batch_tokens or self.batching == "packed":
             # No fixed number of rows: about so many; an epoch of a number of steps is cut from their endless stream.
             mean = float(self.mixing.shares(sizes) @ np.array([task.mean() for task in lengths]))

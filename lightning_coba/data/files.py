@@ -12,7 +12,8 @@ from lightning_coba.data.formats import data_suffix, is_data_file
 #: Split -> the names that its files may have.
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
-_SHARD = re.compile(r"-\d+-of-\d+$")
+_WORDS = re.compile(r"[a-z]+")
+_SHARD = re.compile(r"[-_.]?(\d+(-of-\d+)?|part[-_.]?\d+)$", re.IGNORECASE)
 
 
 def find_files(path: str | PathLike[str], where: str) -> list[Path]:
@@ -69,15 +70,16 @@ def split_sources(home: Path) -> dict[str, Any]:
     """Return the sources of a task's splits, found by the names of the files in its folder.
 
     Args:
-        home: a folder with ``train.jsonl`` (or another format, ``train-00000-of-00002.parquet``, or a folder
-            ``train``), the same for the other splits; or a saved dataset; or data files of any other names,
-            which are all train.
+        home: a folder with ``train.jsonl`` (or another format, ``train-00000-of-00002.parquet``, ``train_1.jsonl``,
+            or a folder ``train``), the same for the other splits; or a saved dataset; or data files of other names,
+            which are all train unless one of them sounds like a split.
 
     Returns:
         Split -> path or list of paths; empty if the folder holds no data.
 
     Raises:
         FileNotFoundError: There are files of another split, and none of train.
+        ValueError: A file's name has a split's name in it and is not one: it could be held-out data.
     """
     if is_saved_dataset(home):
         return {"train": home}
@@ -90,14 +92,27 @@ def split_sources(home: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"The folder {str(home)!r} has rows for {' and '.join(found)}, but none for train. Add train.jsonl."
         )
-    if not found and saved is None and data_files(home):
-        return {"train": home}
+    if saved is None:
+        _refuse_doubtful_names(home)
+        if not found and data_files(home):
+            return {"train": home}
     return found
+
+
+def _refuse_doubtful_names(home: Path) -> None:
+    names = {name for names in SPLIT_NAMES.values() for name in names}
+    for file in data_files(home):
+        own = stem(file).lower()
+        if own not in names and names & set(_WORDS.findall(own)):
+            raise ValueError(
+                f"{file}: the name has a split's in it and is not one, so the file could be held-out data. Name it "
+                "train, validation or test (train_1, train_2, ... where there are several), or give the files to Task."
+            )
 
 
 def _source_of(home: Path, split: str) -> Any:
     for name in SPLIT_NAMES[split]:
-        files = [file for file in data_files(home) if stem(file) == name]
+        files = [file for file in data_files(home) if stem(file).lower() == name]
         if files:
             return files[0] if len(files) == 1 else files
         folder = home / name
@@ -107,5 +122,10 @@ def _source_of(home: Path, split: str) -> Any:
 
 
 def stem(file: Path) -> str:
-    """Return the name without its format and the number of its shard."""
+    """Return the name without its format and the number of its shard.
+
+    Example:
+        >>> [stem(Path(name)) for name in ("train-00000-of-00002.parquet", "val_1.csv", "qa.jsonl.gz")]
+        ['train', 'val', 'qa']
+    """
     return _SHARD.sub("", file.name[: -len(data_suffix(file.name) or "")])

@@ -70,13 +70,16 @@ def _read_json_lines(file: Path) -> Records:
 
 def _parse(line: bytes, origin: str) -> Fields:
     try:
-        fields = json.loads(line.decode("utf-8"))
+        fields = json.loads(line.decode("utf-8").rstrip())
     except UnicodeDecodeError as error:
         raise ValueError(f"{origin}: the line is not UTF-8 ({error.reason}). Save the file as UTF-8.") from None
     except json.JSONDecodeError as error:
+        array = (
+            " (A file that is one JSON array is not read: write its elements one a line.)" if line[:1] == b"[" else ""
+        )
         raise ValueError(
             f"{origin}: the line is not valid JSON ({error.msg}, column {error.colno}). "
-            "Write one JSON object a line, or delete the line."
+            f"Write one JSON object a line, or delete the line.{array}"
         ) from None
     if not isinstance(fields, dict):
         raise ValueError(

@@ -108,9 +108,10 @@ def _text(task: Task, argument: str, fields: Fields, origin: str) -> str:
         _check_column(task, argument, rule, fields, origin)
         text = fields[rule]
         if not isinstance(text, str):
+            cure = f"Write a string, or set {argument}='{{{rule}}}' in Task {task.name!r} to have it formatted."
             raise ValueError(
                 f"{origin}: column {rule!r} ({argument}) must be a string; got {type(text).__name__}. "
-                f"Write a string, or set {argument}='{{{rule}}}' in Task {task.name!r} to have it formatted."
+                + ("Fill it in, or delete the row." if text is None else cure)
             )
     _check_is_text(text, argument, origin)
     return text
@@ -147,7 +148,7 @@ def _check_template_columns(task: Task, argument: str, fields: Fields, origin: s
 def _check_column(task: Task, argument: str, column: str, fields: Fields, origin: str) -> None:
     if column not in fields:
         lists = [name for name, value in fields.items() if isinstance(value, list)]
-        chat = f" If {lists[0]!r} holds conversations, set Task.messages to it." if lists else ""
+        chat = f" If {lists[0]!r} holds conversations, set Task.messages (data.messages) to it." if lists else ""
         raise ValueError(
             f"{origin}: there is no column {column!r}, which Task {task.name!r} uses as {argument}. "
             f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them "

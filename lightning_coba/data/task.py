@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from lightning_coba.data.files import SPLIT_NAMES, data_files, split_sources, stem
 from lightning_coba.data.formats import read_file
 from lightning_coba.data.task_column import values_in_column
@@ -187,11 +189,17 @@ def tasks_in_folder(root: str | PathLike[str], **rules: Any) -> list[Task]:
     layout = _LAYOUT.format(root=folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"`tasks_in_folder.root` must be a folder; got {str(folder)!r}. {layout}")
-    homes = sorted(home for home in folder.iterdir() if home.is_dir())
-    found = {home.name: sources for home in homes if (sources := split_sources(home))}
-    if not found:
+    found = {home.name: split_sources(home) for home in sorted(folder.iterdir()) if home.is_dir()}
+    if not any(found.values()):
         raise FileNotFoundError(f"No task was found in {str(folder)!r}. {layout}")
-    return [Task(name, **sources, **rules) for name, sources in found.items()]
+    left = [name for name, sources in found.items() if not sources and not name.startswith((".", "_"))]
+    left += [file.name for file in data_files(folder)]
+    if left:
+        rank_zero_warn(
+            f"In {str(folder)!r} the tasks are sub-folders, and these are left out: {', '.join(left)}. A sub-folder "
+            "needs data files (.jsonl, .csv, .tsv, .parquet); a file belongs into one."
+        )
+    return [Task(name, **sources, **rules) for name, sources in found.items() if sources]
 
 
 def tasks_in_file(path: str | PathLike[str], column: str = "task", **rules: Any) -> list[Task]:

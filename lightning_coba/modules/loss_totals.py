@@ -21,10 +21,9 @@ class LossTotals:
         self.values = torch.zeros(2, num_tasks + 1, dtype=dtype, device=device)
         self._sums, self._counts, self._loss = self.values[0, :-1], self.values[1, :-1], self.values[0, -1]
 
-    @torch.no_grad()
     def add(self, losses: TaskLosses, loss: Tensor | None = None) -> None:
         """Add a batch's sums and counts ``[K]``, and its weighted loss, a scalar."""
-        self._sums.add_(losses.sums)
+        self._sums.add_(losses.sums.detach())
         self._counts.add_(losses.counts)
         if loss is not None:
-            self._loss.add_(loss)
+            self._loss.add_(loss.detach())

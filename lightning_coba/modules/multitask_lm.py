@@ -142,9 +142,10 @@ class MultitaskLM(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, micro-batch number, rank)."""
-        number = self.trainer.fit_loop.epoch_loop.batch_progress.total.completed
-        _seed(hash((self.seed, number, self.global_rank)) % 2**63, self.device)
-        self._step_before = self.trainer.global_step
+        trainer = self.trainer
+        number = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        _seed(hash((self.seed, number, trainer.global_rank)) % 2**63, self.device)
+        self._step_before = trainer.global_step
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the weighted loss; sums for the logs stay on the device until they are due.
@@ -160,18 +161,19 @@ class MultitaskLM(L.LightningModule):
             self._num_losses += 1
         if self._train_totals is None:
             self._train_totals = self._no_totals()
-        self._train_totals.add(losses, loss.detach())
+        self._train_totals.add(losses, loss)
         # Lightning divides by the accumulation (also in a short last window), and the ranks' gradients are averaged.
         return loss if counts is None else loss * (self.trainer.accumulate_grad_batches * self._num_replicas)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the means since the last time, every ``log_every_n_steps`` optimizer steps."""
-        step = self.trainer.global_step
+        trainer = self.trainer
+        step = trainer.global_step
         if step == self._step_before:
             return
         exact = "step_counts" in batch
         self._num_losses += exact
-        if step % self.trainer.log_every_n_steps:
+        if step % trainer.log_every_n_steps:
             return
         assert self._train_totals is not None
         totals = self._over_ranks(self._train_totals).cpu()  # one transfer
@@ -179,7 +181,7 @@ class MultitaskLM(L.LightningModule):
         present = (totals[1, :-1] > 0).tolist()  # a task without a row since the last time has no loss
         values = {task_key(TRAIN_LOSS, task): means[i] for i, task in enumerate(self.task_weights.tasks) if present[i]}
         values[TRAIN_LOSS] = totals[0, -1] / (self._num_losses * (1 if exact else self._num_replicas))
-        publish(self.trainer, values)
+        publish(trainer, values)
         self._train_totals, self._num_losses = None, 0
 
     def _no_totals(self) -> LossTotals:

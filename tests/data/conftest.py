@@ -1,5 +1,6 @@
 """Small tasks and a module that records what it is fed."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,26 @@ class Table:
 @pytest.fixture
 def table() -> type[Table]:
     return Table
+
+
+@pytest.fixture
+def calls_of() -> Callable[[Callable[[], Any]], tuple[Any, int]]:
+    """Return a caller that counts Python's function calls and returns: few, however many rows there are."""
+
+    def count(function: Callable[[], Any]) -> tuple[Any, int]:
+        events = 0
+
+        def event(frame: Any, event: str, arg: Any) -> None:
+            nonlocal events
+            events += 1
+
+        sys.setprofile(event)
+        try:
+            return function(), events
+        finally:
+            sys.setprofile(None)
+
+    return count
 
 
 SIZES = {"a": 23, "b": 11, "c": 5}

@@ -312,3 +312,10 @@ def test_step_of_a_resumed_run_keeps_its_size(make_datamodule):
     assert resumed.state_dict() == state
     resumed.teardown("fit")
     assert resumed.train_dataloader().iterables.planner.step_size == 8
+
+
+def test_row_beyond_the_token_budget_is_told(make_datamodule):
+    dm = make_datamodule(batch_tokens=8)
+    dm.setup("fit")
+    with pytest.warns(UserWarning, match=r"longest row has \d+ tokens, more than `batch_tokens`=8"):
+        dm.train_dataloader()

@@ -68,3 +68,25 @@ def test_stamp_changes_with_the_file(tmp_path):
     assert stamp(tmp_path / "a") == before
     (tmp_path / "a").write_text("x")
     assert stamp(tmp_path / "a") != before
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train-0.jsonl", "train-1.jsonl", "validation-0.jsonl"),
+        ("train_0.csv", "train_1.csv", "val_0.csv"),
+        ("train.part1.jsonl", "train.part2.jsonl", "dev.part1.jsonl"),
+        ("Train.jsonl", "train1.jsonl", "Valid.jsonl"),
+    ],
+)
+def test_numbered_files_of_a_split_are_that_split(tmp_path, names):
+    touch(tmp_path, *names)
+    sources = split_sources(tmp_path)
+    assert sources == {"train": sorted(tmp_path / name for name in names[:2]), "validation": tmp_path / names[2]}
+
+
+@pytest.mark.parametrize("name", ["x_test.jsonl", "train_extra.jsonl", "my-val.csv", "held.dev.parquet"])
+def test_file_that_may_be_held_out_is_never_trained_on_silently(tmp_path, name):
+    touch(tmp_path, "a.jsonl", name)
+    with pytest.raises(ValueError, match=rf"{name}.*could be held-out data. Name it train, validation or test"):
+        split_sources(tmp_path)

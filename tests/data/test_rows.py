@@ -26,7 +26,7 @@ BAD = [
         "Set Task.prompt to one of them",
     ),
     ({}, "there is no column", "The columns are none"),
-    ({"turns": CHAT}, "there is no column", "If 'turns' holds conversations, set Task.messages to it."),
+    ({"turns": CHAT}, "there is no column", "If 'turns' holds conversations, set Task.messages (data.messages) to it."),
     (
         {"prompt": 3, "completion": "c"},
         "column 'prompt' (prompt) must be a string; got int",

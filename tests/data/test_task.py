@@ -134,3 +134,11 @@ def test_root_may_be_files_with_a_task_column(tmp_path):
     assert tasks_at(tmp_path / "splits")[0].test == tmp_path / "splits" / "test.jsonl"
     with pytest.raises(FileNotFoundError, match="The expected layout is"):
         tasks_at(tmp_path / "nowhere")
+
+
+def test_what_lies_beside_the_tasks_is_named(tmp_path):
+    write(tmp_path / "a" / "train.jsonl", ROW)
+    write(tmp_path / "b" / "deep" / "train.jsonl", ROW)
+    write(tmp_path / "c.jsonl", ROW)
+    with pytest.warns(UserWarning, match="these are left out: b, c.jsonl"):
+        assert [task.name for task in tasks_at(tmp_path)] == ["a"]
