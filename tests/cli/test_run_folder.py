@@ -42,7 +42,6 @@ def changed(key, value):
     ("key", "value"),
     [
         ("seed", 2),
-        ("data.batch_size", 8),
         ("data.root", "others"),
         ("optimizer.lr", 0.1),
         ("trainer.precision", "bf16"),
@@ -56,7 +55,8 @@ def test_other_settings_are_refused_by_name_before_anything_is_written(folder, k
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("resume", "auto"), ("trainer.max_steps", 20), ("callbacks.progress.leave", False)]
+    ("key", "value"),
+    [("resume", "auto"), ("trainer.max_steps", 20), ("callbacks.progress.leave", False), ("data.batch_size", 8)],
 )
 def test_length_and_what_only_watches_may_change(folder, key, value):
     assert folder.claim("auto", changed(key, value)) == folder.path / "checkpoints" / "last.ckpt"

@@ -109,7 +109,7 @@ def test_messages_after_the_last_answer_and_empty_keys_are_left_out():
         ([{"role": "user", "content": None}], "message 0 of column 'm' must have the strings"),
         (
             [{"from": "human", "value": "hi"}],
-            "message 0 of column 'm' must have the strings 'role' and 'content'; got the",
+            "message 0 of column 'm' must have the strings 'role' and 'content'; got '",
         ),
         (SHORT[:1], "there is no message of the role 'assistant' in column 'm'"),
         ([SHORT[0], {"role": "assistant", "content": " "}], "the last answer is empty"),

@@ -34,7 +34,8 @@ def test_folder_gives_its_tasks_sorted_and_optional_splits(tmp_path):
     for path in ("b/train.jsonl", "b/test.jsonl", "a/train.jsonl", "a/validation.jsonl", "empty/notes.txt"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
-    first, second = tasks_in_folder(tmp_path)
+    with pytest.warns(UserWarning, match="these are left out: empty"):
+        first, second = tasks_in_folder(tmp_path)
     assert first == Task("a", tmp_path / "a/train.jsonl", validation=tmp_path / "a/validation.jsonl")
     assert second == Task("b", tmp_path / "b/train.jsonl", test=tmp_path / "b/test.jsonl")
 
