@@ -9,8 +9,25 @@
 from lightning_coba.balancers.base import Balancer, Observation, replay
 from lightning_coba.balancers.coba import CoBa
 from lightning_coba.balancers.explain import explain
+from lightning_coba.balancers.famo import FAMO
 from lightning_coba.balancers.fixed import Fixed
+from lightning_coba.balancers.gradnorm import GradNorm
+from lightning_coba.balancers.lbtw import LBTW
+from lightning_coba.balancers.metaweighting import MetaWeighting
 from lightning_coba.balancers.tokenmean import TokenMean
 from lightning_coba.balancers.uniform import Uniform
 
-__all__ = ["Balancer", "CoBa", "Fixed", "Observation", "TokenMean", "Uniform", "explain", "replay"]
+__all__ = [
+    "FAMO",
+    "LBTW",
+    "Balancer",
+    "CoBa",
+    "Fixed",
+    "GradNorm",
+    "MetaWeighting",
+    "Observation",
+    "TokenMean",
+    "Uniform",
+    "explain",
+    "replay",
+]

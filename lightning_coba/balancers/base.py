@@ -11,17 +11,42 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What a balancer may see at one record.
+    """What a balancer may see at one record; a signal that it does not need is None.
+
+    A task that is not present is ignored in every signal. A present task may still lack a single one (a held-out loss
+    but no training rows, say), which is then NaN. Training signals are of one whole optimizer step: all its
+    micro-batches, all ranks.
 
     Attributes:
         step: optimizer step at which it was taken; for logs only, no balancer computes with it.
+        epoch: of the training data, from 0.
         present: which tasks have a value in this record, bool ``[K]``.
-        losses: held-out loss of each task, ``[K]``, or None where the balancer does not need them.
+        losses: held-out loss of each task, ``[K]``.
+        train_losses: unweighted training loss of each task in the step, before its update, ``[K]``.
+        losses_after_step: the same rows' losses after the update, with the same dropout, ``[K]``.
+        grad_norms: Euclidean norm of each task's unweighted gradient on the chosen parameters, ``[K]``.
+        gramian: inner products of the tasks' unweighted gradients, ``[K, K]``; 0 where a task has none.
+        hypergradients: row i = derivative of task i's held-out loss with respect to the K weights of a look-ahead
+            step, ``[K, K]``.
     """
 
     step: int
     present: Tensor
+    epoch: int = 0
     losses: Tensor | None = None
+    train_losses: Tensor | None = None
+    losses_after_step: Tensor | None = None
+    grad_norms: Tensor | None = None
+    gramian: Tensor | None = None
+    hypergradients: Tensor | None = None
+
+
+#: Signals that are a matrix a record, ``[K, K]``; the others are a vector.
+MATRIX_SIGNALS = frozenset({"gramian", "hypergradients"})
+#: Every signal that a balancer may name in ``needs``.
+SIGNALS = ("losses", "train_losses", "losses_after_step", "grad_norms", "gramian", "hypergradients")
+#: Which losses feed a balancer that can work on either; held-out ones make its starred form.
+Source = Literal["train", "held_out"]
 
 
 class Balancer(ABC):
@@ -32,10 +57,27 @@ class Balancer(ABC):
     copying and replaying need no further code.
     """
 
-    #: Fields of :class:`Observation` (beside ``step`` and ``present``) that :meth:`update` reads.
-    needs: ClassVar[frozenset[str]] = frozenset()
     #: What the weights multiply: task means, or nothing ("tokens": every token counts alike, whatever its task).
     weighs: ClassVar[Literal["tasks", "tokens"]] = "tasks"
+    #: Whether weights may be negative; they are then divided by the sum of their absolute values.
+    signed: ClassVar[bool] = False
+    #: The step on which a record's weights act: the one after it, or the very step whose gradients it holds.
+    acts_on: ClassVar[Literal["next step", "this step"]] = "next step"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of the signals (see :data:`SIGNALS`) that :meth:`update` reads."""
+        return frozenset()
+
+    @property
+    def baseline_signal(self) -> str | None:
+        """Name of the signal that is divided by its own value before training; None where none is."""
+        return None
+
+    @property
+    def label(self) -> str:
+        """Name in tables: the class, starred where held-out losses feed a method made for training losses."""
+        return type(self).__name__ + "*" * (getattr(self, "source", "train") == "held_out")
 
     @abstractmethod
     def init(self, num_tasks: int, initial: Tensor | None = None, device: torch.device | str | None = None) -> Any:
@@ -43,7 +85,8 @@ class Balancer(ABC):
 
         Args:
             num_tasks: K, at least 1.
-            initial: baseline loss V(0) of each task, ``[K]``; NaN or None = the task's first present record.
+            initial: baseline of ``baseline_signal``, V(0) or L(0) of each task, ``[K]``; NaN or None = the task's first
+                present record.
             device: where the state lives; a device without float64 (MPS) is replaced by the CPU.
         """
 
@@ -79,6 +122,26 @@ def constant_state(shares: Sequence[float], num_tasks: int, device: torch.device
     return ConstantState(weights / weights.sum(), record=0)
 
 
+def admitted(state: Any, fresh: Any, columns: Sequence[int | None], per_task: Sequence[str]) -> Any:
+    """Return ``state`` for a longer list of tasks, the kept ones with their share of the weights.
+
+    Args:
+        state: of the tasks before.
+        fresh: ``init`` for the tasks of now.
+        columns: for every task of now its index before, or None where it was added.
+        per_task: fields with one row a task (``weights`` among them); an added task's row is the fresh one. Every other
+            field goes on as it was.
+    """
+    kept = [i for i, column in enumerate(columns) if column is not None]
+    before = [column for column in columns if column is not None]
+    values = {}
+    for field in per_task:
+        values[field] = getattr(fresh, field).clone()
+        values[field][kept] = getattr(state, field)[before]
+    values["weights"][kept] *= len(kept) / len(columns)
+    return state._replace(**values)
+
+
 def float64_device(device: torch.device | str | None) -> torch.device:
     """Return ``device``, or the CPU where it has no float64."""
     chosen = torch.device("cpu" if device is None else device)
@@ -96,6 +159,7 @@ def replay(
     losses: Any = None,
     initial: Any = None,
     present: Any = None,
+    epochs: Sequence[int] | None = None,
     **signals: Any,
 ) -> Tensor:
     """Run a balancer over recorded losses, without a model, and return the weights it would have chosen.
@@ -105,15 +169,18 @@ def replay(
     Args:
         balancer: any balancer.
         losses: held-out losses, ``[T, K]`` (tensor, array or nested lists); None where the balancer needs none.
-        initial: baseline V(0), ``[K]``; None or NaN entries = the task's first present record.
+        initial: baseline V(0) or L(0), ``[K]``; None or NaN entries = the task's first present record.
         present: bool ``[T, K]``, False where a task has no value; None = every finite entry. A loss of 0 is a legal
             loss and is never taken for absence.
-        **signals: further ``[T, K]`` signals that the balancer names in ``needs``.
+        epochs: epoch of each record, T integers, for a balancer that starts over with each; default: all one.
+        **signals: what else the balancer names in ``needs``: ``train_losses``, ``losses_after_step``, ``grad_norms``
+            ``[T, K]``; ``gramian``, ``hypergradients`` ``[T, K, K]``.
 
     Returns:
         float64 ``[T, K]``; row t - 1 holds the weights in force after record t.
 
     Raises:
+        TypeError: if a signal is unknown.
         ValueError: if shapes disagree, if a baseline is not finite and positive, if a signal is missing, or if the
             balancer does not weigh tasks (``TokenMean``).
 
@@ -133,28 +200,39 @@ def replay(
         )
     if losses is not None:
         signals["losses"] = losses
+    unknown = sorted(signals.keys() - set(SIGNALS))
+    if unknown:
+        raise TypeError(f"`replay` knows no signal {unknown}. The signals are: {', '.join(SIGNALS)}.")
     values = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in signals.items()}
     missing = sorted(balancer.needs - values.keys())
     if missing or not values:
         name = missing[0] if missing else "losses"
-        raise ValueError(f"`replay.{name}` must be given: {type(balancer).__name__} works on it.")
-    shape = next(iter(values.values())).shape
-    if len(shape) != 2 or any(value.shape != shape for value in values.values()):
-        shapes = {name: tuple(value.shape) for name, value in values.items()}
-        raise ValueError(f"`replay`'s signals must all have one shape [T, K]; got {shapes}.")
+        raise ValueError(
+            f"`replay.{name}` must be given: {balancer.label} works on {', '.join(sorted(balancer.needs)) or 'it'}."
+        )
+    shape = next(iter(values.values())).shape[:2]
+    for name, value in values.items():
+        expected = shape + shape[1:] if name in MATRIX_SIGNALS else shape
+        if len(shape) != 2 or value.shape != expected:
+            shapes = {name: tuple(value.shape) for name, value in values.items()}
+            raise ValueError(
+                "`replay`'s signals must all have one shape [T, K] (gramian and hypergradients [T, K, K]); got "
+                f"{shapes}."
+            )
     mask = torch.ones(shape, dtype=torch.bool) if present is None else torch.as_tensor(present, dtype=torch.bool)
     if mask.shape != shape:
         raise ValueError(f"`replay.present` must have the losses' shape {tuple(shape)}; got {tuple(mask.shape)}.")
     if initial is not None:
         initial = torch.as_tensor(initial, dtype=torch.float64)
-    if "losses" in balancer.needs:
-        initial = check_baseline(initial, values["losses"], mask)
+    if balancer.baseline_signal is not None:
+        initial = check_baseline(initial, values[balancer.baseline_signal], mask)
 
     state = balancer.init(shape[1], initial=initial)
     rows = []
     for index in range(shape[0]):
         row = {name: value[index] for name, value in values.items() if name in balancer.needs}
-        state, weights = balancer.update(state, Observation(step=index + 1, present=mask[index], **row))
+        epoch = 0 if epochs is None else int(epochs[index])
+        state, weights = balancer.update(state, Observation(step=index + 1, epoch=epoch, present=mask[index], **row))
         rows.append(weights)
     return torch.stack(rows) if rows else torch.empty(shape, dtype=torch.float64)
 
@@ -186,7 +264,7 @@ def check_baseline(
         if value <= 0 or value == float("inf"):
             name = tasks[index] if tasks else index
             raise ValueError(
-                f"The baseline loss V(0) of task {name!r} must be finite and > 0; got {value}. CoBa divides by it: "
-                "give another one with `initial` (`baseline` of the callback), or leave the task out."
+                f"The baseline loss V(0) of task {name!r} must be finite and > 0; got {value}. The balancer divides by "
+                "it: give another one with `initial` (`baseline` of the callback), or leave the task out."
             )
     return initial

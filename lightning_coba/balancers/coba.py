@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_coba.balancers.base import Balancer, Observation, check_num_tasks, float64_device
+from lightning_coba.balancers.base import Balancer, Observation, admitted, check_num_tasks, float64_device
 from lightning_coba.functional import (
     absolute_convergence_scores,
     divergence_factor,
@@ -107,7 +107,8 @@ class CoBa(Balancer):
     temperature: float = 5.0
     form: Literal["paper", "mftcoder"] = "paper"
 
-    needs: ClassVar[frozenset[str]] = frozenset({"losses"})
+    needs: ClassVar[frozenset[str]] = frozenset({"losses"})  # type: ignore[misc]
+    baseline_signal: ClassVar[str] = "losses"  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         """Check the domains."""
@@ -176,13 +177,7 @@ class CoBa(Balancer):
     def admit(self, state: CoBaState, columns: Sequence[int | None]) -> CoBaState:
         """Continue with added tasks, each with its own baseline and warm-up; see :meth:`Balancer.admit`."""
         fresh = self.init(len(columns), device=state.ratios.device)
-        fresh = fresh._replace(joined=fresh.joined + state.record)
-        kept = [i for i, column in enumerate(columns) if column is not None]
-        for field in PER_TASK:
-            getattr(fresh, field)[kept] = getattr(state, field)[[columns[i] for i in kept]]
-        fresh.weights[kept] *= len(kept) / len(columns)
-        carried = {f: getattr(state, f) for f in ("record", "peaks", "peaks_recorded", "divergence_factor")}
-        return fresh._replace(**carried)
+        return admitted(state, fresh._replace(joined=fresh.joined + state.record), columns, PER_TASK)
 
     def _paper(self, state: CoBaState, age: Tensor) -> CoBaState:
         num_tasks = len(state.weights)

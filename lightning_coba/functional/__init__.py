@@ -1,6 +1,8 @@
 """Pure functions from tensors to tensors: they know neither models nor trainers."""
 
+from lightning_coba.functional.adam import adam_step
 from lightning_coba.functional.chunked_loss import checkpointed_task_losses, chunked_task_losses, tokens_per_chunk
+from lightning_coba.functional.min_norm import min_norm_point
 from lightning_coba.functional.permutations import permutation_stream
 from lightning_coba.functional.scores import (
     absolute_convergence_scores,
@@ -9,16 +11,21 @@ from lightning_coba.functional.scores import (
 )
 from lightning_coba.functional.slopes import masked_slopes
 from lightning_coba.functional.task_losses import StepTotals, TaskLosses, combine, task_losses, task_means
+from lightning_coba.functional.task_metrics import TaskMetrics, chunked_task_metrics
 
 __all__ = [
     "StepTotals",
     "TaskLosses",
+    "TaskMetrics",
     "absolute_convergence_scores",
+    "adam_step",
     "checkpointed_task_losses",
     "chunked_task_losses",
+    "chunked_task_metrics",
     "combine",
     "divergence_factor",
     "masked_slopes",
+    "min_norm_point",
     "permutation_stream",
     "relative_convergence_scores",
     "task_losses",

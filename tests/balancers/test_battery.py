@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import lightning_coba.balancers as package
-from lightning_coba.balancers import Balancer, CoBa, Fixed, Observation, replay
+from lightning_coba.balancers import FAMO, LBTW, Balancer, CoBa, Fixed, GradNorm, Observation, replay
+from lightning_coba.balancers.base import MATRIX_SIGNALS, SIGNALS
 
 #: Constructors for K tasks by class name; a class that is not here is built without arguments.
 SETTINGS = {
@@ -19,6 +20,21 @@ SETTINGS = {
         lambda names: CoBa(window_records=60, warmup_records=25),
         lambda names: CoBa(window_records=5, warmup_records=3, form="mftcoder"),
         lambda names: CoBa(window_records=40, warmup_records=15, form="mftcoder"),
+    ],
+    "FAMO": [
+        lambda names: FAMO(),
+        lambda names: FAMO(lr=0.5, gamma=0.0, min_losses={name: -float(i) for i, name in enumerate(sorted(names))}),
+        lambda names: FAMO(source="held_out"),
+    ],
+    "GradNorm": [
+        lambda names: GradNorm(),
+        lambda names: GradNorm(alpha=0.5, lr=0.5, initial_records=3),
+        lambda names: GradNorm(source="held_out"),
+    ],
+    "LBTW": [
+        lambda names: LBTW(),
+        lambda names: LBTW(alpha=2.0, initial_records=4, reset_each_epoch=True),
+        lambda names: LBTW(source="held_out"),
     ],
     "Fixed": [lambda names: Fixed({name: 1.0 + index for index, name in enumerate(sorted(names))})],
 }
@@ -41,11 +57,35 @@ def build(factory, names=NAMES):
 
 
 def signals(balancer, num_records, num_tasks, seed=0):
-    """Random positive records, by name, of everything that a balancer asks for."""
+    """Random positive records, by name, of everything that a balancer asks for; [T, K, K] where it is a matrix."""
     generator = torch.Generator().manual_seed(seed)
-    walk = torch.randn(num_records, num_tasks, generator=generator, dtype=torch.float64).mul(0.03).cumsum(0).exp()
-    noise = torch.rand(num_records, num_tasks, generator=generator, dtype=torch.float64)
-    return dict.fromkeys(sorted(balancer.needs | {"losses"}), walk * (1 + 0.1 * noise))
+    values = {}
+    for name in sorted(balancer.needs | {"losses"}):
+        walk = torch.randn(num_records, num_tasks, generator=generator, dtype=torch.float64).mul(0.03).cumsum(0).exp()
+        values[name] = walk * (1 + 0.1 * torch.rand(walk.shape, generator=generator, dtype=torch.float64))
+        if name in MATRIX_SIGNALS:
+            vectors = torch.randn(num_records, num_tasks, 7, generator=generator, dtype=torch.float64)
+            values[name] = vectors @ vectors.mT
+    return values
+
+
+def hide(values, present, hidden):
+    """Write ``hidden`` wherever a task is absent; of a matrix, into its row and its column."""
+    pairs = present[:, :, None] & present[:, None, :]
+    return {
+        name: torch.where(pairs if name in MATRIX_SIGNALS else present, value, hidden) for name, value in values.items()
+    }
+
+
+def permute(values, order):
+    return {n: v[:, order][:, :, order] if n in MATRIX_SIGNALS else v[:, order] for n, v in values.items()}
+
+
+def assert_on_simplex(balancer, weights):
+    assert weights.dtype == torch.float64
+    assert weights.isfinite().all()
+    assert balancer.signed or (weights >= 0).all()
+    assert (weights.abs().sum(dim=-1) - 1).abs().max() < 1e-12
 
 
 def record(balancer, values, present, index):
@@ -94,7 +134,9 @@ def num_bytes(state):
 
 
 def test_the_battery_collects_every_balancer():
-    assert {"CoBa", "Fixed", "TokenMean", "Uniform"} <= {cls.__name__ for cls in CLASSES}
+    assert {"CoBa", "FAMO", "Fixed", "GradNorm", "LBTW", "MetaWeighting", "TokenMean", "Uniform"} <= {
+        cls.__name__ for cls in CLASSES
+    }
     assert SETTINGS.keys() <= {cls.__name__ for cls in CLASSES}
 
 
@@ -105,10 +147,14 @@ def test_weights_are_on_the_simplex(factory, absent):
     values = signals(balancer, 200, 5)
     present = torch.rand(200, 5, generator=torch.Generator().manual_seed(1)) >= absent
     _, weights = run(balancer, balancer.init(5), values, present, range(200))
-    assert weights.dtype == torch.float64
-    assert weights.isfinite().all()
-    assert (weights >= 0).all()
-    assert (weights.sum(dim=1) - 1).abs().max() < 1e-12
+    assert_on_simplex(balancer, weights)
+
+
+@battery
+def test_needs_are_known_signals(factory):
+    balancer = build(factory)
+    assert balancer.needs <= set(SIGNALS)
+    assert balancer.baseline_signal in (None, *balancer.needs)
 
 
 @battery
@@ -179,8 +225,7 @@ def test_permuting_the_tasks_permutes_the_weights(factory):
     values = signals(balancer, 150, 5)
     present = torch.rand(150, 5, generator=torch.Generator().manual_seed(4)) >= 0.2
     _, weights = run(balancer, balancer.init(5), values, present, range(150))
-    permuted = {name: value[:, order] for name, value in values.items()}
-    _, ours = run(moved, moved.init(5), permuted, present[:, order], range(150))
+    _, ours = run(moved, moved.init(5), permute(values, order), present[:, order], range(150))
     assert (ours - weights[:, order]).abs().max() < 1e-12
 
 
@@ -202,10 +247,8 @@ def test_an_absent_task_never_yields_nan(factory, hidden):
     present[:, 0] = False  # never there
     present[:60, 1] = False  # comes late
     present[60:, 2] = False  # goes
-    values = {name: torch.where(present, value, hidden) for name, value in values.items()}
-    _, weights = run(balancer, balancer.init(5), values, present, range(120))
-    assert weights.isfinite().all()
-    assert (weights.sum(dim=1) - 1).abs().max() < 1e-12
+    _, weights = run(balancer, balancer.init(5), hide(values, present, hidden), present, range(120))
+    assert_on_simplex(balancer, weights)
 
 
 @battery
@@ -214,14 +257,7 @@ def test_what_masked_entries_hold_does_not_matter(factory):
     present = torch.rand(80, 5, generator=torch.Generator().manual_seed(6)) >= 0.4
     values = signals(balancer, 80, 5)
     states = [
-        run(
-            balancer,
-            balancer.init(5),
-            {n: torch.where(present, v, hidden) for n, v in values.items()},
-            present,
-            range(80),
-        )
-        for hidden in (1e6, math.nan)
+        run(balancer, balancer.init(5), hide(values, present, hidden), present, range(80)) for hidden in (1e6, math.nan)
     ]
     assert equal(*states)
 
@@ -250,11 +286,10 @@ def test_an_admitted_task_gets_a_finite_weight(factory):
     assert equal(kept, state)
     assert wider.record == 40
     assert wider.weights.shape == (3,)
-    assert abs(float(wider.weights.sum()) - 1) < 1e-12
+    assert_on_simplex(larger, wider.weights)
     values, present = signals(larger, 40, 3), torch.ones(40, 3, dtype=torch.bool)
     _, weights = run(larger, wider, values, present, range(40))
-    assert weights.isfinite().all()
-    assert (weights.sum(dim=1) - 1).abs().max() < 1e-12
+    assert_on_simplex(larger, weights)
 
 
 @battery

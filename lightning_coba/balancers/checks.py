@@ -1,0 +1,33 @@
+"""What hyper-parameters must be; every balancer's ``__post_init__`` says it with these."""
+
+import math
+from typing import Any
+
+
+def check_number(name: str, value: Any, at_least: float | None = None, above: float | None = None) -> None:
+    """Raise ValueError unless ``value`` is a finite number in its domain.
+
+    Args:
+        name: as the user wrote it, such as ``FAMO.lr``.
+        value: to check.
+        at_least: smallest value allowed.
+        above: value that it must exceed.
+    """
+    domain = "a finite number"
+    domain += f" >= {at_least:g}" if at_least is not None else ""
+    domain += f" > {above:g}" if above is not None else ""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or (at_least is not None and value < at_least) or (above is not None and value <= above):
+        raise ValueError(f"`{name}` must be {domain}; got {value!r}.")
+
+
+def check_count(name: str, value: Any, at_least: int = 1) -> None:
+    """Raise ValueError unless ``value`` is an integer of at least ``at_least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"`{name}` must be an integer >= {at_least}; got {value!r}.")
+
+
+def check_source(name: str, value: Any) -> None:
+    """Raise ValueError unless ``value`` names where losses come from."""
+    if value not in ("train", "held_out"):
+        raise ValueError(f'`{name}` must be "train" or "held_out"; got {value!r}.')
