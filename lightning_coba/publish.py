@@ -10,15 +10,16 @@ def logging_step(trainer: L.Trainer) -> int:
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
-def publish(trainer: L.Trainer, values: dict[str, Tensor]) -> None:
+def publish(trainer: L.Trainer, values: dict[str, Tensor], log: bool = True) -> None:
     """Log scalars during a fit for callbacks, bars and loggers, also in hooks where ``module.log`` raises.
 
     Args:
         trainer: that fits.
         values: key -> scalar tensor, all on one device; alike on all ranks. They cross to the host in one transfer.
+        log: whether loggers get them too, which waits for the device.
     """
     trainer.callback_metrics.update(values)
-    if not trainer.loggers:
+    if not trainer.loggers or not log:
         return
     numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
     for logger in trainer.loggers:

@@ -75,14 +75,24 @@ def test_balancers_list_every_argument_with_its_default(option):
     # Tasks, held-out rows and where weights and losses are found come from MultitaskLM and its data.
     for known in ("tasks", "held_out", "monitor", "attribute", "strict_tasks"):
         defaults.pop(known)
-    assert values == defaults
     if own is not None:
         rule = get_object(own.pop("_target_"))
-        assert rule.__name__.lower() == option
+        starred = option.endswith("_star")
+        assert rule.__name__.lower() == option.removesuffix("_star")
         needed = {name: p.default for name, p in inspect.signature(rule).parameters.items()}
+        if starred:
+            needed["source"] = "held_out"
         assert own.keys() == needed.keys()
         for name, default in needed.items():
             assert own[name] == ("???" if default is inspect.Parameter.empty else default), name
+        balancer = rule(**own if option != "fixed" else {"weights": [1]})
+        assert balancer.label.endswith("*") == starred
+        # What has no effect on a method is not offered.
+        if balancer.needs & {"grad_norms", "hypergradients"} == frozenset():
+            defaults.pop("parameters")
+        if balancer.needs and balancer.baseline_signal != "losses":
+            defaults.pop("baseline")
+    assert values == defaults
 
 
 @pytest.mark.parametrize(

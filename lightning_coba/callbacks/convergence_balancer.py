@@ -26,6 +26,7 @@ class ConvergenceBalancer(TaskBalancing):
         prior: see :class:`TaskBalancing`.
         min_weight: see :class:`TaskBalancing`.
         strict_tasks: see :class:`TaskBalancing`.
+        max_overhead: see :class:`TaskBalancing`; the step cadence with an interval that is measured.
 
     Raises:
         ValueError: if an argument is outside its domain or does not fit the module; before training starts.
@@ -54,9 +55,10 @@ class ConvergenceBalancer(TaskBalancing):
         prior: Mapping[str, float] | None = None,
         min_weight: float = 0.0,
         strict_tasks: bool = True,
+        max_overhead: float | None = None,
     ) -> None:
         factory = partial(_coba, window_records, warmup_records, temperature, form)
-        if every_n_steps is None:
+        if every_n_steps is None and max_overhead is None:
             factory(None)  # refuse what is outside its domain here, not at fit start
         super().__init__(
             factory,
@@ -69,6 +71,7 @@ class ConvergenceBalancer(TaskBalancing):
             prior=prior,
             min_weight=min_weight,
             strict_tasks=strict_tasks,
+            max_overhead=max_overhead,
         )
 
 

@@ -1,7 +1,7 @@
 """Held-out mini-batches for the step cadence, drawn statelessly and measured without leaving a trace."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import lightning as L
@@ -72,17 +72,21 @@ class HeldOutStream:
     ) -> tuple[Tensor, Tensor]:
         """Return ``(losses, present)``, both ``[K]`` float64 and over all ranks, leaving module and RNG untouched."""
         totals = torch.zeros(2, len(tasks), dtype=torch.float64, device=module.device)
-        with _undisturbed(module), trainer.precision_plugin.val_step_context():
+        with undisturbed(module), torch.no_grad(), trainer.precision_plugin.val_step_context():
             for task, rows in batches:
-                mine = rows[trainer.global_rank :: trainer.world_size]
-                # Sharded models need every rank in every forward: one without rows joins and counts nothing.
-                loader = self.loaders[task]
-                batch = loader.collate_fn([loader.dataset[int(i)] for i in (mine if len(mine) else rows[:1])])
-                losses = module.task_losses(trainer.strategy.batch_to_device(batch))
-                if len(mine):
-                    totals[:, task] += _own(losses, task, tasks[task]).to(totals)
+                totals[:, task] += self.loss(task, rows, trainer, module, tasks[task]).to(totals)
         sums, counts = trainer.strategy.reduce(totals, reduce_op="sum")
         return task_means(TaskLosses(sums, counts)), counts > 0
+
+    def loss(self, task: int, rows: Tensor, trainer: L.Trainer, module: L.LightningModule, name: str) -> Tensor:
+        """Return (sum, count) of a task on this rank's share of some rows; (0, 0) where it has none."""
+        mine = rows[trainer.global_rank :: trainer.world_size]
+        # Sharded models need every rank in every forward: one without rows joins and counts nothing.
+        loader = self.loaders[task]
+        batch = loader.collate_fn([loader.dataset[int(i)] for i in (mine if len(mine) else rows[:1])])
+        losses = module.task_losses(trainer.strategy.batch_to_device(batch))
+        own = _own(losses, task, name)
+        return own if len(mine) else own * 0
 
 
 def _own(losses: TaskLosses | Mapping[str, Tensor], index: int, task: str) -> Tensor:
@@ -94,14 +98,19 @@ def _own(losses: TaskLosses | Mapping[str, Tensor], index: int, task: str) -> Te
 
 
 @contextmanager
-def _undisturbed(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluate without gradients; restore each submodule's own training flag and the random state afterwards."""
+def undisturbed(module: torch.nn.Module) -> Iterator[None]:
+    """Evaluate; restore each submodule's own training flag and the random state afterwards."""
     training = {child: child.training for child in module.modules()}
-    devices = [module.device] if getattr(module.device, "type", "cpu") == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+    with forked_rng(module):
         module.eval()
         try:
             yield
         finally:
             for child, flag in training.items():
                 child.training = flag
+
+
+def forked_rng(module: torch.nn.Module) -> AbstractContextManager[None]:
+    """Restore the random state of the CPU and of the module's device afterwards."""
+    devices = [module.device] if getattr(module.device, "type", "cpu") == "cuda" else []
+    return torch.random.fork_rng(devices=devices)

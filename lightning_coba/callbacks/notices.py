@@ -6,18 +6,34 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_coba.balancers.base import Balancer
+from lightning_coba.balancers.base import SIGNALS, Balancer
 from lightning_coba.callbacks.run_length import expected_records
+from lightning_coba.callbacks.step_budget import StepBudget
 from lightning_coba.modules.protocol import ReportsTaskLosses
 from lightning_coba.modules.task_weights import TaskWeights
 
+#: Parts of the names of strategies under which a rank holds only a piece of each parameter.
+SHARDED_STRATEGIES = ("FSDP", "DeepSpeed", "ModelParallel")
+
 
 def check_arguments(
-    tasks: Any, every_n_steps: Any, baseline: Any, prior: Mapping[str, float] | None, min_weight: float
+    tasks: Any,
+    every_n_steps: Any,
+    baseline: Any,
+    prior: Mapping[str, float] | None,
+    min_weight: float,
+    max_overhead: Any = None,
 ) -> None:
     """Raise ValueError where an argument of the callback is outside its domain."""
     if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
         raise ValueError(f"`every_n_steps` must be None or an integer >= 1; got {every_n_steps!r}.")
+    if max_overhead is not None and not (isinstance(max_overhead, int | float) and 0 < max_overhead < float("inf")):
+        raise ValueError(f"`max_overhead` must be None or a share > 0 such as 0.03; got {max_overhead!r}.")
+    if max_overhead is not None and every_n_steps is not None:
+        raise ValueError(
+            f"`max_overhead` must be None where `every_n_steps` is given; got {max_overhead} and {every_n_steps}. The "
+            "first finds the second: leave one of them out."
+        )
     if isinstance(baseline, str) and baseline not in ("measure", "first_record"):
         raise ValueError(f'`baseline` must be "measure", "first_record" or {{task: V(0)}}; got {baseline!r}.')
     if prior is not None and any(not 0 < value < float("inf") for value in prior.values()):
@@ -46,37 +62,47 @@ def refuse_rivals(num_balancers: int, attribute: str) -> None:
         )
 
 
-def refuse_other_cadence(before: int | None, now: int | None) -> None:
+def refuse_other_cadence(before: str, now: str) -> None:
     """Raise ValueError where a checkpoint was written with another step cadence: its draws are counted by it."""
     if before != now:
         raise ValueError(
-            f"The checkpoint was written with every_n_steps={before}; this run has every_n_steps={now}. Resume with "
-            "the same cadence, or start a new run."
+            f"The checkpoint was written with {before}; this run has {now}. Resume with the same cadence, or start a "
+            "new run."
         )
 
 
-def refuse_step_cadence(trainer: L.Trainer, module: L.LightningModule, every_n_steps: int, held_out: Any) -> None:
+def refuse_step_cadence(trainer: L.Trainer, module: L.LightningModule, cadence: str, held_out: Any) -> None:
     """Raise ValueError if module or data cannot give held-out losses between validations."""
     if not isinstance(module, ReportsTaskLosses):
         raise ValueError(
-            f"`every_n_steps={every_n_steps}` needs held-out losses between validations, and "
+            f"`{cadence}` needs held-out losses between validations, and "
             f"{type(module).__name__} has no `task_losses`. Add\n\n    def task_losses(self, batch):\n"
             "        return {task: loss, ...}  # or TaskLosses(sums, counts)\n\nor leave `every_n_steps` out to "
             "balance after each validation pass."
         )
     if held_out is None and not hasattr(getattr(trainer, "datamodule", None), "held_out_dataloaders"):
         raise ValueError(
-            f"`every_n_steps={every_n_steps}` needs held-out rows. Give `held_out={{task: DataLoader}}`, or a "
+            f"`{cadence}` needs held-out rows. Give `held_out={{task: DataLoader}}`, or a "
             "datamodule with `held_out_dataloaders()`."
         )
 
 
-def refuse_signals(balancer: Balancer) -> None:
-    """Raise ValueError if the balancer needs more than held-out losses."""
-    unknown = balancer.needs - {"losses"}
+def refuse_setting(trainer: L.Trainer, module: L.LightningModule, needs: frozenset[str], method: str) -> None:
+    """Raise ValueError if the balancer needs what module or strategy cannot give."""
+    unknown = sorted(needs - set(SIGNALS))
     if unknown:
+        raise ValueError(f"{method} needs {', '.join(unknown)}, which this callback cannot give.")
+    if "losses_after_step" in needs and not isinstance(module, ReportsTaskLosses):
         raise ValueError(
-            f"{type(balancer).__name__} needs {', '.join(sorted(unknown))}, which this callback cannot give."
+            f"{method} needs the losses of a batch again after the step, and {type(module).__name__} has no "
+            "`task_losses`. Add\n\n    def task_losses(self, batch):\n        return {task: loss, ...}  # or "
+            "TaskLosses(sums, counts)\n\nand call it in training_step too."
+        )
+    sharded = any(kind in type(trainer.strategy).__name__ for kind in SHARDED_STRATEGIES)
+    if needs & {"grad_norms", "gramian", "hypergradients"} and sharded:
+        raise ValueError(
+            f"{method} needs each task's gradient as a whole, and {type(trainer.strategy).__name__} shards parameters. "
+            "Use strategy=ddp, or a balancer on losses: CoBa, LBTW, FAMO, DWA."
         )
 
 
@@ -124,25 +150,41 @@ def announce_settings(
     callback: str,
     trainer: L.Trainer,
     balancer: Balancer,
-    every_n_steps: int | None,
+    by_steps: bool,
+    interval: int | None,
     prior: Mapping[str, float] | None,
     min_weight: float,
     num_records: int,
+    num_tasks: int,
 ) -> None:
     """Print the settled values; warn if the warm-up would outlast the run (``num_records``: taken before it)."""
-    cadence = "validation pass" if every_n_steps is None else f"{every_n_steps} steps"
+    cadence = f"every {interval} steps" if interval is not None else "every validation pass"
+    if by_steps and interval is None:
+        cadence = "as often as the first steps show it can be paid for"
     settings = [repr(balancer)]
     settings += [f"prior {dict(prior)}"] if prior else []
     settings += [f"min_weight {min_weight}"] if min_weight else []
-    rank_zero_info(f"{callback}: {', '.join(settings)}, a record every {cadence}.")
+    rank_zero_info(f"{callback}: {', '.join(settings)}, a record {cadence}.")
+    if num_tasks == 1:
+        rank_zero_info(f"{callback}: there is one task, so its weight is 1 and nothing is balanced.")
     warmup = getattr(balancer, "warmup_records", 0)
-    records = expected_records(trainer, every_n_steps)
-    if warmup and num_records + records < warmup + 2 and not trainer.fast_dev_run:
-        setting = "`trainer.val_check_interval`" if every_n_steps is None else "`every_n_steps`"
+    if not warmup or trainer.fast_dev_run or (by_steps and interval is None):
+        return
+    records = expected_records(trainer, interval)
+    if num_records + records < warmup + 2:
+        setting = "`every_n_steps`" if by_steps else "`trainer.val_check_interval`"
         rank_zero_warn(
             f"{callback}: about {records:.0f} records are to come, and the weights move from record {warmup} on: "
             f"too few to balance anything. A smaller {setting} gives more."
         )
+
+
+def announce_interval(callback: str, budget: StepBudget) -> None:
+    """Print the interval that keeps records within their share of the time."""
+    rank_zero_info(
+        f"{callback}: a step takes {budget.step_seconds:.3g} s, a record {budget.record_seconds:.3g} s more; a record "
+        f"every {budget.interval} steps keeps its share at or under {budget.share:g} (max_overhead)."
+    )
 
 
 def warn_of_lost_pass(callback: str) -> None:

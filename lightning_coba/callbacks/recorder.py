@@ -41,7 +41,7 @@ class Recorder:
         if min_weight * len(self.tasks) >= 1:
             raise ValueError(f"`min_weight` must be < 1/{len(self.tasks)}, a {len(self.tasks)}th; got {min_weight}.")
         device = float64_device(device)
-        if "losses" in balancer.needs:
+        if balancer.baseline_signal is not None:
             check_baseline(initial, tasks=self.tasks)
         self.balancer = balancer
         self.state = balancer.init(len(self.tasks), initial=initial, device=device)
@@ -62,16 +62,26 @@ class Recorder:
         if not self._shaped:
             return weights  # to the last bit what `replay` gives
         weights = weights * self._prior
-        weights = weights / weights.sum()
+        weights = weights / weights.abs().sum()
         return weights * (1 - len(self.tasks) * self.min_weight) + self.min_weight
 
-    def record(self, step: int, losses: Tensor, present: Tensor) -> None:
-        """Take one record of held-out losses ``[K]``; NaN and inf count as absent and are counted."""
-        losses, present = losses.to(self.weights), present.to(self.weights.device)
+    def record(self, step: int, signals: Mapping[str, Tensor], present: Tensor, epoch: int = 0) -> None:
+        """Take one record; NaN and inf count as absent and are counted.
+
+        Args:
+            step: optimizer step.
+            signals: by name, ``[K]`` (or ``[K, K]``): what the balancer needs, and a loss to show: the held-out one
+                where there is one, else the training loss.
+            present: bool ``[K]``.
+            epoch: of the training data.
+        """
+        values = {name: value.to(self.weights) for name, value in signals.items()}
+        losses, present = values.get("losses", values.get("train_losses")), present.to(self.weights.device)
+        assert losses is not None
         finite = losses.isfinite()
         self.ignored = self.ignored + (present & ~finite).sum()
         present = present & finite
-        if not self._has_baseline and "losses" in self.balancer.needs:
+        if not self._has_baseline and self.balancer.baseline_signal is not None:
             taken = torch.where(self._baseline.isnan() & present, losses, self._baseline)
             check_baseline(taken, tasks=self.tasks)  # waits for the device, until every task has its V(0)
             self._has_baseline = not bool(taken.isnan().any())
@@ -79,7 +89,8 @@ class Recorder:
         first = self._baseline.isnan() & present & (losses > 0)
         self._baseline = torch.where(first, losses, self._baseline)
         self._ratio = torch.where(present & (self._baseline > 0), losses / self._baseline, torch.nan)
-        observation = Observation(step=step, present=present, losses=losses)
+        needed = {name: values[name] for name in self.balancer.needs}
+        observation = Observation(step=step, epoch=epoch, present=present, **needed)
         self.state, weights = self.balancer.update(self.state, observation)
         previous, self.weights = self.weights, self._shape(weights)
         self._change = (self.weights - previous).abs().sum()
@@ -94,8 +105,9 @@ class Recorder:
             for name, column in columns.items()
             for i, task in enumerate(self.tasks)
         }
-        if hasattr(self.state, "divergence_factor"):
-            values[f"{prefix}/divergence_factor"] = self.state.divergence_factor
+        for name in ("divergence_factor", "scale"):
+            if hasattr(self.state, name):
+                values[f"{prefix}/{name}"] = getattr(self.state, name)
         return values | {
             f"{prefix}/weight_change": self._change,
             f"{prefix}/ignored_records": self.ignored.double(),

@@ -14,6 +14,8 @@ from lightning_coba.callbacks.held_out import HeldOutStream
 from lightning_coba.callbacks.pass_losses import MonitoredKeys, ValidationPass
 from lightning_coba.callbacks.recorder import Recorder, baseline_by_name
 from lightning_coba.callbacks.run_length import validation_is_due
+from lightning_coba.callbacks.step_budget import StepBudget
+from lightning_coba.callbacks.step_signals import HELD_OUT_SIGNALS, TRAINING_SIGNALS, StepSignals
 from lightning_coba.callbacks.trajectories import Trajectory
 from lightning_coba.log_keys import BALANCE
 from lightning_coba.modules.task_weights import TaskWeights
@@ -31,18 +33,22 @@ class TaskBalancing(L.Callback):
     Two lines change in the module's world: ``training_step`` returns ``self.task_weights.combine(losses)``, and this
     callback is given to the Trainer. After each validation pass (also inside an epoch), or every n optimizer steps on
     a stratified held-out mini-batch, it takes one record of the tasks' held-out losses and updates the balancer. A
-    record is taken at once; the weights change at the start of the next accumulation window.
+    balancer that works on training steps (their losses, their gradients) gets a record of each n-th step. A record is
+    taken at once; the weights change at the start of the next accumulation window. Methods that combine gradients act
+    on the very step: what they change about the weights is added to the parameters' gradients before clipping.
 
     Hooks do this: ``setup`` attaches :class:`~lightning_coba.TaskWeights` and asks for a full sanity pass, the
-    baseline; ``on_validation_end`` or ``on_train_batch_end`` takes a record; ``on_train_batch_start`` applies it.
+    baseline; ``on_before_backward`` takes the tasks' gradients; ``on_validation_end``, ``on_train_batch_end`` or
+    ``on_before_optimizer_step`` takes a record; ``on_train_batch_start`` applies it.
 
     Args:
         balancer: a balancer, or a function from the number of held-out draws in a pass (None with the validation
             cadence) to one.
         tasks: names in loader order. Default, the first that is there: the module's ``TaskWeights``, its
             ``task_names``, the datamodule's ``task_names``, the keys that match ``monitor`` in the sanity pass.
-        every_n_steps: None = after each validation pass; n >= 1 = every n optimizer steps, which needs the module's
-            ``task_losses(batch)`` and ``held_out``.
+        every_n_steps: None = after each validation pass, or every optimizer step for a balancer on training steps;
+            n >= 1 = every n optimizer steps. Held-out losses then need the module's ``task_losses(batch)`` and
+            ``held_out``.
         held_out: step cadence only: task -> DataLoader over a map-style dataset. Default:
             ``trainer.datamodule.held_out_dataloaders()``.
         baseline: V(0): ``"measure"`` (a full held-out pass before training), ``"first_record"``, or task -> loss (a
@@ -54,6 +60,10 @@ class TaskBalancing(L.Callback):
         min_weight: floor m in [0, 1/K): weights become ``(1 - K m) w + m``.
         strict_tasks: on resume, refuse a checkpoint that lacks tasks; False admits added ones (uniform share, own
             baseline and warm-up).
+        parameters: for a balancer that needs gradients, the parameters that these are of: ``"last_block"`` (default
+            for gradient norms), ``"all"`` trainable ones (default else), or a regular expression on their names.
+        max_overhead: instead of ``every_n_steps``, the largest share of the training time that records may take, such
+            as 0.03: the first steps are timed, with and without a record, and n follows from it.
 
     Raises:
         ValueError: if an argument is outside its domain or does not fit the module; before training starts.
@@ -78,9 +88,11 @@ class TaskBalancing(L.Callback):
         prior: Mapping[str, float] | None = None,
         min_weight: float = 0.0,
         strict_tasks: bool = True,
+        parameters: str | None = None,
+        max_overhead: float | None = None,
     ) -> None:
         super().__init__()
-        notices.check_arguments(tasks, every_n_steps, baseline, prior, min_weight)
+        notices.check_arguments(tasks, every_n_steps, baseline, prior, min_weight, max_overhead)
         self._given_balancer = balancer
         self._given_tasks = tuple(tasks) if tasks else ()
         self.every_n_steps = every_n_steps
@@ -90,6 +102,8 @@ class TaskBalancing(L.Callback):
         self.prior = dict(prior) if prior else None
         self.min_weight = min_weight
         self.strict_tasks = strict_tasks
+        self.parameters = parameters
+        self.max_overhead = max_overhead
         self._monitored = MonitoredKeys(monitor)
         self._weights = TaskWeights()
         self.reset()
@@ -100,6 +114,8 @@ class TaskBalancing(L.Callback):
         self._recorder: Recorder | None = None
         self._stored: dict[str, Any] | None = None
         self._stream: HeldOutStream | None = None
+        self._signals: StepSignals | None = None
+        self._budget = StepBudget(self.max_overhead) if self.max_overhead is not None else None
         self._steps = 0
         self._seed: int | None = None
         self._pass_is_due = False
@@ -119,6 +135,13 @@ class TaskBalancing(L.Callback):
         """
         trajectory = self._recorder.trajectory if self._recorder else Trajectory(len(self.tasks))
         return trajectory.columns()
+
+    @property
+    def interval(self) -> int | None:
+        """Optimizer steps between two records; None = a record a validation pass, or not known yet."""
+        if self._budget is not None:
+            return self._budget.interval
+        return 1 if self.every_n_steps is None and self._needs & TRAINING_SIGNALS else self.every_n_steps
 
     @property
     def num_records(self) -> int:
@@ -153,8 +176,9 @@ class TaskBalancing(L.Callback):
             return
         rivals = (c for c in trainer.callbacks if isinstance(c, TaskBalancing))
         notices.refuse_rivals(sum(c.attribute == self.attribute for c in rivals), self.attribute)
-        if self.every_n_steps is not None:
-            notices.refuse_step_cadence(trainer, pl_module, self.every_n_steps, self.held_out)
+        if self._reads_stream():
+            notices.refuse_step_cadence(trainer, pl_module, self._cadence(), self.held_out)
+        notices.refuse_setting(trainer, pl_module, self._needs, self._label)
         if self._measures_by_sanity_pass() and trainer.num_sanity_val_steps:
             trainer.num_sanity_val_steps = float("inf")
 
@@ -162,6 +186,7 @@ class TaskBalancing(L.Callback):
         """Settle the balancer, and take over a checkpoint's records where there are any."""
         self._batches = 0
         self._window: int | None = None
+        self._due = False
         self._step_before = trainer.global_step
         # Steps of different fits are never compared: a second Trainer counts from 0 again.
         self._record_step: int | None = None
@@ -174,13 +199,15 @@ class TaskBalancing(L.Callback):
                 self._weights.bind(stored["recorder"]["tasks"])
         elif self._recorder is not None and not self.tasks:
             self._weights.bind(self._recorder.tasks)
-        if self.every_n_steps is not None:
+        if self._reads_stream():
             self._open_stream(trainer)
         self._settle_balancer()
         if stored is not None:
             recorder = self._begin(pl_module, None)
             recorder.load_state_dict(stored["recorder"], self.strict_tasks)
-            notices.refuse_other_cadence(stored["every_n_steps"], self.every_n_steps)
+            notices.refuse_other_cadence(stored["cadence"], self._cadence())
+            if self._budget is not None:
+                self._budget.interval = stored["interval"]
             # The resumed Trainer goes on counting, so this is the same fit.
             self._record_step = recorder.trajectory.steps[-1] if recorder.trajectory.steps else None
             if stored["pass_is_due"]:
@@ -197,45 +224,75 @@ class TaskBalancing(L.Callback):
         if self._recorder is not None:
             self._weights.weighs = self._recorder.balancer.weighs
         assert self.balancer is not None
+        if self._needs & TRAINING_SIGNALS:
+            if not self.tasks:
+                raise notices.unknown_names(type(self).__name__, self._monitored.monitor, trainer.callback_metrics)
+            self._signals = StepSignals(self.balancer, self._weights, pl_module, self.parameters)
         notices.announce_settings(
             type(self).__name__,
             trainer,
             self.balancer,
-            self.every_n_steps,
+            self._by_steps(),
+            self.interval,
             self.prior,
             self.min_weight,
             self.num_records,
+            len(self.tasks),
         )
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Apply the newest weights where an accumulation window begins."""
+        """Apply the newest weights where an accumulation window begins, and listen where its step is due."""
         self._step_before = trainer.global_step
         if self._window != trainer.global_step:
             self._window = trainer.global_step
             if self._recorder is not None:
                 self._weights.assign(self._recorder.weights)
+            self._due = self._is_due(pl_module)
+            if self._signals is not None:
+                self._signals.begin_step(self._due)
+        if self._signals is not None:
+            self._signals.begin_batch(pl_module)
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        """Take the tasks' gradients while the graph is there."""
+        if self._signals is not None:
+            self._signals.before_backward(trainer, loss)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Complete the step's gradients; a method that combines them acts here, before they are clipped."""
+        if self._signals is None or not self._due:
+            return
+        assert self._recorder is not None
+        self._signals.before_step(trainer, pl_module, self._recorder.weights, self._stream, self.num_records)
+        if self._recorder.balancer.acts_on == "this step" and self._signals.gradients is not None and self._due:
+            self._record(trainer, pl_module, trainer.global_step + 1)
+            self._signals.gradients.add_to_grads(
+                self._recorder.weights - self._weights.values.to(self._recorder.weights)
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Step cadence: take a record every n optimizer steps."""
+        """Take a record every n optimizer steps, unless that is the business of validation passes."""
         self._batches += 1
         if self._batches == BATCHES_TO_USE:
             self._warn_if_unused(pl_module)
-        self._pass_is_due = self.every_n_steps is None and validation_is_due(trainer, batch_idx)
+        self._pass_is_due = not self._by_steps() and validation_is_due(trainer, batch_idx)
+        if self._signals is not None:
+            self._signals.end_batch(trainer, batch)
         if trainer.global_step == self._step_before:
             return
         self._steps += 1
-        if self.every_n_steps is None or self._steps % self.every_n_steps:
-            return
-        assert self._stream is not None
-        assert self._recorder is not None
-        draw = self._stream.draw(self._steps // self.every_n_steps - 1)
-        losses, present = self._stream.measure(draw, trainer, pl_module, self.tasks)
-        self._recorder.record(trainer.global_step, losses, present)
-        publish(trainer, self._recorder.metrics(self._prefix))
+        if self._due:
+            self._record(trainer, pl_module, trainer.global_step)
+        if self._budget is not None and self.interval is None:
+            self._budget.end_step(trainer, pl_module)
+            if self.interval is not None:
+                notices.announce_interval(type(self).__name__, self._budget)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to listen to a pass."""
@@ -258,11 +315,14 @@ class TaskBalancing(L.Callback):
         """Validation cadence: take the baseline (sanity pass) or a record."""
         # Only what training_step reads counts as used.
         self._weights.used, self._weights.received = self._seen
-        if trainer.state.fn != TrainerFn.FITTING or self.every_n_steps is not None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        if not self.tasks:
+            required = not (trainer.sanity_checking or self._by_steps())
+            self._learn_names(self._pass.metrics(trainer), required)
+        if self._by_steps():
             return
         self._pass_is_due = False
-        if not self.tasks:
-            self._learn_names(self._pass.metrics(trainer), required=not trainer.sanity_checking)
         visible = self._pass.visible(trainer, self.tasks)
         if trainer.sanity_checking:
             if visible:
@@ -278,7 +338,8 @@ class TaskBalancing(L.Callback):
         if not visible and not self._recorder.balancer.needs:
             return  # nothing to see, and nothing that has to be seen
         self._record_step = trainer.global_step
-        self._recorder.record(trainer.global_step, *self._pass.losses(trainer, pl_module, self.tasks))
+        losses, present = self._pass.losses(trainer, pl_module, self.tasks)
+        self._recorder.record(trainer.global_step, {"losses": losses}, present, trainer.current_epoch)
         publish(trainer, self._recorder.metrics(self._prefix))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -301,7 +362,8 @@ class TaskBalancing(L.Callback):
             "recorder": recorder,
             "steps": self._steps,
             "seed": self._seed,
-            "every_n_steps": self.every_n_steps,
+            "cadence": self._cadence(),
+            "interval": self.interval,
             "pass_is_due": self._pass_is_due,
         }
 
@@ -316,8 +378,57 @@ class TaskBalancing(L.Callback):
     def _prefix(self) -> str:
         return BALANCE if self.attribute == "task_weights" else f"{BALANCE}/{self.attribute}"
 
+    @property
+    def _needs(self) -> frozenset[str]:
+        given = self._given_balancer
+        return given.needs if isinstance(given, Balancer) else HELD_OUT_SIGNALS - TRAINING_SIGNALS
+
+    @property
+    def _label(self) -> str:
+        given = self._given_balancer
+        return given.label if isinstance(given, Balancer) else type(self).__name__
+
+    def _by_steps(self) -> bool:
+        """Return whether records are of optimizer steps, not of validation passes."""
+        return self.interval is not None or self._budget is not None
+
+    def _reads_stream(self) -> bool:
+        """Return whether held-out mini-batches are measured between steps."""
+        return self._by_steps() and bool(self._needs & HELD_OUT_SIGNALS or not self._needs & TRAINING_SIGNALS)
+
+    def _cadence(self) -> str:
+        if self._budget is not None:
+            return f"max_overhead={self.max_overhead}"
+        return f"every_n_steps={self.interval}"
+
     def _measures_by_sanity_pass(self) -> bool:
-        return self.every_n_steps is None and self.baseline == "measure" and self._recorder is None
+        return not self._by_steps() and self.baseline == "measure" and self._recorder is None
+
+    def _is_due(self, pl_module: L.LightningModule) -> bool:
+        """Return whether the step that begins ends with a record, or is timed as if it did."""
+        if self._budget is not None and self.interval is None:
+            return self._budget.begin_step(pl_module)
+        return self.interval is not None and (self._steps + 1) % self.interval == 0
+
+    def _record(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
+        """Take the record of an optimizer step."""
+        self._due = False
+        assert self._recorder is not None
+        signals: dict[str, Tensor] = {}
+        if self._signals is not None:
+            signals, present = self._signals.observe(trainer, pl_module)
+        if self._stream is not None and ("losses" in self._needs or self._signals is None):
+            draw = self._stream.draw(self.num_records)
+            signals["losses"], present = self._stream.measure(draw, trainer, pl_module, self.tasks)
+        if self._budget is not None and self.interval is None:
+            return  # only timed
+        self._recorder.record(step, signals, present, trainer.current_epoch)
+        publish(trainer, self._recorder.metrics(self._prefix), log=self._is_logged(trainer, step))
+
+    def _is_logged(self, trainer: L.Trainer, step: int) -> bool:
+        """Return whether a record is written to the loggers: the first at or after each of the Trainer's log steps."""
+        assert self.interval is not None
+        return step % trainer.log_every_n_steps < self.interval
 
     def _open_stream(self, trainer: L.Trainer) -> None:
         loaders = self.held_out if self.held_out is not None else trainer.datamodule.held_out_dataloaders()
@@ -331,7 +442,6 @@ class TaskBalancing(L.Callback):
         given = self._given_balancer
         draws = self._stream.num_draws if self._stream else None
         self.balancer = given if isinstance(given, Balancer) else given(draws)
-        notices.refuse_signals(self.balancer)
 
     def _begin(self, pl_module: L.LightningModule, initial: Tensor | None) -> Recorder:
         assert self.balancer is not None
@@ -343,7 +453,9 @@ class TaskBalancing(L.Callback):
         assert self.balancer is not None
         if isinstance(self.baseline, Mapping):
             return baseline_by_name(self.baseline, self.tasks)
-        if self.baseline == "first_record":
+        # Training losses are divided by the first of them; other methods on training steps divide by nothing.
+        on_steps = self._needs & TRAINING_SIGNALS and self.balancer.baseline_signal != "losses"
+        if self.baseline == "first_record" or on_steps:
             return None
         if self._stream is not None and not trainer.fast_dev_run:
             losses, present = self._stream.measure(self._stream.everything(), trainer, pl_module, self.tasks)

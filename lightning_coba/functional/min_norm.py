@@ -1,9 +1,8 @@
 import torch
 from torch import Tensor
 
-#: Stop where no exchange between two vectors could lower the squared norm by more than this share of the largest one.
-TOLERANCE = 1e-16
-MAX_EXCHANGES = 1_000
+#: A vector joins the combination where that would lower the squared norm by more than this share.
+TOLERANCE = 1e-12
 
 
 def min_norm_point(gramian: Tensor, active: Tensor | None = None) -> Tensor:
@@ -14,30 +13,43 @@ def min_norm_point(gramian: Tensor, active: Tensor | None = None) -> Tensor:
         active: bool ``[K]``: the vectors that take part, at least one; default: all.
 
     Returns:
-        Coefficients on the simplex, float64 ``[K]`` on the CPU, 0 where not active. It waits for the device.
+        Coefficients on the simplex, float64 ``[K]`` on the CPU, 0 where not active. It waits for the device. The point
+        is unique; the coefficients are not where vectors depend on each other.
 
     References:
-        Pairwise Frank-Wolfe: Lacoste-Julien and Jaggi, "On the Global Linear Convergence of Frank-Wolfe Optimization
-        Variants", NeurIPS 2015. For two vectors it is the closed form of Sener and Koltun, NeurIPS 2018, after one
-        exchange.
+        Lawson and Hanson, "Solving Least Squares Problems", 1974, chapter 23: the active-set method for non-negative
+        least squares, on the vectors with a 1 appended and the target (0, ..., 0, 1); exact after finitely many
+        exchanges. Sener and Koltun, NeurIPS 2018, has the closed form for two vectors.
 
     Example:
         >>> min_norm_point(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
         tensor([0.2000, 0.8000], dtype=torch.float64)
     """
     inner = gramian.detach().to("cpu", torch.float64)
-    taking_part = torch.ones(len(inner), dtype=torch.bool) if active is None else active.cpu()
-    scale = float(inner.diagonal().abs().max())
-    alpha = taking_part.double() / taking_part.sum()
-    for _ in range(MAX_EXCHANGES if scale > 0 else 0):
-        slope = inner @ alpha
-        to = int(torch.where(taking_part, slope, torch.inf).argmin())
-        away = int(torch.where(alpha > 0, slope, -torch.inf).argmax())
-        gap = float(slope[away] - slope[to])
-        if gap <= TOLERANCE * scale:
+    allowed = torch.ones(len(inner), dtype=torch.bool) if active is None else active.cpu()
+    scale = inner.diagonal().abs().max()
+    system = (inner / scale if scale > 0 else inner) + 1.0
+    solution, chosen = torch.zeros(len(inner), dtype=torch.float64), torch.zeros_like(allowed)
+    for _ in range(3 * len(inner)):
+        pull = torch.where(allowed & ~chosen, 1.0 - system @ solution, 0.0)
+        if pull.max() <= TOLERANCE:
             break
-        curvature = float(inner[to, to] + inner[away, away] - 2 * inner[to, away])
-        moved = min(float(alpha[away]), gap / curvature) if curvature > 0 else float(alpha[away])
-        alpha[to] += moved
-        alpha[away] = alpha[away] - moved if moved < alpha[away] else 0.0
-    return alpha / alpha.sum()
+        chosen[pull.argmax()] = True
+        solution, chosen = _solve(system, solution, chosen)
+    return solution / solution.sum()
+
+
+def _solve(system: Tensor, solution: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve for the chosen coefficients; those that would turn negative leave one by one."""
+    while True:
+        index = chosen.nonzero().squeeze(1)
+        ones = torch.ones(len(index), 1, dtype=torch.float64)
+        wanted = torch.zeros_like(solution)
+        wanted[index] = torch.linalg.lstsq(system[index][:, index], ones, driver="gelsd").solution.squeeze(1)
+        negative = chosen & (wanted < 0)
+        if not negative.any():
+            return wanted, chosen
+        share = torch.where(negative, solution / (solution - wanted), torch.inf)
+        solution = solution + share.min() * (wanted - solution)
+        chosen = chosen & (solution > 0) & (share > share.min())
+        solution = torch.where(chosen, solution, 0.0)

@@ -1,11 +1,29 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_coba.functional import StepTotals, TaskLosses, combine, task_means
 from lightning_coba.functional.task_losses import Normalize
+
+
+class KeptLosses(NamedTuple):
+    """What one call of ``combine`` was given and returned, with its graph: a balancer may ask for gradients.
+
+    Attributes:
+        value: the scalar that ``combine`` returned.
+        means: of the tasks, ``[K]``, in task order; as far as this batch holds its step.
+        present: bool ``[K]``.
+        scale: K / P, the factor of :meth:`TaskWeights.combine`.
+        own: the batch's own losses, detached: sums and counts, or means and 1 each.
+    """
+
+    value: Tensor
+    means: Tensor
+    present: Tensor
+    scale: Tensor
+    own: TaskLosses
 
 
 class TaskWeights(nn.Module):
@@ -25,6 +43,8 @@ class TaskWeights(nn.Module):
     Attributes:
         tasks: names, a tuple of K strings.
         weighs: ``"tasks"``, or ``"tokens"`` for :class:`~lightning_coba.balancers.TokenMean`.
+        listening: whether ``combine`` keeps what it is given in training, for a balancer that works on it.
+        kept: what it has kept, oldest first; whoever listens empties it.
 
     Raises:
         ValueError: if a name occurs twice.
@@ -45,6 +65,8 @@ class TaskWeights(nn.Module):
         self.weighs: Literal["tasks", "tokens"] = "tasks"
         self.used = False
         self.received: set[str] = set()
+        self.listening = False
+        self.kept: list[KeptLosses] = []
         self.register_buffer("_values", torch.empty(0, dtype=torch.float64), persistent=False)
         names = tuple(tasks)
         if names:
@@ -115,11 +137,11 @@ class TaskWeights(nn.Module):
             )
         if self.weighs == "tokens":
             return _token_mean(losses, totals)
-        num_present = None
+        num_present, own = None, None
         if isinstance(losses, TaskLosses):
             counts = losses.counts if totals is None else totals.counts
             num_present = None if totals is None else totals.num_present
-            present = losses.counts > 0
+            present, own = losses.counts > 0, losses
             means = task_means(TaskLosses(losses.sums, counts))
         elif totals is not None:
             raise ValueError("`combine.totals` must come with TaskLosses(sums, counts): means cannot be re-divided.")
@@ -138,7 +160,13 @@ class TaskWeights(nn.Module):
                 f"shape {tuple(means.shape)}. Pass a dict where a batch lacks tasks."
             )
         # A copy: autograd keeps what it multiplied by, and the buffer is written to in place.
-        return combine(means, self._values.clone(), present, num_present, normalize)
+        value = combine(means, self._values.clone(), present, num_present, normalize)
+        if self.listening and value.requires_grad:
+            own = TaskLosses(means, present) if own is None else own
+            scale = len(present) / (present.sum() if num_present is None else torch.as_tensor(num_present)).clamp(min=1)
+            own = TaskLosses(own.sums.detach(), own.counts.detach())
+            self.kept.append(KeptLosses(value, means, present, scale, own))
+        return value
 
     def _stack(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         if not losses:
