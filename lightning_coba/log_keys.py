@@ -3,6 +3,8 @@
 TRAIN_LOSS = "train_loss"
 VAL_LOSS = "val_loss"
 TEST_LOSS = "test_loss"
+TEST_ACCURACY = "test_accuracy"
+TEST_EXACT_MATCH = "test_exact_match"
 BALANCE = "balance"
 
 #: Columns of ``balance.csv``, one row a record and task.

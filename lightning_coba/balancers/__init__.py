@@ -15,18 +15,36 @@ from lightning_coba.balancers.gradnorm import GradNorm
 from lightning_coba.balancers.lbtw import LBTW
 from lightning_coba.balancers.metaweighting import MetaWeighting
 from lightning_coba.balancers.tokenmean import TokenMean
+from lightning_coba.balancers.torchjd_averages import DWA
+from lightning_coba.balancers.torchjd_gradients import IMTLG, MGDA, AlignedMTL, PCGrad
+from lightning_coba.balancers.torchjd_learned import IMTLL, UW
+from lightning_coba.balancers.torchjd_losses import RLW, STCH, GeometricMean
+from lightning_coba.balancers.torchjd_solvers import CAGrad, NashMTL, UPGrad
 from lightning_coba.balancers.uniform import Uniform
 
 __all__ = [
+    "DWA",
     "FAMO",
+    "IMTLG",
+    "IMTLL",
     "LBTW",
+    "MGDA",
+    "RLW",
+    "STCH",
+    "UW",
+    "AlignedMTL",
     "Balancer",
+    "CAGrad",
     "CoBa",
     "Fixed",
+    "GeometricMean",
     "GradNorm",
     "MetaWeighting",
+    "NashMTL",
     "Observation",
+    "PCGrad",
     "TokenMean",
+    "UPGrad",
     "Uniform",
     "explain",
     "replay",

@@ -135,7 +135,7 @@ class GradNorm(Balancer):
         scaled, exp_avg, exp_avg_sq, num_steps = adam_step(
             scaled, gradient, state.exp_avg, state.exp_avg_sq, state.num_steps, lr=self.lr, active=present
         )
-        scaled = scaled.clamp(min=MIN_WEIGHT)
+        scaled = torch.where(present, scaled.clamp(min=MIN_WEIGHT), scaled)
         weights = scaled / scaled.sum()
         state = GradNormState(
             record=state.record + 1,

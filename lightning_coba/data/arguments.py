@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+from lightning_coba.data.mixing import Mixing
 from lightning_coba.data.task import Task, tasks_at
 
 
@@ -30,6 +31,38 @@ def checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None
                 f"`MultitaskDataModule.tasks` must have different names; got {name!r} twice. Rename one of them."
             )
     return checked
+
+
+def checked_only(only: Sequence[str] | None, suite: Sequence[Task]) -> list[Task]:
+    """Return the tasks of a suite that are named, in its order; None names all."""
+    names = [task.name for task in suite]
+    if only is None:
+        return list(suite)
+    if isinstance(only, str) or not isinstance(only, Sequence) or not only or any(name not in names for name in only):
+        raise ValueError(
+            f"`MultitaskDataModule.only` must be a list of at least one of {', '.join(names)}, or None for all; got "
+            f"{only!r}. Write only={names[:1]}."
+        )
+    return [task for task in suite if task.name in only]
+
+
+def checked_mixing(
+    rule: str, temperature: float, weights: Mapping[str, float] | None, tasks: Sequence[Task], suite: Sequence[Task]
+) -> Mixing:
+    """Return how the tasks share an epoch; weights of other tasks of the suite are ignored."""
+    names = [task.name for task in tasks]
+    if weights is not None and not set(names) <= set(weights) <= {task.name for task in suite}:
+        raise ValueError(
+            f"`MultitaskDataModule.sampling_weights` must have one weight for each of {', '.join(names)}; got "
+            f"{', '.join(map(str, weights))}. Name every task once."
+        )
+    return Mixing(
+        rule,
+        temperature,
+        None if weights is None else tuple(float(weights[name]) for name in names),
+        tuple(task.max_rows for task in tasks),
+        tuple(task.repeats for task in tasks),
+    )
 
 
 def checked_int(argument: str, value: Any, lowest: int = 1, optional: bool = False) -> Any:

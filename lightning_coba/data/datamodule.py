@@ -5,20 +5,25 @@ from functools import partial
 from os import PathLike
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from lightning_coba.data.arguments import checked_choice, checked_epoch, checked_int, checked_tasks
+from lightning_coba.data.arguments import (
+    checked_choice,
+    checked_epoch,
+    checked_int,
+    checked_mixing,
+    checked_only,
+    checked_tasks,
+)
 from lightning_coba.data.collate import collate
 from lightning_coba.data.corpus import Corpus, by_length, load_corpus, prepare_corpus
 from lightning_coba.data.loader import EvaluationLoader, Place, PlannedLoader
-from lightning_coba.data.mixing import Mixing, epoch_rows
-from lightning_coba.data.planner import BATCHINGS, Batching, Planner, check_turns
+from lightning_coba.data.planner import BATCHINGS, Batching, check_turns
 from lightning_coba.data.resumed_steps import StepSize, kept_size, rescale_progress
+from lightning_coba.data.run_plan import plan_run
 from lightning_coba.data.splits import Overlap
 from lightning_coba.data.task import Task
 from lightning_coba.data.tokenization import Overlong
@@ -37,6 +42,8 @@ class MultitaskDataModule(LightningDataModule):
         tasks: the tasks, with different names; their order is the order of the task indices.
         root: instead of ``tasks``, a folder with a sub-folder or a file a task, or one file with a column ``task``;
             see `tasks_at`.
+        only: names of the tasks that are trained and evaluated, as for a baseline of one task; ``None`` = all. The
+            others are still read, compared and tokenised, so that those named have the rows they have among all.
         prompt: of tasks at ``root``: the column that holds the prompt, or a template; see `Task`.
         completion: the same for the text that is learned.
         messages: of tasks at ``root``: the column that holds conversations.
@@ -52,7 +59,7 @@ class MultitaskDataModule(LightningDataModule):
             ``"round_robin"`` or ``"stratified"``; see `Mixing`. These are sampling weights; loss weights are the
             balancer's.
         mixing_temperature: of ``"temperature"``; above 0.
-        sampling_weights: task -> weight, for ``"weighted"``.
+        sampling_weights: task -> weight, for ``"weighted"``; those of tasks not in ``only`` are ignored.
         epoch: length of an epoch: ``"all"`` rows, until the ``"largest"`` or ``"smallest"`` task has been seen once, or
             a number of optimizer steps.
         validation_rows: size of the fixed validation subset of each task; ``None`` = all rows.
@@ -76,6 +83,7 @@ class MultitaskDataModule(LightningDataModule):
         self,
         tasks: Sequence[Task] | None = None,
         root: str | PathLike[str] | None = None,
+        only: Sequence[str] | None = None,
         prompt: str = "prompt",
         completion: str = "completion",
         messages: str = "messages",
@@ -98,14 +106,15 @@ class MultitaskDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.tasks = checked_tasks(tasks, root, prompt=prompt, completion=completion, messages=messages, chat=chat)
+        self.suite = checked_tasks(tasks, root, prompt=prompt, completion=completion, messages=messages, chat=chat)
+        self.tasks = checked_only(only, self.suite)
         self.tokenizer = tokenizer
         self.batch_size = checked_int("batch_size", batch_size)
         self.batch_tokens = checked_int("batch_tokens", batch_tokens, optional=True)
         self.eval_batch_size = checked_int("eval_batch_size", eval_batch_size, optional=True)
         self.max_length = checked_int("max_length", max_length, lowest=3)
         self.batching: Any = checked_choice("batching", batching, BATCHINGS)
-        self.mixing = self._mixing(mixing, mixing_temperature, sampling_weights)
+        self.mixing = checked_mixing(mixing, mixing_temperature, sampling_weights, self.tasks, self.suite)
         self.epoch = checked_epoch(epoch)
         self.validation_rows = checked_int("validation_rows", validation_rows, optional=True)
         self.test_rows = checked_int("test_rows", test_rows, optional=True)
@@ -170,7 +179,7 @@ class MultitaskDataModule(LightningDataModule):
         """
         if self._corpus is None:
             self._settle_tokenizer()
-            prepare_corpus(self.tasks, self.tokenizer, self.max_length, self.num_proc)
+            prepare_corpus(self.suite, self.tokenizer, self.max_length, self.num_proc)
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and tokenise all tasks, once; every stage needs the same.
@@ -181,8 +190,8 @@ class MultitaskDataModule(LightningDataModule):
         if self._corpus is not None:
             return
         self._settle_tokenizer()
-        self._corpus = load_corpus(
-            self.tasks,
+        corpus = load_corpus(
+            self.suite,
             self.tokenizer,
             self.max_length,
             self.validation_rows,
@@ -191,6 +200,8 @@ class MultitaskDataModule(LightningDataModule):
             self.overlap,
             self.num_proc,
         )
+        # Only now: what a task keeps depends on the prompts that others are tested on.
+        self._corpus = _part(corpus, self.task_names)
 
     def train_dataloader(self) -> CombinedLoader:
         """Return the planned training batches of this process, beginning where the trainer stands.
@@ -199,9 +210,17 @@ class MultitaskDataModule(LightningDataModule):
         """
         rank, world_size = self._rank()
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        step_size = self._step_size(accumulate, world_size)
         tokens = self.corpus.tokens["train"]
-        planner = self._planner([task.lengths for task in tokens], step_size)
+        planner = plan_run(
+            [task.lengths for task in tokens],
+            self.mixing,
+            self.epoch,
+            self._step_size(accumulate, world_size),
+            self.batching,
+            self.max_length,
+            self.batch_tokens,
+            self.seed,
+        )
         fixed_steps = self.epoch if isinstance(self.epoch, int) else None
         self._loader = PlannedLoader(
             planner, tokens, self._pad_token_id(), accumulate, fixed_steps, rank, world_size, self._place
@@ -270,31 +289,6 @@ class MultitaskDataModule(LightningDataModule):
             return parts if self._planned is None else self._planned.size
         return kept_size(self._planned, self.batch_size, accumulate, world_size)
 
-    def _planner(self, lengths: list[Any], step_size: int) -> Planner:
-        sizes = [len(task) for task in lengths]
-        rows_per_step = step_size
-        longest = max(int(task.max()) for task in lengths)
-        if self.batch_tokens is not None and longest > self.batch_tokens:
-            rank_zero_warn(
-                f"The longest row has {longest} tokens, more than `batch_tokens`={self.batch_tokens}: "
-                "rows beyond the budget are micro-batches of their own. Raise it, or lower max_length."
-            )
-        if self.batch_tokens or self.batching == "packed":
-            # No fixed number of rows: about so many; an epoch of a number of steps is cut from their endless stream.
-            mean = float(self.mixing.shares(sizes) @ np.array([task.mean() for task in lengths]))
-            rows_per_step = max(1, round(step_size * (self.batch_tokens or self.max_length) / mean))
-        num_rows = epoch_rows(sizes, self.mixing, self.epoch, rows_per_step)
-        return Planner(
-            lengths,
-            self.mixing,
-            num_rows,
-            step_size,
-            self.batching,
-            self.max_length if self.batching == "packed" else None,
-            self.batch_tokens,
-            self.seed,
-        )
-
     def _place(self) -> Place | None:
         trainer = self.trainer
         if trainer is None or not trainer.training:
@@ -324,17 +318,14 @@ class MultitaskDataModule(LightningDataModule):
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
 
-    def _mixing(self, rule: str, temperature: float, weights: Mapping[str, float] | None) -> Mixing:
-        names = self.task_names
-        if weights is not None and set(weights) != set(names):
-            raise ValueError(
-                f"`MultitaskDataModule.sampling_weights` must have one weight for each of {', '.join(names)}; got "
-                f"{', '.join(map(str, weights))}. Name every task once."
-            )
-        return Mixing(
-            rule,
-            temperature,
-            None if weights is None else tuple(float(weights[name]) for name in names),
-            tuple(task.max_rows for task in self.tasks),
-            tuple(task.repeats for task in self.tasks),
-        )
+
+def _part(corpus: Corpus, names: Sequence[str]) -> Corpus:
+    """Return the corpus of some of its tasks."""
+    kept = [corpus.tasks.index(name) for name in names]
+    return Corpus(
+        tuple(names),
+        {split: [tokens[k] for k in kept] for split, tokens in corpus.tokens.items()},
+        {split: [shown[k] for k in kept] for split, shown in corpus.shown.items()},
+        {name: corpus.num_overlapping[name] for name in names},
+        [corpus.texts[k] for k in kept],
+    )

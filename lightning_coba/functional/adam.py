@@ -45,8 +45,9 @@ def adam_step(
     new_avg = exp_avg.lerp(gradient, 1 - betas[0])
     new_avg_sq = exp_avg_sq * betas[1] + (1 - betas[1]) * gradient * gradient
     new_count = count + 1
-    step = lr / (1 - betas[0] ** new_count)
-    denominator = new_avg_sq.sqrt() / (1 - betas[1] ** new_count).sqrt() + eps
+    steps = new_count.to(value.dtype)
+    step = lr / (1 - betas[0] ** steps)
+    denominator = new_avg_sq.sqrt() / (1 - betas[1] ** steps).sqrt() + eps
     return (
         torch.where(moved, value - step * new_avg / denominator, value),
         torch.where(moved, new_avg, exp_avg),

@@ -112,6 +112,15 @@ def checkpointed_task_losses(
     return task_losses(torch.cat(losses), token_tasks, num_tasks)
 
 
+def autocast_once(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Cast as autocast does, where it is on; autocast itself casts a frozen weight anew for every product."""
+    device = hidden.device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return hidden, weight, bias
+    dtype = torch.get_autocast_dtype(device)
+    return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
 class _FrozenHeadLosses(torch.autograd.Function):
     """Losses ``[n]`` of hidden states ``[n, H]``; all work is done in the forward pass."""
 
@@ -126,11 +135,7 @@ class _FrozenHeadLosses(torch.autograd.Function):
         with_gradient: bool,
     ) -> Tensor:
         ctx.dtype = hidden.dtype
-        device = hidden.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            # Once, where autocast itself would cast a frozen weight anew for every product.
-            dtype = torch.get_autocast_dtype(device)
-            hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        hidden, weight, bias = autocast_once(hidden, weight, bias)
         losses = torch.empty(len(hidden), dtype=_wide(hidden.dtype), device=hidden.device)
         gradient = torch.empty_like(hidden) if with_gradient else None
         for start in range(0, len(hidden), chunk_size):

@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 #: A vector joins the combination where that would lower the squared norm by more than this share.
-TOLERANCE = 1e-12
+TOLERANCE = 1e-14
 
 
 def min_norm_point(gramian: Tensor, active: Tensor | None = None) -> Tensor:
@@ -27,25 +27,30 @@ def min_norm_point(gramian: Tensor, active: Tensor | None = None) -> Tensor:
     """
     inner = gramian.detach().to("cpu", torch.float64)
     allowed = torch.ones(len(inner), dtype=torch.bool) if active is None else active.cpu()
-    scale = inner.diagonal().abs().max()
-    system = (inner / scale if scale > 0 else inner) + 1.0
+    length = torch.where(allowed, inner.diagonal(), torch.inf).clamp(min=0).sqrt()
+    if length.min() == 0:  # the origin is one of the vectors
+        return (length == 0) / (length == 0).sum().double()
+    # On unit vectors, whose appended 1 shrinks with their length: short vectors keep their digits beside long ones.
+    target = length.min() / length
+    system = torch.where(allowed & allowed[:, None], inner / length / length[:, None], 0.0) + target * target[:, None]
     solution, chosen = torch.zeros(len(inner), dtype=torch.float64), torch.zeros_like(allowed)
     for _ in range(3 * len(inner)):
-        pull = torch.where(allowed & ~chosen, 1.0 - system @ solution, 0.0)
+        pull = torch.where(allowed & ~chosen, target - system @ solution, 0.0)
         if pull.max() <= TOLERANCE:
             break
         chosen[pull.argmax()] = True
-        solution, chosen = _solve(system, solution, chosen)
-    return solution / solution.sum()
+        solution, chosen = _solve(system, target, solution, chosen)
+    alpha = solution * target
+    return alpha / alpha.sum()
 
 
-def _solve(system: Tensor, solution: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+def _solve(system: Tensor, target: Tensor, solution: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Solve for the chosen coefficients; those that would turn negative leave one by one."""
     while True:
         index = chosen.nonzero().squeeze(1)
-        ones = torch.ones(len(index), 1, dtype=torch.float64)
         wanted = torch.zeros_like(solution)
-        wanted[index] = torch.linalg.lstsq(system[index][:, index], ones, driver="gelsd").solution.squeeze(1)
+        part, right = system[index][:, index], target[index, None]
+        wanted[index] = torch.linalg.lstsq(part, right, driver="gelsd").solution.squeeze(1)
         negative = chosen & (wanted < 0)
         if not negative.any():
             return wanted, chosen

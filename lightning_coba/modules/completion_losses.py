@@ -1,22 +1,26 @@
 """Per-task losses of completion tokens: the head is the widest layer, and prompts need none of it."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeGuard
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
 from lightning_coba.functional import (
     TaskLosses,
+    TaskMetrics,
     checkpointed_task_losses,
     chunked_task_losses,
+    chunked_task_metrics,
     task_losses,
     tokens_per_chunk,
 )
+from lightning_coba.functional.chunked_loss import autocast_once
 from lightning_coba.modules.forward_checks import head_of_backbone, packed_sequences
 from lightning_coba.modules.liger import liger_loss
 
@@ -50,15 +54,42 @@ class CompletionLosses:
         Raises:
             ValueError: if the batch is packed and the model mixes packed sequences.
         """
+        outputs, targets, tasks = self._at_completions(batch), batch["targets"], batch["token_tasks"]
+        if self.plain_head:
+            return self._through_head(outputs, targets, tasks, num_tasks)
+        return task_losses(cross_entropy(outputs.float(), targets, reduction="none"), tasks, num_tasks)
+
+    @torch.no_grad()
+    def metrics(self, batch: Mapping[str, Tensor], num_tasks: int) -> TaskMetrics:
+        """Return losses, accuracy and exact match of K tasks on such a batch, at the price of the losses.
+
+        Every token is predicted from the true ones before it. So a row matches where greedy decoding would write its
+        completion, end token included, but for ties and for kernels that round otherwise. A conversation matches where
+        all its answers do, each after the true ones before.
+
+        Raises:
+            ValueError: if the batch is packed and the model mixes packed sequences.
+        """
+        outputs = self._at_completions(batch)
+        head, outputs = self._head_without_gradients(outputs)
+        return chunked_task_metrics(
+            head,
+            outputs,
+            batch["targets"],
+            batch["token_tasks"],
+            _token_rows(batch),
+            num_tasks,
+            batch["input_ids"].numel(),
+            tokens_per_chunk(self._vocabulary),
+        )
+
+    def _at_completions(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return what predicts the completion tokens, ``[n, ...]``: see `_outputs`."""
         if self.plain_head is None:
             self.plain_head = self._check_head()
         if "position_ids" in batch and not self._packs:
             self._packs = self._check_packing()
-        index, targets, tasks = batch["token_index"], batch["targets"], batch["token_tasks"]
-        outputs = self._outputs(self._run, self._inputs(batch)).flatten(0, 1).index_select(0, index)
-        if self.plain_head:
-            return self._through_head(outputs, targets, tasks, num_tasks)
-        return task_losses(cross_entropy(outputs.float(), targets, reduction="none"), tasks, num_tasks)
+        return self._outputs(self._run, self._inputs(batch)).flatten(0, 1).index_select(0, batch["token_index"])
 
     def _outputs(self, run: Any, inputs: Mapping[str, Any]) -> Tensor:
         """Return hidden states, or logits where the head cannot be told apart, of the shape of the ids."""
@@ -79,10 +110,8 @@ class CompletionLosses:
 
     def _through_head(self, hidden: Tensor, targets: Tensor, tasks: Tensor, num_tasks: int) -> TaskLosses:
         head = self._head
-        # A subclass (4-bit) or a hook may do more than the product; an adapter on the head is a class of its own.
-        hooked = head._forward_hooks or head._forward_pre_hooks
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in head.parameters())
-        if isinstance(head, nn.Linear) and type(head) is nn.Linear and not hooked:
+        if _is_plain_linear(head):
             if not trained:
                 return chunked_task_losses(hidden, head.weight, head.bias, targets, tasks, num_tasks)
             # Its kernels cannot start on no tokens at all.
@@ -92,6 +121,16 @@ class CompletionLosses:
                 return task_losses(losses, tasks, num_tasks)
         size = tokens_per_chunk(self._vocabulary)
         return checkpointed_task_losses(head, hidden, targets, tasks, num_tasks, size)
+
+    def _head_without_gradients(self, outputs: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """Return what makes logits of the second value."""
+        if not self.plain_head:
+            return lambda logits: logits, outputs
+        head = self._head
+        if not _is_plain_linear(head):
+            return head, outputs
+        outputs, weight, bias = autocast_once(outputs, head.weight, head.bias)
+        return partial(linear, weight=weight, bias=bias), outputs
 
     @property
     def _base(self) -> PreTrainedModel:
@@ -141,3 +180,17 @@ class CompletionLosses:
                 "which pads instead."
             )
         return True
+
+
+def _is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a head is the product alone: a subclass (4-bit), an adapter or a hook may do more."""
+    return type(head) is nn.Linear and not (head._forward_hooks or head._forward_pre_hooks)
+
+
+def _token_rows(batch: Mapping[str, Tensor]) -> Tensor:
+    """Return a number for the row of each completion token, below that of the positions, ``[n]``."""
+    index = batch["token_index"]
+    if "position_ids" not in batch:
+        return index // batch["input_ids"].shape[1]
+    # Positions start at 0 in every row.
+    return (batch["position_ids"].flatten() == 0).cumsum(0)[index] - 1

@@ -8,7 +8,7 @@ class LossTotals:
     """Add up per-task losses on the device: three small additions a batch, no host synchronisation.
 
     Args:
-        num_tasks: K.
+        num_tasks: K; several measures of the tasks may stand side by side.
         device: where the losses are.
 
     Attributes:

@@ -15,7 +15,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_coba.functional import StepTotals, TaskLosses
-from lightning_coba.log_keys import TEST_LOSS, TRAIN_LOSS, VAL_LOSS, task_key, token_key
+from lightning_coba.log_keys import (
+    TEST_ACCURACY,
+    TEST_EXACT_MATCH,
+    TEST_LOSS,
+    TRAIN_LOSS,
+    VAL_LOSS,
+    task_key,
+    token_key,
+)
 from lightning_coba.modules.adapters import adapter_settings, with_adapter
 from lightning_coba.modules.completion_losses import CompletionLosses
 from lightning_coba.modules.language_model import checkpoint_activations, load_language_model
@@ -25,6 +33,8 @@ from lightning_coba.publish import publish
 
 #: Key of this module's own part of a checkpoint.
 CHECKPOINT_KEY = "multitask_lm"
+#: What a test pass logs: the fields of `TaskMetrics`.
+TEST_METRICS = (TEST_LOSS, TEST_ACCURACY, TEST_EXACT_MATCH)
 #: Used where no optimizer is given.
 DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=2e-4, weight_decay=0.0)
 
@@ -142,10 +152,12 @@ class MultitaskLM(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, micro-batch number, rank)."""
-        trainer = self.trainer
-        number = trainer.fit_loop.epoch_loop.batch_progress.total.completed
-        _seed(hash((self.seed, number, trainer.global_rank)) % 2**63, self.device)
-        self._step_before = trainer.global_step
+        self.seed_forward(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
+        self._step_before = self.trainer.global_step
+
+    def seed_forward(self, micro_batch: int) -> None:
+        """Seed dropout for a micro-batch of the run; see :class:`~lightning_coba.modules.protocol.SeedsForward`."""
+        _seed(hash((self.seed, micro_batch, self.trainer.global_rank)) % 2**63, self.device)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the weighted loss; sums for the logs stay on the device until they are due.
@@ -184,8 +196,8 @@ class MultitaskLM(L.LightningModule):
         publish(trainer, values)
         self._train_totals, self._num_losses = None, 0
 
-    def _no_totals(self) -> LossTotals:
-        return LossTotals(len(self.task_weights.tasks), self.device)
+    def _no_totals(self, num_measures: int = 1) -> LossTotals:
+        return LossTotals(num_measures * len(self.task_weights.tasks), self.device)
 
     def _over_ranks(self, totals: LossTotals) -> Tensor:
         # A copy: the reduction writes in place.
@@ -234,24 +246,32 @@ class MultitaskLM(L.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Start the pass's sums."""
-        self.on_validation_epoch_start()
+        self._eval_totals = self._no_totals(len(TEST_METRICS))
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> TaskLosses:
-        """As :meth:`validation_step`, on the test split."""
-        return self.validation_step(batch, batch_idx)
+        """As :meth:`validation_step`, on the test split, and measure what greedy decoding would get right.
+
+        No text is generated: ``test_accuracy`` is the share of completion tokens predicted rightly from the true ones
+        before them, ``test_exact_match`` the share of rows in which all are, the end token included.
+        """
+        metrics = self._losses.metrics(batch, len(self.task_weights.tasks))
+        self._eval_totals.add(TaskLosses(*(torch.cat(parts) for parts in zip(*metrics, strict=True))))
+        return metrics.losses
 
     def on_test_epoch_end(self) -> None:
-        """Log the losses of the pass, over all ranks."""
-        self._log_pass(TEST_LOSS)
+        """Log losses, accuracy and exact match of the pass, over all ranks."""
+        self._log_pass(*TEST_METRICS)
 
-    def _log_pass(self, prefix: str) -> None:
-        sums, counts = self._over_ranks(self._eval_totals)[:, :-1]
-        means = sums / counts
-        values = {task_key(prefix, task): means[i] for i, task in enumerate(self.task_weights.tasks)}
-        # Over the tasks that are there; a loss that is really NaN makes the mean NaN, as it should.
-        present = counts > 0
-        values[prefix] = torch.where(present, means, 0.0).sum() / present.sum()
-        values[token_key(prefix)] = sums.sum() / counts.sum()
+    def _log_pass(self, *prefixes: str) -> None:
+        sums, counts = self._over_ranks(self._eval_totals)[:, :-1].unflatten(1, (len(prefixes), -1))
+        values: dict[str, Tensor] = {}
+        for i, prefix in enumerate(prefixes):
+            means = sums[i] / counts[i]
+            values |= {task_key(prefix, task): means[k] for k, task in enumerate(self.task_weights.tasks)}
+            # Over the tasks that are there; a loss that is really NaN makes the mean NaN, as it should.
+            present = counts[i] > 0
+            values[prefix] = torch.where(present, means, 0.0).sum() / present.sum()
+        values[token_key(prefixes[0])] = sums[0].sum() / counts[0].sum()
         # All ranks hold the same numbers already; without sync_dist Lightning would warn that they may not.
         self.log_dict(values, sync_dist=True, batch_size=1)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lightning_coba.balancers as package
-from lightning_coba.balancers import FAMO, LBTW, Balancer, CoBa, Fixed, GradNorm, Observation, replay
+from lightning_coba.balancers import DWA, FAMO, LBTW, STCH, Balancer, CoBa, Fixed, GradNorm, Observation, replay
 from lightning_coba.balancers.base import MATRIX_SIGNALS, SIGNALS
 
 #: Constructors for K tasks by class name; a class that is not here is built without arguments.
@@ -20,6 +20,15 @@ SETTINGS = {
         lambda names: CoBa(window_records=60, warmup_records=25),
         lambda names: CoBa(window_records=5, warmup_records=3, form="mftcoder"),
         lambda names: CoBa(window_records=40, warmup_records=15, form="mftcoder"),
+    ],
+    "DWA": [lambda names: DWA(block_records=7)],
+    "STCH": [
+        lambda names: STCH(),
+        lambda names: STCH(
+            mu=0.5,
+            preference={name: 1.0 + i for i, name in enumerate(sorted(names))},
+            reference=dict.fromkeys(names, 0.1),
+        ),
     ],
     "FAMO": [
         lambda names: FAMO(),
@@ -38,6 +47,10 @@ SETTINGS = {
     ],
     "Fixed": [lambda names: Fixed({name: 1.0 + index for index, name in enumerate(sorted(names))})],
 }
+#: Methods whose update takes milliseconds (a solver, a backward pass): so many records must do.
+FEWER_RECORDS = {"CAGrad": 60, "IMTLL": 2_000, "NashMTL": 25, "UPGrad": 60, "UW": 2_000}
+#: What a solver leaves open (measured: CAGrad 3e-12, NashMTL 9e-8), and draws that belong to a task's number.
+PERMUTED_TO = {"CAGrad": 1e-10, "NashMTL": 1e-6, "PCGrad": None, "RLW": None}
 CLASSES = [
     value
     for value in (getattr(package, name) for name in package.__all__)
@@ -79,6 +92,10 @@ def hide(values, present, hidden):
 
 def permute(values, order):
     return {n: v[:, order][:, :, order] if n in MATRIX_SIGNALS else v[:, order] for n, v in values.items()}
+
+
+def records(balancer, wanted):
+    return min(wanted, FEWER_RECORDS.get(type(balancer).__name__, wanted))
 
 
 def assert_on_simplex(balancer, weights):
@@ -146,7 +163,7 @@ def test_weights_are_on_the_simplex(factory, absent):
     balancer = build(factory)
     values = signals(balancer, 200, 5)
     present = torch.rand(200, 5, generator=torch.Generator().manual_seed(1)) >= absent
-    _, weights = run(balancer, balancer.init(5), values, present, range(200))
+    _, weights = run(balancer, balancer.init(5), values, present, range(records(balancer, 200)))
     assert_on_simplex(balancer, weights)
 
 
@@ -161,17 +178,17 @@ def test_needs_are_known_signals(factory):
 def test_the_weights_are_those_of_the_state(factory):
     balancer = build(factory)
     values, present = signals(balancer, 40, 5), torch.ones(40, 5, dtype=torch.bool)
-    state, weights = run(balancer, balancer.init(5), values, present, range(40))
+    state, weights = run(balancer, balancer.init(5), values, present, range(count := records(balancer, 40)))
     assert torch.equal(state.weights, weights[-1])
-    assert state.record == 40
+    assert state.record == count
 
 
 @battery
 def test_the_state_is_bounded(factory, request):
     # Ten thousand records cost seconds with CoBa; its settings share the one buffer that grows.
     first_of_its_class = request.node.callspec.id.endswith("-0")
-    num_records = 10_000 if first_of_its_class else 1_100
     balancer = build(factory, ("a", "b"))
+    num_records = records(balancer, 10_000 if first_of_its_class else 1_100)
     values, present = signals(balancer, 100, 2), torch.ones(100, 2, dtype=torch.bool)
     state = balancer.init(2)
     before = num_bytes(state)
@@ -190,7 +207,7 @@ def test_update_leaves_the_given_state_as_it_was(factory):
     values = signals(balancer, 60, 5)
     present = torch.rand(60, 5, generator=torch.Generator().manual_seed(2)) >= 0.3
     state = balancer.init(5)
-    for index in range(60):
+    for index in range(records(balancer, 60)):
         kept = copy.deepcopy(state)
         following, _ = balancer.update(state, record(balancer, values, present, index))
         assert equal(kept, state)
@@ -203,6 +220,8 @@ def test_update_leaves_the_given_state_as_it_was(factory):
 @pytest.mark.parametrize(("num_records", "cuts"), [(60, (0, 1, 30, 59)), (1040, (1023, 1024, 1025))])
 def test_a_run_that_went_through_a_checkpoint_is_the_same_run(factory, num_records, cuts):
     balancer = build(factory, ("a", "b", "c"))
+    num_records = records(balancer, num_records)  # the long run is for buffers that grow
+    cuts = [cut for cut in cuts if cut < num_records]
     values = signals(balancer, num_records, 3)
     present = torch.rand(num_records, 3, generator=torch.Generator().manual_seed(3)) >= 0.2
     state, saved, whole = balancer.init(3), {}, []
@@ -224,9 +243,11 @@ def test_permuting_the_tasks_permutes_the_weights(factory):
     moved = factory(NAMES).for_tasks([NAMES[i] for i in order])
     values = signals(balancer, 150, 5)
     present = torch.rand(150, 5, generator=torch.Generator().manual_seed(4)) >= 0.2
-    _, weights = run(balancer, balancer.init(5), values, present, range(150))
-    _, ours = run(moved, moved.init(5), permute(values, order), present[:, order], range(150))
-    assert (ours - weights[:, order]).abs().max() < 1e-12
+    tolerance = PERMUTED_TO.get(type(balancer).__name__, 1e-12)
+    rows = range(records(balancer, 150))
+    _, weights = run(balancer, balancer.init(5), values, present, rows)
+    _, ours = run(moved, moved.init(5), permute(values, order), present[:, order], rows)
+    assert tolerance is None or (ours - weights[:, order]).abs().max() < tolerance
 
 
 @battery
@@ -234,7 +255,7 @@ def test_one_task_has_weight_one(factory):
     balancer = build(factory, ("a",))
     values = signals(balancer, 80, 1)
     present = torch.rand(80, 1, generator=torch.Generator().manual_seed(5)) >= 0.2
-    _, weights = run(balancer, balancer.init(1), values, present, range(80))
+    _, weights = run(balancer, balancer.init(1), values, present, range(records(balancer, 80)))
     assert torch.equal(weights, torch.ones_like(weights))
 
 
@@ -242,12 +263,13 @@ def test_one_task_has_weight_one(factory):
 @pytest.mark.parametrize("hidden", [math.nan, math.inf, 0.0, -1.0])
 def test_an_absent_task_never_yields_nan(factory, hidden):
     balancer = build(factory)
-    values = signals(balancer, 120, 5)
-    present = torch.ones(120, 5, dtype=torch.bool)
+    num_records = records(balancer, 120)
+    values = signals(balancer, num_records, 5)
+    present = torch.ones(num_records, 5, dtype=torch.bool)
     present[:, 0] = False  # never there
-    present[:60, 1] = False  # comes late
-    present[60:, 2] = False  # goes
-    _, weights = run(balancer, balancer.init(5), hide(values, present, hidden), present, range(120))
+    present[: num_records // 2, 1] = False  # comes late
+    present[num_records // 2 :, 2] = False  # goes
+    _, weights = run(balancer, balancer.init(5), hide(values, present, hidden), present, range(num_records))
     assert_on_simplex(balancer, weights)
 
 
@@ -257,7 +279,8 @@ def test_what_masked_entries_hold_does_not_matter(factory):
     present = torch.rand(80, 5, generator=torch.Generator().manual_seed(6)) >= 0.4
     values = signals(balancer, 80, 5)
     states = [
-        run(balancer, balancer.init(5), hide(values, present, hidden), present, range(80)) for hidden in (1e6, math.nan)
+        run(balancer, balancer.init(5), hide(values, present, hidden), present, range(records(balancer, 80)))
+        for hidden in (1e6, math.nan)
     ]
     assert equal(*states)
 
@@ -265,9 +288,10 @@ def test_what_masked_entries_hold_does_not_matter(factory):
 @battery
 def test_replay_is_the_run(factory):
     balancer = build(factory)
-    values = signals(balancer, 50, 5)
-    present = torch.rand(50, 5, generator=torch.Generator().manual_seed(7)) >= 0.2
-    _, weights = run(balancer, balancer.init(5), values, present, range(50))
+    num_records = records(balancer, 50)
+    values = signals(balancer, num_records, 5)
+    present = torch.rand(num_records, 5, generator=torch.Generator().manual_seed(7)) >= 0.2
+    _, weights = run(balancer, balancer.init(5), values, present, range(num_records))
     if balancer.weighs == "tokens":
         with pytest.raises(ValueError, match="has no replay"):
             replay(balancer, values["losses"], present=present)
@@ -278,17 +302,18 @@ def test_replay_is_the_run(factory):
 @battery
 def test_an_admitted_task_gets_a_finite_weight(factory):
     balancer = build(factory, ("a", "b"))
-    values, present = signals(balancer, 40, 2), torch.ones(40, 2, dtype=torch.bool)
-    state, _ = run(balancer, balancer.init(2), values, present, range(40))
+    num_records = records(balancer, 40)
+    values, present = signals(balancer, num_records, 2), torch.ones(num_records, 2, dtype=torch.bool)
+    state, _ = run(balancer, balancer.init(2), values, present, range(num_records))
     kept = copy.deepcopy(state)
     larger = factory(("a", "b", "c")).for_tasks(("a", "b", "c"))
     wider = larger.admit(state, [0, 1, None])
     assert equal(kept, state)
-    assert wider.record == 40
+    assert wider.record == num_records
     assert wider.weights.shape == (3,)
     assert_on_simplex(larger, wider.weights)
-    values, present = signals(larger, 40, 3), torch.ones(40, 3, dtype=torch.bool)
-    _, weights = run(larger, wider, values, present, range(40))
+    values, present = signals(larger, num_records, 3), torch.ones(num_records, 3, dtype=torch.bool)
+    _, weights = run(larger, wider, values, present, range(num_records))
     assert_on_simplex(larger, weights)
 
 

@@ -1,3 +1,4 @@
+import json
 import re
 from types import SimpleNamespace
 
@@ -71,6 +72,16 @@ def trainer_stub(rank=0, world_size=1, accumulate=1, module=None):
         (
             {"tasks": [TASK], "mixing": "weighted", "sampling_weights": {"b": 1.0}},
             "sampling_weights` must have one weight for each of a; got b",
+        ),
+        (
+            {"tasks": [TASK, Task("b", "x")], "only": ["b", "c"]},
+            "`MultitaskDataModule.only` must be a list of at least one of a, b, or None for all; got ['b', 'c']",
+        ),
+        ({"tasks": [TASK], "only": "a"}, "or None for all; got 'a'. Write only=['a']"),
+        ({"tasks": [TASK], "only": []}, "`MultitaskDataModule.only` must be a list of at least one of a"),
+        (
+            {"tasks": [TASK], "only": ["a"], "mixing": "weighted", "sampling_weights": {"a": 1.0, "b": 1.0}},
+            "sampling_weights` must have one weight for each of a; got a, b",
         ),
         ({"tasks": [TASK], "num_proc": 0}, "num_proc` must be a whole number of at least 1 or None; got 0"),
         (
@@ -319,3 +330,63 @@ def test_row_beyond_the_token_budget_is_told(make_datamodule):
     dm.setup("fit")
     with pytest.warns(UserWarning, match=r"longest row has \d+ tokens, more than `batch_tokens`=8"):
         dm.train_dataloader()
+
+
+# ------------------------------------------------------------------ some tasks of a suite
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    """Three tasks as files, of which one is tested on prompts that another has in train and validation."""
+    monkeypatch.setenv("LIGHTNING_COBA_CACHE", str(tmp_path / "cache"))
+    numbers = {"a": range(30), "b": range(100, 125), "c": range(300, 312)}
+    taken = {"b": {"test": [3, 7, 11, 20]}, "c": {"validation": [5], "test": [303, 304, 305]}}
+    for task in numbers:
+        (tmp_path / "suite" / task).mkdir(parents=True)
+        for split, rows in {"train": numbers[task], **taken.get(task, {})}.items():
+            lines = [json.dumps({"prompt": f"{i}:", "completion": task + "x" * (i % 3)}) for i in rows]
+            (tmp_path / "suite" / task / f"{split}.jsonl").write_text("\n".join(lines))
+    return tmp_path / "suite"
+
+
+def texts(dm, task):
+    """Split -> prompts and completions of a task; those that are evaluated apart."""
+    corpus, k = dm.corpus, dm.task_names.index(task)
+    rows = {split: [corpus.text(split, k, row) for row in range(size[task])] for split, size in dm.sizes.items()}
+    shown = {split: [corpus.text(split, k, row) for _, row in corpus.pairs(split, k)] for split in rows}
+    return rows, shown
+
+
+@pytest.mark.filterwarnings("ignore:Task .* rows were dropped")
+def test_task_alone_has_the_rows_that_it_has_among_all(suite, tokenizer):
+    options = {"root": suite, "tokenizer": tokenizer, "validation_rows": 2, "test_rows": 2, "batch_size": 4}
+    whole = MultitaskDataModule(**options)
+    whole.setup("fit")
+    kept = sorted((suite.parent / "cache").rglob("*"))
+    assert whole.corpus.num_overlapping["a"] >= 3  # else nothing depends on the other tasks
+    for names in (["a"], ["b"], ["c", "a"]):
+        dm = MultitaskDataModule(**options, only=names)
+        assert dm.task_names == sorted(names)
+        dm.prepare_data()
+        dm.setup("fit")
+        for task in names:
+            assert texts(dm, task) == texts(whole, task)
+            assert dm.corpus.num_overlapping[task] == whole.corpus.num_overlapping[task]
+            assert dm.test_tokens[task] == whole.test_tokens[task]
+        seen = [pair for batch, _, _ in dm.train_dataloader() for pair in pairs(batch)]
+        expected = [(k, row) for k, task in enumerate(dm.task_names) for row in range(dm.sizes["train"][task])]
+        assert sorted(seen) == expected
+        tested = [pair for batch in dm.test_dataloader() for pair in pairs(batch)]
+        assert sorted({task for task, _ in tested}) == list(range(len(names)))
+        assert len(dm.summary().rows) == len(names)
+    assert sorted((suite.parent / "cache").rglob("*")) == kept
+
+
+@pytest.mark.filterwarnings("ignore:Task .* rows were dropped")
+def test_settings_of_the_whole_suite_do_for_a_part_of_it(suite, tokenizer):
+    weights = {"a": 1.0, "b": 4.0, "c": 2.0}
+    dm = MultitaskDataModule(
+        root=suite, tokenizer=tokenizer, mixing="weighted", sampling_weights=weights, only=["b", "c"], batch_size=5
+    )
+    assert dm.mixing.sampling_weights == (4.0, 2.0)
+    assert {task for batch in train_pairs(dm) for task, _ in batch} == {0, 1}

@@ -1,0 +1,110 @@
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+
+#: Optimizer steps after a start that are not measured: kernels are chosen and memory is found in them.
+WARMUP_STEPS = 2
+
+
+class StepTimer(L.Callback):
+    """Measure what an optimizer step takes, with all that callbacks do in it, and what validation takes.
+
+    A stretch of steps is measured as a whole: it ends where a validation pass, a checkpoint or the training begins or
+    ends, and only there the device is waited for. The first two steps after a start or a resumption are left out. Put
+    it behind the callbacks that are part of a step.
+
+    Example:
+        >>> StepTimer().timing
+        {}
+    """
+
+    def __init__(self) -> None:
+        self._steps = 0  # measured
+        self._seconds = 0.0
+        self._validation_seconds = 0.0
+        self._last_step = 0  # of the run
+        self._first_step = 0  # to measure after this start
+        self._began: tuple[float, int] | None = None
+        self._pass_began: float | None = None
+
+    @property
+    def timing(self) -> dict[str, float]:
+        """Return ``seconds_per_step`` (mean), ``steps`` of the run, and ``validation_seconds`` of all its passes.
+
+        Empty before the first measured step.
+        """
+        if not self._steps:
+            return {}
+        return {
+            "seconds_per_step": self._seconds / self._steps,
+            "steps": self._last_step,
+            "validation_seconds": self._validation_seconds,
+        }
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin the warm-up."""
+        self._first_step = trainer.global_step + WARMUP_STEPS
+        self._began = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begin a stretch where none is under way."""
+        if self._began is None and trainer.global_step >= self._first_step:
+            if trainer.global_step == self._first_step:
+                _wait_for(pl_module)  # the warm-up's work; elsewhere the device was waited for just before
+            self._began = time.perf_counter(), trainer.global_step
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End the stretch."""
+        self._end_stretch(trainer, pl_module)
+        self._pass_began = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add the pass; the one before training is none of a run's own."""
+        began, self._pass_began = self._pass_began, None
+        if began is not None and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._validation_seconds += time.perf_counter() - began
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """End the stretch; the checkpoint gets it, and writing is none of it."""
+        self._end_stretch(trainer, pl_module)
+        if self.state_key in checkpoint.get("callbacks", {}):
+            checkpoint["callbacks"][self.state_key] = self.state_dict()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End the last stretch."""
+        self._end_stretch(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was measured so far."""
+        return {
+            "steps": self._steps,
+            "seconds": self._seconds,
+            "validation_seconds": self._validation_seconds,
+            "last_step": self._last_step,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what was measured before."""
+        self._steps, self._seconds = state_dict["steps"], state_dict["seconds"]
+        self._validation_seconds, self._last_step = state_dict["validation_seconds"], state_dict["last_step"]
+
+    def _end_stretch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        self._last_step = trainer.global_step
+        if self._began is None:
+            return
+        _wait_for(pl_module)
+        (began, first), self._began = self._began, None
+        self._seconds += time.perf_counter() - began
+        self._steps += trainer.global_step - first
+
+
+def _wait_for(pl_module: L.LightningModule) -> None:
+    if pl_module.device.type == "cuda":
+        torch.cuda.synchronize(pl_module.device)

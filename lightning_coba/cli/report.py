@@ -1,0 +1,45 @@
+"""``coba-report``: compare the methods of finished runs, in tables, figures and one page."""
+
+import argparse
+from collections.abc import Sequence
+
+DESCRIPTION = """\
+Compare the methods of finished runs: which balancer had the lowest test loss, on which tasks, at what cost in time.
+
+  coba-train -m data=files data.root=my_tasks balancer=coba,uniform seed=1,2,3
+  coba-report multirun/my_tasks
+"""
+EPILOG = """\
+Each DIR is the folder of a run, or a tree that holds runs at any depth; unfinished ones are listed and left out.
+Runs are compared where they differ in method and seed alone. Run balancer=uniform too: the others are measured
+against it. Runs of a single task of the suite (coba-train -m experiment=single) are recognised as its baseline.
+
+Written: report.html (one file, to send around), report.md, figures/*.png, and runs.csv (a row a run and task).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write a report about the runs below the folders of the command line."""
+    parser = argparse.ArgumentParser(
+        "coba-report", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dirs", metavar="DIR", nargs="+", help="runs/, multirun/<name>/, or the folder of one run")
+    parser.add_argument("--out", default="report", metavar="DIR", help="folder to write to (default: %(default)s)")
+    given = parser.parse_args(arguments)
+
+    # --help is answered without these.
+    from rich.console import Console
+
+    from lightning_coba.reports.comparison_report import write_comparison_report
+
+    try:
+        report = write_comparison_report(given.dirs, given.out)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    console = Console()
+    console.print(report)
+    console.print(f"\n{report.num_runs} runs read. Open {report.folder}/report.html", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

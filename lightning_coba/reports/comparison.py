@@ -1,0 +1,259 @@
+"""The results of comparable runs as arrays over methods, seeds and tasks, and what was done to make them comparable."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from lightning_coba.reports.collection import Run
+from lightning_coba.reports.grouping import HARDWARE, REFERENCE, WHERE_TASKS_ARE, Group, Suite, differing_keys, shown
+from lightning_coba.reports.statistics import (
+    Array,
+    best_step_spread,
+    bootstrap_interval,
+    mean_over,
+    mean_rank,
+    relative_change,
+    worst_task,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Hold the results of M methods x S seeds x K tasks, all of them present.
+
+    Test losses and metrics are those at each run's checkpoint with the lowest mean validation loss.
+
+    Attributes:
+        suite: name of the suite.
+        settings: what tells these runs from the suite's others; empty where nothing does.
+        methods: the M labels, the lowest mean test loss first.
+        seeds: the S seeds that all methods have.
+        tasks: the K tasks that all runs have.
+        reference: number of the method that the others are measured against; None without a uniform run.
+        test_loss: ``[M, S, K]``.
+        test_before: ``[M, S, K]``, NaN where it was not measured.
+        metrics: name -> ``[M, S, K]``, NaN where it was not measured.
+        best_step: ``[M, S, K]``, the step of each task's lowest validation loss.
+        steps: ``[M, S]`` optimizer steps.
+        seconds_per_step: ``[M, S]``.
+        single_task: ``[K]`` test loss of runs of that task alone, mean over seeds; NaN where there is none.
+        curves: method -> task -> steps ``[T]`` and mean validation losses over seeds ``[T]``.
+        runs: ``[M][S]``.
+        notes: what a reader must know before the numbers.
+    """
+
+    suite: str
+    settings: Mapping[str, str]
+    methods: Sequence[str]
+    seeds: Sequence[int | None]
+    tasks: Sequence[str]
+    reference: int | None
+    test_loss: Array
+    test_before: Array
+    metrics: Mapping[str, Array]
+    best_step: Array
+    steps: Array
+    seconds_per_step: Array
+    single_task: Array
+    curves: Mapping[str, Mapping[str, tuple[Array, Array]]]
+    runs: Sequence[Sequence[Run]]
+    notes: Sequence[str]
+
+    @property
+    def mean_test_loss(self) -> Array:
+        """``[M, S]``, each task counting the same."""
+        return self.test_loss.mean(axis=2)
+
+    @property
+    def changes(self) -> Array | None:
+        """``[M, K]`` change of the test loss against uniform weights; None without a uniform run."""
+        if self.reference is None:
+            return None
+        return np.stack([relative_change(loss, self.test_loss[self.reference]) for loss in self.test_loss])
+
+    @property
+    def changes_against_single_task(self) -> Array:
+        """``[M, K]``, NaN where no run trained on that task alone."""
+        return np.stack([relative_change(loss, self.single_task[None]) for loss in self.test_loss])
+
+    @property
+    def relative_time(self) -> Array:
+        """``[M]`` time of an optimizer step relative to uniform; NaN where it is not known."""
+        time = mean_over(self.seconds_per_step, axis=1)
+        return time / (np.nan if self.reference is None else time[self.reference] or np.nan)
+
+    @property
+    def mean_ranks(self) -> Array:
+        """``[M]`` rank by test loss, averaged over seeds and tasks."""
+        return mean_rank(self.test_loss)
+
+    @property
+    def best_step_spreads(self) -> Array:
+        """``[M, S]`` of the tasks' best steps, as a share of the run's steps."""
+        pairs = zip(self.best_step.reshape(-1, len(self.tasks)), self.steps.reshape(-1), strict=True)
+        return np.array([best_step_spread(best, steps) for best, steps in pairs]).reshape(self.steps.shape)
+
+    @property
+    def worst_base(self) -> str:
+        """What a worst task is measured against: single-task runs where every task has one."""
+        return "single-task" if np.isfinite(self.single_task).all() else "before training"
+
+    def worst(self, method: int) -> tuple[str, float] | None:
+        """Return a method's worst task and its loss relative to `worst_base`."""
+        base = self.single_task
+        if self.worst_base == "before training":
+            base = mean_over(self.test_before[method], axis=0)
+        found = worst_task(self.test_loss[method].mean(axis=0), base)
+        return found and (self.tasks[found[0]], found[1])
+
+    def interval(self, method: int) -> tuple[float, float] | None:
+        """Return the 95 % interval over tasks of a method's mean change against uniform."""
+        return None if self.changes is None else bootstrap_interval(self.changes[method])
+
+
+def compare(suite: Suite, group: Group) -> Comparison | None:
+    """Put the results of comparable runs into arrays; None where no task is common to all of them."""
+    by_method: dict[str, dict[int | None, Run]] = {}
+    for run in group.runs:
+        by_method.setdefault(suite.labels[run.folder], {})[run.seed] = run
+    tasks = [task for task in group.runs[0].tasks if all(task in run.tasks for run in group.runs)]
+    if not tasks:
+        return None
+    seeds, seed_notes = _common_seeds(by_method)
+
+    def loss_of(label: str) -> float:
+        return float(np.mean([[by_method[label][seed].test_after[task] for task in tasks] for seed in seeds]))
+
+    methods = sorted((label for label in by_method if set(seeds) <= set(by_method[label])), key=loss_of)
+    runs = [[by_method[label][seed] for seed in seeds] for label in methods]
+    every = [run for row in runs for run in row]
+    single_task, single_notes = _single_task(group, tasks, seeds)
+    uniform = [label for label, row in zip(methods, runs, strict=True) if row[0].method == REFERENCE]
+    measured = sorted({name for run in every for name in run.test_metrics})
+    return Comparison(
+        suite=suite.name,
+        settings=group.settings,
+        methods=methods,
+        seeds=seeds,
+        tasks=tasks,
+        reference=methods.index(uniform[0]) if uniform else None,
+        test_loss=_per_task(runs, tasks, lambda run, task: run.test_after[task]),
+        test_before=_per_task(runs, tasks, lambda run, task: run.test_before.get(task, np.nan)),
+        metrics={name: _per_task(runs, tasks, partial(_metric, name)) for name in measured},
+        best_step=_per_task(runs, tasks, Run.best_step),
+        steps=_per_run(runs, "steps"),
+        seconds_per_step=_per_run(runs, "seconds_per_step"),
+        single_task=single_task,
+        curves={
+            label: {task: _mean_curve(row, task) for task in tasks} for label, row in zip(methods, runs, strict=True)
+        },
+        runs=runs,
+        notes=[
+            *_task_notes(group, tasks),
+            *seed_notes,
+            *single_notes,
+            *_setting_notes(every, group.single_task),
+            *([f"Several uniform methods; the changes are against {uniform[0]}."] if len(uniform) > 1 else []),
+        ],
+    )
+
+
+def _per_task(runs: Sequence[Sequence[Run]], tasks: Sequence[str], value: Callable[[Run, str], float]) -> Array:
+    return np.array([[[value(run, task) for task in tasks] for run in row] for row in runs], dtype=np.float64)
+
+
+def _per_run(runs: Sequence[Sequence[Run]], name: str) -> Array:
+    return np.array([[getattr(run, name) for run in row] for row in runs], dtype=np.float64)
+
+
+def _metric(name: str, run: Run, task: str) -> float:
+    return run.test_metrics.get(name, {}).get(task, np.nan)
+
+
+def _common_seeds(by_method: Mapping[str, Mapping[int | None, Run]]) -> tuple[list[int | None], list[str]]:
+    """Return the seeds to compare on, and what has to be said about it."""
+    every = _sorted({seed for runs in by_method.values() for seed in runs})
+    common = [seed for seed in every if all(seed in runs for runs in by_method.values())]
+    missing = [
+        f"{label} seed {_listed(lacking)}"
+        for label, runs in by_method.items()
+        if (lacking := [seed for seed in every if seed not in runs])
+    ]
+    if not missing:
+        return common, []
+    if common:
+        return common, [
+            f"Compared on the {_count(len(common), 'seed')} that all methods have ({_listed(common)}). Missing: "
+            f"{'; '.join(missing)}. To use the other seeds, finish those runs or leave the method's folders out."
+        ]
+    # The seeds that most methods share; ties go to the lower seed.
+    best = max(every, key=lambda seed: sum(seed in runs for runs in by_method.values()))
+    dropped = [label for label, runs in by_method.items() if best not in runs]
+    return [best], [
+        f"No seed is common to all methods. Compared on seed {best}, which most methods have; without "
+        f"{', '.join(dropped)}. Missing: {'; '.join(missing)}."
+    ]
+
+
+def _single_task(group: Group, tasks: Sequence[str], seeds: Sequence[int | None]) -> tuple[Array, list[str]]:
+    """Return each task's test loss when trained alone, over the compared seeds where there are such runs."""
+    losses, other_seeds = np.full(len(tasks), np.nan), []
+    for k, task in enumerate(tasks):
+        alone = [run for run in group.single_task if list(run.tasks) == [task]]
+        same = [run for run in alone if run.seed in seeds]
+        if alone:
+            losses[k] = np.mean([run.test_after[task] for run in same or alone])
+            if {run.seed for run in same} != set(seeds):
+                other_seeds.append(task)
+    notes = []
+    if other_seeds:
+        notes.append(f"The single-task runs of {', '.join(other_seeds)} do not have all the compared seeds.")
+    lacking = [task for task, loss in zip(tasks, losses, strict=True) if np.isnan(loss)]
+    if 0 < len(lacking) < len(tasks):
+        notes.append(f"No single-task run of {', '.join(lacking)}: the change against single-task is over the others.")
+    return losses, notes
+
+
+def _task_notes(group: Group, tasks: Sequence[str]) -> list[str]:
+    others = dict.fromkeys(task for run in group.runs for task in run.tasks if task not in tasks)
+    if not others:
+        return []
+    return [
+        f"The runs have different tasks. Compared on the {_count(len(tasks), 'task')} that all have "
+        f"({', '.join(tasks)}); without {', '.join(others)}, which were trained on in some runs only."
+    ]
+
+
+def _setting_notes(runs: Sequence[Run], single_task: Sequence[Run]) -> list[str]:
+    notes = []
+    if unknown := sum(run.settings is None for run in [*runs, *single_task]):
+        notes.append(f"{_count(unknown, 'run')} without config.yaml: taken to have the same settings as the others.")
+    known = [run.settings for run in runs if run.settings is not None]
+    root = WHERE_TASKS_ARE[0]
+    if len({tuple(run.tasks) for run in runs}) == 1 and root in differing_keys(known):
+        places = sorted({shown(settings.get(root)) for settings in known})
+        notes.append(f"The data was read from several places; are they the same? {', '.join(places)}.")
+    if hardware := [key for key in differing_keys(known) if key.startswith(HARDWARE)]:
+        notes.append(f"The runs differ in {', '.join(hardware)}: times are not comparable.")
+    return notes
+
+
+def _mean_curve(runs: Sequence[Run], task: str) -> tuple[Array, Array]:
+    """Return the steps at which every run has a validation loss, and the mean losses there."""
+    curves = [run.curves.get(task, {}) for run in runs]
+    steps = sorted(step for step in curves[0] if all(step in curve for curve in curves))
+    return np.array(steps, dtype=np.float64), np.array([np.mean([curve[s] for curve in curves]) for s in steps])
+
+
+def _sorted(seeds: set[int | None]) -> list[int | None]:
+    return sorted(seeds, key=lambda seed: (seed is None, seed or 0))
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

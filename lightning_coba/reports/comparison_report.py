@@ -1,0 +1,199 @@
+"""From folders of runs to a folder with the report."""
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count as count_from
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.console import Group as Lines
+from rich.table import Table
+from rich.text import Text
+
+from lightning_coba.reports.collection import find_runs, read_run, write_runs_csv
+from lightning_coba.reports.comparison import Comparison, compare
+from lightning_coba.reports.comparison_page import PageFigure, PageSection, render_html, render_markdown
+from lightning_coba.reports.comparison_tables import PageTable, left_out_table, loss_table, metric_tables, summary_table
+from lightning_coba.reports.comparison_text import count, headline
+from lightning_coba.reports.grouping import Suite, group_suites, shown
+
+if TYPE_CHECKING:
+    from lightning_coba.reports.comparison_figures import Style
+
+#: Columns of the summary that fit on a screen.
+ON_SCREEN = ("method", "mean test loss", "change vs uniform", "95 % interval", "time vs uniform")
+#: Settings that a reader wants to know first.
+FIRST_SETTINGS = {"model": "model.model", "learning rate": "optimizer.lr", "tokens a row at most": "data.max_length"}
+
+
+@dataclass(frozen=True)
+class ComparisonReport:
+    """Hold what was written: `folder`, the `sections` of the page, and the number of runs found."""
+
+    folder: Path
+    sections: Sequence[PageSection]
+    num_runs: int
+
+    def __rich__(self) -> Lines:
+        """Show each section's answer and a short table."""
+        parts: list[Text | Table] = []
+        for section in self.sections:
+            parts.append(Text(f"\n{section.title}", style="bold"))
+            parts += [Text(sentence) for sentence in section.headline]
+            parts += [Text(f"Note. {note}", style="yellow") for note in section.notes]
+            tables = [block for block in section.blocks if isinstance(block, PageTable)]
+            parts += [_screen_table(table.only(ON_SCREEN)) for table in tables[:1] if not table.is_text]
+        return Lines(*parts)
+
+
+def write_comparison_report(paths: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str]) -> ComparisonReport:
+    """Compare all runs below some folders and write ``runs.csv``, ``report.md``, ``report.html`` and ``figures/``.
+
+    Args:
+        paths: run folders, or trees that hold them at any depth.
+        out: folder to write to; files of these names are replaced.
+
+    Raises:
+        FileNotFoundError: a path is no folder, or there is no run below any of them.
+
+    Example:
+        ``write_comparison_report(["multirun/sweep"], "report")`` is ``coba-report multirun/sweep``.
+    """
+    paths = [Path(path) for path in paths]
+    runs = [read_run(folder) for folder in find_runs(paths)]
+    if not runs:
+        raise FileNotFoundError(
+            f"`write_comparison_report.paths` must hold runs, folders with a run.json; got "
+            f"{', '.join(map(str, paths))}, with none. Give runs/ or multirun/<name>/, where coba-train leaves them."
+        )
+    suites = sorted(group_suites(runs), key=lambda suite: not suite.groups)  # what has results comes first
+    out = Path(out)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    write_runs_csv(
+        out / "runs.csv", runs, {folder: label for suite in suites for folder, label in suite.labels.items()}
+    )
+    anchors = _Anchors()
+    sections = [section for suite in suites for section in _sections(suite, out, anchors)]
+    (out / "report.md").write_text(render_markdown(sections), encoding="utf-8")
+    (out / "report.html").write_text(render_html(sections), encoding="utf-8")
+    return ComparisonReport(out, sections, len(runs))
+
+
+def _sections(suite: Suite, out: Path, anchors: Callable[[str], str]) -> list[PageSection]:
+    from lightning_coba.reports.comparison_figures import method_styles
+
+    styles = method_styles(list(suite.labels.values()))
+    split = [f"{key} ({', '.join(sorted({g.settings[key] for g in suite.groups}))})" for key in _keys(suite)]
+    found = [(group, compare(suite, group)) for group in suite.groups]
+    sections = []
+    for number, (group, comparison) in enumerate(found):
+        notes = []
+        if split:
+            notes.append(
+                f"The runs of {suite.name} differ also in {'; '.join(split)}: not comparable. Each of these has a "
+                "section of its own."
+            )
+        anchor = anchors(suite.name)
+        title = suite.name + "".join(f", {key}={value}" for key, value in group.settings.items())
+        left_out = _left_out(suite, notes) if number == len(found) - 1 or not split else []
+        if comparison is None:
+            sentence = "These runs have no task in common: nothing to compare."
+            sections.append(PageSection(title, anchor, "", [sentence], notes, left_out))
+            continue
+        notes += comparison.notes
+        blocks = [*_blocks(comparison, styles, out, anchor), *left_out]
+        sections.append(PageSection(title, anchor, _facts(comparison), headline(comparison), notes, blocks))
+    if found:
+        return sections
+    notes = []
+    left_out = _left_out(suite, notes)
+    return [PageSection(suite.name, anchors(suite.name), "", ["No run has finished yet."], notes, left_out)]
+
+
+def _keys(suite: Suite) -> list[str]:
+    return list(suite.groups[0].settings) if len(suite.groups) > 1 else []
+
+
+def _left_out(suite: Suite, notes: list[str]) -> list[PageTable]:
+    if not suite.left_out:
+        return []
+    notes.append(f"{count(len(suite.left_out), 'run')} left out of every number; the last table says which and why.")
+    return [left_out_table(suite)]
+
+
+def _blocks(
+    comparison: Comparison, styles: "Mapping[str, Style]", out: Path, anchor: str
+) -> list[PageTable | PageFigure]:
+    from lightning_coba.reports import comparison_figures as draw  # matplotlib takes a second
+
+    def figure(name: str, drawn: object, caption: str) -> list[PageFigure]:
+        if drawn is None:
+            return []
+        buffer = io.BytesIO()
+        drawn.savefig(buffer)  # type: ignore[attr-defined]
+        path = f"figures/{anchor}-{name}.png"
+        (out / path).write_bytes(buffer.getvalue())
+        return [PageFigure(path, caption, buffer.getvalue())]
+
+    change = draw.change_figure(comparison)
+    cost = draw.cost_figure(comparison, styles)
+    curves = draw.curves_figure(comparison, styles)
+    best = draw.best_steps_figure(comparison, styles)
+    return [
+        summary_table(comparison),
+        *figure("change", change, "Change of the test loss against uniform weights, per task and method, in percent."),
+        *figure("cost", cost, "Mean test loss over tasks against the time of an optimizer step."),
+        loss_table(comparison),
+        *metric_tables(comparison),
+        *figure(
+            "curves",
+            curves,
+            "Validation loss of each task over the run, mean over seeds. The first quarter may begin above a panel.",
+        ),
+        *figure("best-steps", best, "Step at which each task's validation loss was lowest, mean over seeds."),
+    ]
+
+
+def _facts(comparison: Comparison) -> str:
+    seeds = ", ".join(str(seed) for seed in comparison.seeds)
+    steps = sorted({int(steps) for steps in comparison.steps.ravel() if np.isfinite(steps)})
+    facts = [
+        count(len(comparison.methods), "method"),
+        count(len(comparison.tasks), "task"),
+        f"{count(len(comparison.seeds), 'seed')} ({seeds})",
+        *([f"{' or '.join(map(str, steps))} steps"] if steps else []),
+    ]
+    if alone := int(np.isfinite(comparison.single_task).sum()):
+        facts.append(f"single-task runs of {count(alone, 'task')}")
+    settings = comparison.runs[0][0].settings or {}
+    facts += [f"{name} {shown(settings[key])}" for name, key in FIRST_SETTINGS.items() if key in settings]
+    return " · ".join(facts)
+
+
+def _screen_table(table: PageTable) -> Table:
+    screen = Table(box=SIMPLE, padding=(0, 1, 0, 0), caption="Losses are on the TEST split.", caption_justify="left")
+    for number, name in enumerate(table.columns):
+        header = Text("\n".join(name.rsplit(" ", 1)))  # numbers are narrower than their names
+        screen.add_column(header, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
+    for row in table.rows:
+        screen.add_row(*(Text(cell.text, style="bold" if cell.best else "") for cell in row))
+    return screen
+
+
+class _Anchors:
+    """Give each section a name that is safe for a file and an address, and no other section's."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-").lower()[:60] or "suite"
+        numbered = (f"{safe}-{number}" for number in count_from(2))
+        anchor = safe if safe not in self._given else next(name for name in numbered if name not in self._given)
+        self._given.add(anchor)
+        return anchor

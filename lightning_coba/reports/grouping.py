@@ -1,0 +1,159 @@
+"""Which runs may be compared: those of one suite that differ in method and seed alone."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_coba.reports.collection import Run
+
+#: The method that everything is measured against.
+REFERENCE = "Uniform"
+#: Settings that do not change what a run learns: who it is, what watches it, and who computes.
+NO_DIFFERENCE = (
+    "name", "suite", "seed", "data.seed", "model.seed", "resume", "test_before", "callbacks.", "logger.",
+    "trainer.default_root_dir", "trainer.enable_", "trainer.log_every_n_steps",
+    "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator",
+    "data.eval_batch_size", "data.num_proc",
+)  # fmt: skip
+#: Settings that say where the tasks come from: the tasks themselves are compared.
+WHERE_TASKS_ARE = ("data.root", "data.only", "data.tasks")
+#: Settings in which the run of a single task may differ from those of several: its length, and how tasks are mixed.
+OF_SEVERAL = (
+    "trainer.max_steps", "trainer.max_epochs", "trainer.val_check_interval", "scheduler.",
+    "data.epoch", "data.mixing", "data.sampling_weights",
+)  # fmt: skip
+#: Settings of the hardware, which change the time of a step.
+HARDWARE = ("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator")
+BALANCER = "balancer."
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Hold finished runs that may be compared.
+
+    Attributes:
+        settings: what tells this group from the suite's others; empty for an only one.
+        runs: of several tasks each (or of the suite's only one), by method label and seed.
+        single_task: runs of one task alone.
+    """
+
+    settings: Mapping[str, str]
+    runs: Sequence[Run]
+    single_task: Sequence[Run]
+
+
+@dataclass(frozen=True, eq=False)
+class Suite:
+    """Hold all runs of a suite.
+
+    Attributes:
+        name: of the suite.
+        labels: run folder -> method, with the balancer's settings where they tell two runs apart.
+        groups: of finished runs, the largest first.
+        left_out: run -> why it is in no group.
+    """
+
+    name: str
+    labels: Mapping[Path, str]
+    groups: Sequence[Group]
+    left_out: Mapping[Run, str]
+
+
+def group_suites(runs: Iterable[Run]) -> list[Suite]:
+    """Sort runs into suites, and within these into groups that may be compared."""
+    suites: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        suites[run.suite].append(run)
+    return [_group_suite(name, suites[name]) for name in sorted(suites)]
+
+
+def method_labels(runs: Iterable[Run]) -> dict[Path, str]:
+    """Name each run's method, and the settings of its balancer that other runs of this method have otherwise."""
+    by_method: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_method[run.method].append(run)
+    labels = {}
+    for method, same in by_method.items():
+        balancers = {run.folder: _balancer(run) for run in same}
+        differing = differing_keys([settings for settings in balancers.values() if settings])
+        for folder, settings in balancers.items():
+            listed = ", ".join(f"{key}={shown(settings.get(key))}" for key in differing) if settings else ""
+            labels[folder] = f"{method} ({listed})" if listed else method
+    return labels
+
+
+def differing_keys(several: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys under which not all have the same value; a missing key is a null."""
+    keys = dict.fromkeys(key for one in several for key in one)
+    return [key for key in keys if len({json.dumps(one.get(key), default=str) for one in several}) > 1]
+
+
+def shown(value: Any) -> str:
+    """Write a setting as one would type it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _group_suite(name: str, runs: Sequence[Run]) -> Suite:
+    left_out = {run: run.error or run.status for run in runs if not run.is_complete}
+    complete = [run for run in runs if run.is_complete]
+    several = max((len(run.tasks) for run in complete), default=0) > 1
+    singles = [run for run in complete if several and len(run.tasks) == 1]
+    rest = [run for run in complete if run not in singles]
+    labels = method_labels(run for run in runs if run not in singles) | {run.folder: "single task" for run in singles}
+
+    differing = differing_keys([_compared(run) for run in rest if run.settings is not None])
+    by_settings: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in rest:
+        if run.settings is not None:
+            by_settings[_values(run, differing)].append(run)
+    unknown = [run for run in rest if run.settings is None]
+    if unknown:  # nothing is known of their settings, so they go where they most likely belong
+        by_settings[max(by_settings, key=lambda k: len(by_settings[k]), default=())] += unknown
+
+    groups = []
+    for values, members in sorted(by_settings.items(), key=lambda item: (-len(item[1]), item[0])):
+        kept = _once(members, labels, left_out)
+        fitting = [run for run in singles if _fits(run, members[0])]
+        groups.append(Group(dict(zip(differing, values, strict=False)), kept, _once(fitting, labels, left_out)))
+    used = {run for group in groups for run in group.single_task}
+    for run in singles:
+        if run not in used:
+            left_out.setdefault(run, "trained alone on its task, with other settings than the runs of several tasks")
+    return Suite(name, labels, groups, left_out)
+
+
+def _once(runs: Sequence[Run], labels: Mapping[Path, str], left_out: dict[Run, str]) -> list[Run]:
+    """Return the runs with one for each method, seed and, for a single task, task; put the others to `left_out`."""
+    kept: dict[tuple[Any, ...], Run] = {}
+    for run in sorted(runs, key=lambda run: (labels[run.folder], run.seed is None, run.seed or 0, str(run.folder))):
+        alone = tuple(run.tasks) if labels[run.folder] == "single task" else ()
+        first = kept.setdefault((labels[run.folder], run.seed, alone), run)
+        if first is not run:
+            left_out[run] = f"the same method, settings and seed as {first.folder}"
+    return list(kept.values())
+
+
+def _balancer(run: Run) -> dict[str, Any]:
+    settings = run.settings or {}
+    inner = {key.removeprefix(BALANCER): value for key, value in settings.items() if key.startswith(BALANCER)}
+    # TaskBalancing wraps the balancer; its fields are what one would name.
+    return {key.removeprefix(BALANCER): value for key, value in inner.items() if not key.endswith("_target_")}
+
+
+def _compared(run: Run) -> dict[str, Any]:
+    ignored = (*NO_DIFFERENCE, *WHERE_TASKS_ARE, BALANCER)
+    return {key: value for key, value in (run.settings or {}).items() if not key.startswith(ignored)}
+
+
+def _values(run: Run, keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(shown((run.settings or {}).get(key)) for key in keys)
+
+
+def _fits(single: Run, run: Run) -> bool:
+    """Whether the run of a single task differs from a run of several in nothing that it need not."""
+    if single.settings is None or run.settings is None:
+        return True
+    return all(key.startswith(OF_SEVERAL) for key in differing_keys([_compared(single), _compared(run)]))

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from matplotlib.text import Annotation
+
+from lightning_coba.reports import compare, group_suites, read_run
+from lightning_coba.reports.comparison_figures import (
+    best_steps_figure,
+    change_figure,
+    cost_figure,
+    curves_figure,
+    method_styles,
+)
+
+
+@pytest.fixture
+def comparison(write_run):
+    tasks = [f"task_{k}" for k in range(5)]
+    factors = {"Uniform": 1.0, "CoBa": 0.9, "FAMO": 1.1}
+    runs = []
+    for number, (method, factor) in enumerate(factors.items()):
+        loss = {task: factor * (1 + k) for k, task in enumerate(tasks)}
+        best = {task: 10 * (1 + k % 3) for k, task in enumerate(tasks)}
+        runs += [read_run(write_run(method, 1, loss, seconds=0.2 + 0.1 * number, best=best))]
+    [suite] = group_suites(runs)
+    return compare(suite, suite.groups[0])
+
+
+def words(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_changes_are_written_into_their_cells_with_a_row_of_means(comparison):
+    [axes] = change_figure(comparison).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["CoBa", "FAMO"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*comparison.tasks, "mean"]
+    assert words(axes)[:12] == ["-10.0", "+10.0"] * 6
+    np.testing.assert_allclose(axes.images[0].get_array()[:, 0], -10.0)
+
+
+def test_cost_has_a_named_point_a_method_at_its_time_and_loss(comparison):
+    [axes] = cost_figure(comparison, method_styles(comparison.methods)).axes
+    named = {t.get_text().split()[0]: t.xy for t in axes.texts if isinstance(t, Annotation) and "  " in t.get_text()}
+    assert named == {
+        "Uniform": pytest.approx((1.0, 3.0)),
+        "CoBa": pytest.approx((1.5, 2.7)),
+        "FAMO": pytest.approx((2.0, 3.3)),
+    }
+
+
+def test_curves_have_a_panel_a_task_and_a_line_a_method(comparison):
+    figure = curves_figure(comparison, method_styles(comparison.methods))
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert [axes.get_title(loc="left") for axes in panels] == list(comparison.tasks)
+    assert all(len(axes.lines) == 3 for axes in panels)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == comparison.methods
+
+
+def test_best_steps_name_the_earliest_and_the_latest_task(comparison):
+    [axes] = best_steps_figure(comparison, method_styles(comparison.methods)).axes
+    assert words(axes)[1:] == ["task_0", "task_2"] * 3
+    dots = axes.lines[1]
+    assert dots.get_xdata().tolist() == [10, 20, 30, 10, 20]
+    assert len(set(zip(*dots.get_data(), strict=True))) == 5  # none hides another
+
+
+def test_methods_look_different_and_alike_in_every_figure():
+    names = [f"method {k}" for k in range(40)] + ["Uniform"]
+    styles = method_styles(names)
+    assert len({style[:2] for style in styles.values()}) == 41
+    assert method_styles(names[::-1]) == styles

@@ -1,0 +1,194 @@
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from matplotlib import image
+from rich.console import Console
+
+from lightning_coba.reports import write_comparison_report
+
+NASTY = '<script>alert("x")</script> & |*[_a_](b)`'
+BASE = {"a": 1.0, "b": 2.0, "c": 0.5}
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, links, and the tables as text with bold cells starred."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.tables, self.text, self.in_cell = [], [], [], "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.in_cell = True
+        elif tag == "strong" and self.in_cell:
+            self.tables[-1][-1][-1] += "*"
+
+    def handle_endtag(self, tag):
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        self.text += data
+        if self.in_cell:
+            self.tables[-1][-1][-1] += data
+
+
+def times(factor, loss=BASE):
+    return {task: factor * value for task, value in loss.items()}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory, write_run_at):
+    """Three methods with two seeds, one run that failed."""
+    root = tmp_path_factory.mktemp("sweep")
+    for seed in (1, 2):
+        for method, factor, seconds in (("Uniform", 1.0, 0.2), ("CoBa", 0.9, 0.3), ("FAMO", 1.2, 0.2)):
+            metrics = {"test_metrics": {"accuracy": times(0.4 / factor), "exact_match": times(0.1 * seed)}}
+            options = {"seconds": seconds, "card": metrics, "best": {"a": 10, "b": 20}}
+            write_run_at(root / f"{method}{seed}", method, seed, times(factor), **options)
+    write_run_at(root / "failed", "LBTW", 1, BASE, card={"status": "failed", "error": f"ValueError: {NASTY}"})
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, sweep):
+    return write_comparison_report([sweep], tmp_path_factory.mktemp("written") / "deep" / "report")
+
+
+@pytest.fixture
+def html(report):
+    return Page((report.folder / "report.html").read_text())
+
+
+def test_everything_is_written_and_the_page_answers_at_once(report, html):
+    assert report.num_runs == 7
+    names = {str(path.relative_to(report.folder)) for path in report.folder.rglob("*") if path.is_file()}
+    figures = {f"figures/suite-{name}.png" for name in ("change", "cost", "curves", "best-steps")}
+    assert names == {"runs.csv", "report.md", "report.html"} | figures
+    assert all(image.imread(report.folder / name).std() > 0.05 for name in figures)
+    answer = "CoBa: test loss 10.0 % lower than Uniform on average over 3 tasks and 2 seeds"
+    assert answer in html.text
+    assert html.text.index(answer) < html.text.index("mean rank")
+    assert answer in (report.folder / "report.md").read_text()
+    with (report.folder / "runs.csv").open(newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == 7 * 3
+
+
+def test_the_page_is_one_file_without_scripts_or_network(html):
+    assert not {"script", "link", "iframe", "object"} & set(html.tags)
+    sources = [value for name, value in html.attributes if name in ("src", "href", "style")]
+    assert len(sources) == 4
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert ("name", "viewport") in html.attributes
+
+
+def test_the_best_of_a_column_or_row_is_bold(html):
+    methods, losses, accuracy, exact, _ = html.tables
+    column = {name: [row[i] for row in methods[1:]] for i, name in enumerate(methods[0])}
+    assert column["method"] == ["CoBa", "Uniform", "FAMO"]
+    assert column["mean test loss"] == ["*1.050 ± 0.000", "1.167 ± 0.000", "1.400 ± 0.000"]
+    assert column["change vs uniform"] == ["*-10.0 %", "0.0 %", "+20.0 %"]
+    assert column["tasks lower"] == ["3 of 3", "—", "0 of 3"]
+    assert column["mean rank"] == ["*1.00", "2.00", "3.00"]
+    assert column["time vs uniform"] == ["1.50x", "1.00x", "1.00x"]
+    assert column["time per step"] == ["300 ms", "*200 ms", "*200 ms"]
+    assert column["best-step spread"] == ["75.0 %"] * 3  # all the same: none is best
+    assert losses[0] == ["task", "CoBa", "Uniform", "FAMO", "before training"]
+    assert losses[1] == ["a", "*0.900 ± 0.000", "1.000 ± 0.000", "1.200 ± 0.000", "2.067"]
+    assert [row[1][0] == "*" for row in losses[1:]] == [True] * 4
+    assert losses[-1][0] == "mean"
+    assert [row[1][0] == "*" for row in accuracy[1:]] == [True] * 4  # higher is better there
+    assert not any("*" in cell for row in exact for cell in row)
+
+
+def test_failed_runs_are_listed_with_their_error_and_in_no_number(report, html):
+    assert "LBTW" not in str(html.tables[:-1])
+    assert html.tables[-1][1][:4] == ["LBTW", "1", "failed", f"ValueError: {NASTY}"]
+    assert any("1 run left out" in note for note in report.sections[0].notes)
+
+
+def test_nothing_from_a_file_becomes_markup(tmp_path, write_run):
+    for method in ("Uniform", NASTY):
+        write_run(method, 1, {NASTY: 1.0, "b": 2.0}, card={"suite": NASTY}, balancer={"temperature": NASTY})
+    report = write_comparison_report([tmp_path / "runs"], tmp_path / "report")
+    html = Page((report.folder / "report.html").read_text())
+    assert "script" not in html.tags
+    assert NASTY in html.text
+    markdown = (report.folder / "report.md").read_text()
+    assert "<script" not in markdown
+    tables = [line for line in markdown.splitlines() if line.startswith("|")]
+    cells = {len(re.findall(r"(?<!\\)\|", line)) for line in tables[:4]}
+    assert len(cells) == 1  # a bar in a name ends no cell
+    assert all(path.parent == report.folder / "figures" for path in report.folder.rglob("*.png"))
+    screen = Console(file=io.StringIO(), width=200)
+    screen.print(report)  # no markup of rich either
+    assert NASTY in screen.file.getvalue()
+
+
+def test_other_settings_are_sections_of_their_own_that_say_so(tmp_path, write_run):
+    write_run("CoBa", 1, BASE, optimizer={"lr": 0.5})
+    for seed in (1, 2):
+        write_run("CoBa", seed, BASE)
+    large, small = write_comparison_report([tmp_path / "runs"], tmp_path / "report").sections
+    assert large.title == "suite, optimizer.lr=0.001"
+    assert small.title == "suite, optimizer.lr=0.5"
+    for section in (large, small):
+        assert any("differ also in optimizer.lr (0.001, 0.5): not comparable" in note for note in section.notes)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert [f'href="#{section.anchor}"' in page for section in (large, small)] == [True, True]
+    assert large.anchor != small.anchor
+
+
+def test_suites_of_like_names_have_files_of_their_own(tmp_path, write_run):
+    for suite in ("my tasks", "my-tasks", "My/Tasks"):
+        (write_run("CoBa", 1, BASE, card={"suite": suite}, seconds=0.1) / "metrics.csv").unlink()
+    sections = write_comparison_report([tmp_path / "runs"], tmp_path / "report").sections
+    assert len({section.anchor for section in sections}) == 3
+    assert len(list((tmp_path / "report" / "figures").glob("*-cost.png"))) == 3
+
+
+def test_a_suite_without_any_finished_run_and_an_unreadable_card_come_last(tmp_path, write_run):
+    write_run("Uniform", 1, BASE)
+    (write_run("CoBa", 1, BASE) / "run.json").write_text("{")
+    write_run("CoBa", 1, BASE, card={"suite": "a first", "status": "running"})
+    sections = write_comparison_report([tmp_path / "runs"], tmp_path / "report").sections
+    assert [section.title for section in sections] == ["suite", "(unknown)", "a first"]
+    assert [section.headline for section in sections[1:]] == [["No run has finished yet."]] * 2
+
+
+def test_no_common_task_is_said(tmp_path, write_run):
+    write_run("CoBa", 1, {"a": 1.0, "b": 1.0})
+    write_run("Uniform", 1, {"c": 1.0, "d": 1.0})
+    [section] = write_comparison_report([tmp_path / "runs"], tmp_path / "report").sections
+    assert "no task in common" in section.headline[0]
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 25])
+def test_old_runs_of_any_number_of_tasks_have_a_report(tmp_path, write_run, tasks):
+    loss = {f"a_task_with_a_rather_long_name_{k}": 1.0 + k for k in range(tasks)}
+    folders = [write_run(method, 1, loss) for method in ("CoBa", "Uniform")]
+    for folder in folders:
+        (folder / "metrics.csv").unlink()
+        card = json.loads((folder / "run.json").read_text()) | {"test_before": None}
+        (folder / "run.json").write_text(json.dumps(card))
+    report = write_comparison_report(folders, tmp_path / "report")
+    assert {path.name for path in report.folder.rglob("*.png")} == {"suite-change.png"}
+    row = dict(zip(*Page((report.folder / "report.html").read_text()).tables[0][:2], strict=True))
+    assert row["time per step"] == row["best-step spread"] == row["worst task"] == "—"
+
+
+def test_no_run_at_all_is_an_error_that_says_where_runs_are(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must hold runs"):
+        write_comparison_report([tmp_path], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
