@@ -10,12 +10,12 @@ from torch.utils.data import DataLoader
 
 from lightning_coba.balancers.base import Balancer
 from lightning_coba.callbacks import notices
+from lightning_coba.callbacks.cadence import Cadence
 from lightning_coba.callbacks.held_out import HeldOutStream
 from lightning_coba.callbacks.pass_losses import MonitoredKeys, ValidationPass
 from lightning_coba.callbacks.recorder import Recorder, baseline_by_name
 from lightning_coba.callbacks.run_length import validation_is_due
-from lightning_coba.callbacks.step_budget import StepBudget
-from lightning_coba.callbacks.step_signals import HELD_OUT_SIGNALS, TRAINING_SIGNALS, StepSignals
+from lightning_coba.callbacks.step_signals import StepSignals
 from lightning_coba.callbacks.trajectories import Trajectory
 from lightning_coba.log_keys import BALANCE
 from lightning_coba.modules.task_weights import TaskWeights
@@ -115,7 +115,10 @@ class TaskBalancing(L.Callback):
         self._stored: dict[str, Any] | None = None
         self._stream: HeldOutStream | None = None
         self._signals: StepSignals | None = None
-        self._budget = StepBudget(self.max_overhead) if self.max_overhead is not None else None
+        given = self._given_balancer
+        # A function makes CoBa, which needs held-out losses.
+        needs = given.needs if isinstance(given, Balancer) else frozenset({"losses"})
+        self._cadence = Cadence(needs, self.every_n_steps, self.max_overhead)
         self._steps = 0
         self._seed: int | None = None
         self._pass_is_due = False
@@ -138,10 +141,8 @@ class TaskBalancing(L.Callback):
 
     @property
     def interval(self) -> int | None:
-        """Optimizer steps between two records; None = a record a validation pass, or not known yet."""
-        if self._budget is not None:
-            return self._budget.interval
-        return 1 if self.every_n_steps is None and self._needs & TRAINING_SIGNALS else self.every_n_steps
+        """Optimizer steps between two records; None = validation passes, or (``max_overhead``) not measured yet."""
+        return self._cadence.interval
 
     @property
     def num_records(self) -> int:
@@ -176,9 +177,9 @@ class TaskBalancing(L.Callback):
             return
         rivals = (c for c in trainer.callbacks if isinstance(c, TaskBalancing))
         notices.refuse_rivals(sum(c.attribute == self.attribute for c in rivals), self.attribute)
-        if self._reads_stream():
-            notices.refuse_step_cadence(trainer, pl_module, self._cadence(), self.held_out)
-        notices.refuse_setting(trainer, pl_module, self._needs, self._label)
+        if self._cadence.reads_held_out_rows:
+            notices.refuse_step_cadence(trainer, pl_module, str(self._cadence), self.held_out)
+        notices.refuse_setting(trainer, pl_module, self._cadence.needs, self.label)
         if self._measures_by_sanity_pass() and trainer.num_sanity_val_steps:
             trainer.num_sanity_val_steps = float("inf")
 
@@ -199,15 +200,15 @@ class TaskBalancing(L.Callback):
                 self._weights.bind(stored["recorder"]["tasks"])
         elif self._recorder is not None and not self.tasks:
             self._weights.bind(self._recorder.tasks)
-        if self._reads_stream():
+        if self._cadence.reads_held_out_rows:
             self._open_stream(trainer)
         self._settle_balancer()
         if stored is not None:
             recorder = self._begin(pl_module, None)
             recorder.load_state_dict(stored["recorder"], self.strict_tasks)
-            notices.refuse_other_cadence(stored["cadence"], self._cadence())
-            if self._budget is not None:
-                self._budget.interval = stored["interval"]
+            notices.refuse_other_cadence(stored["cadence"], str(self._cadence))
+            if self._cadence.budget is not None:
+                self._cadence.budget.interval = stored["interval"]
             # The resumed Trainer goes on counting, so this is the same fit.
             self._record_step = recorder.trajectory.steps[-1] if recorder.trajectory.steps else None
             if stored["pass_is_due"]:
@@ -224,7 +225,7 @@ class TaskBalancing(L.Callback):
         if self._recorder is not None:
             self._weights.weighs = self._recorder.balancer.weighs
         assert self.balancer is not None
-        if self._needs & TRAINING_SIGNALS:
+        if self._cadence.watches_steps:
             if not self.tasks:
                 raise notices.unknown_names(type(self).__name__, self._monitored.monitor, trainer.callback_metrics)
             self._signals = StepSignals(self.balancer, self._weights, pl_module, self.parameters)
@@ -232,7 +233,7 @@ class TaskBalancing(L.Callback):
             type(self).__name__,
             trainer,
             self.balancer,
-            self._by_steps(),
+            self._cadence.by_steps,
             self.interval,
             self.prior,
             self.min_weight,
@@ -249,7 +250,7 @@ class TaskBalancing(L.Callback):
             self._window = trainer.global_step
             if self._recorder is not None:
                 self._weights.assign(self._recorder.weights)
-            self._due = self._is_due(pl_module)
+            self._due = self._cadence.begin_step(self._steps, pl_module)
             if self._signals is not None:
                 self._signals.begin_step(self._due)
         if self._signals is not None:
@@ -281,7 +282,7 @@ class TaskBalancing(L.Callback):
         self._batches += 1
         if self._batches == BATCHES_TO_USE:
             self._warn_if_unused(pl_module)
-        self._pass_is_due = not self._by_steps() and validation_is_due(trainer, batch_idx)
+        self._pass_is_due = not self._cadence.by_steps and validation_is_due(trainer, batch_idx)
         if self._signals is not None:
             self._signals.end_batch(trainer, batch)
         if trainer.global_step == self._step_before:
@@ -289,10 +290,11 @@ class TaskBalancing(L.Callback):
         self._steps += 1
         if self._due:
             self._record(trainer, pl_module, trainer.global_step)
-        if self._budget is not None and self.interval is None:
-            self._budget.end_step(trainer, pl_module)
-            if self.interval is not None:
-                notices.announce_interval(type(self).__name__, self._budget)
+        if self._cadence.timing:
+            assert self._cadence.budget is not None
+            self._cadence.budget.end_step(trainer, pl_module)
+            if not self._cadence.timing:
+                notices.announce_interval(type(self).__name__, self._cadence.budget)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to listen to a pass."""
@@ -318,9 +320,9 @@ class TaskBalancing(L.Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         if not self.tasks:
-            required = not (trainer.sanity_checking or self._by_steps())
+            required = not (trainer.sanity_checking or self._cadence.by_steps)
             self._learn_names(self._pass.metrics(trainer), required)
-        if self._by_steps():
+        if self._cadence.by_steps:
             return
         self._pass_is_due = False
         visible = self._pass.visible(trainer, self.tasks)
@@ -362,7 +364,7 @@ class TaskBalancing(L.Callback):
             "recorder": recorder,
             "steps": self._steps,
             "seed": self._seed,
-            "cadence": self._cadence(),
+            "cadence": str(self._cadence),
             "interval": self.interval,
             "pass_is_due": self._pass_is_due,
         }
@@ -379,36 +381,13 @@ class TaskBalancing(L.Callback):
         return BALANCE if self.attribute == "task_weights" else f"{BALANCE}/{self.attribute}"
 
     @property
-    def _needs(self) -> frozenset[str]:
+    def label(self) -> str:
+        """Name of the method in tables."""
         given = self._given_balancer
-        return given.needs if isinstance(given, Balancer) else HELD_OUT_SIGNALS - TRAINING_SIGNALS
-
-    @property
-    def _label(self) -> str:
-        given = self._given_balancer
-        return given.label if isinstance(given, Balancer) else type(self).__name__
-
-    def _by_steps(self) -> bool:
-        """Return whether records are of optimizer steps, not of validation passes."""
-        return self.interval is not None or self._budget is not None
-
-    def _reads_stream(self) -> bool:
-        """Return whether held-out mini-batches are measured between steps."""
-        return self._by_steps() and bool(self._needs & HELD_OUT_SIGNALS or not self._needs & TRAINING_SIGNALS)
-
-    def _cadence(self) -> str:
-        if self._budget is not None:
-            return f"max_overhead={self.max_overhead}"
-        return f"every_n_steps={self.interval}"
+        return given.label if isinstance(given, Balancer) else "CoBa"
 
     def _measures_by_sanity_pass(self) -> bool:
-        return not self._by_steps() and self.baseline == "measure" and self._recorder is None
-
-    def _is_due(self, pl_module: L.LightningModule) -> bool:
-        """Return whether the step that begins ends with a record, or is timed as if it did."""
-        if self._budget is not None and self.interval is None:
-            return self._budget.begin_step(pl_module)
-        return self.interval is not None and (self._steps + 1) % self.interval == 0
+        return not self._cadence.by_steps and self.baseline == "measure" and self._recorder is None
 
     def _record(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Take the record of an optimizer step."""
@@ -417,18 +396,14 @@ class TaskBalancing(L.Callback):
         signals: dict[str, Tensor] = {}
         if self._signals is not None:
             signals, present = self._signals.observe(trainer, pl_module)
-        if self._stream is not None and ("losses" in self._needs or self._signals is None):
+        if self._stream is not None and ("losses" in self._cadence.needs or self._signals is None):
             draw = self._stream.draw(self.num_records)
             signals["losses"], present = self._stream.measure(draw, trainer, pl_module, self.tasks)
-        if self._budget is not None and self.interval is None:
-            return  # only timed
+        if self._cadence.timing:
+            return
         self._recorder.record(step, signals, present, trainer.current_epoch)
-        publish(trainer, self._recorder.metrics(self._prefix), log=self._is_logged(trainer, step))
-
-    def _is_logged(self, trainer: L.Trainer, step: int) -> bool:
-        """Return whether a record is written to the loggers: the first at or after each of the Trainer's log steps."""
-        assert self.interval is not None
-        return step % trainer.log_every_n_steps < self.interval
+        log = self._cadence.is_logged(step, trainer.log_every_n_steps)
+        publish(trainer, self._recorder.metrics(self._prefix), log)
 
     def _open_stream(self, trainer: L.Trainer) -> None:
         loaders = self.held_out if self.held_out is not None else trainer.datamodule.held_out_dataloaders()
@@ -454,7 +429,7 @@ class TaskBalancing(L.Callback):
         if isinstance(self.baseline, Mapping):
             return baseline_by_name(self.baseline, self.tasks)
         # Training losses are divided by the first of them; other methods on training steps divide by nothing.
-        on_steps = self._needs & TRAINING_SIGNALS and self.balancer.baseline_signal != "losses"
+        on_steps = self._cadence.watches_steps and self.balancer.baseline_signal != "losses"
         if self.baseline == "first_record" or on_steps:
             return None
         if self._stream is not None and not trainer.fast_dev_run:

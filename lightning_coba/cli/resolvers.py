@@ -1,11 +1,13 @@
 """What the configuration may compute: ``${name:arguments}`` in a YAML file."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 #: File systems allow 255 bytes in a name.
@@ -20,6 +22,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("single_run", _single_run, replace=True)
     OmegaConf.register_new_resolver("suite_of", _suite_of, replace=True)
     OmegaConf.register_new_resolver("as_folder", _as_folder, replace=True)
+    OmegaConf.register_new_resolver("jobs_at_once", _jobs_at_once, replace=True)
+    OmegaConf.register_new_resolver("each_task", _each_task, replace=True)
 
 
 def _fastest_precision() -> str:
@@ -54,9 +58,27 @@ def _suite_of(choice: str, root: str | None) -> str:
 
 
 def _as_folder(overrides: str) -> str:
-    """Return overrides as one folder's name: paths in them would nest folders, and long ones fit no file system."""
-    name = overrides.replace("/", "_").replace("\\", "_")
+    """Return overrides as one folder's name.
+
+    Paths in them would nest folders, brackets and quotes would have to be quoted in a shell, and long names fit no file
+    system.
+    """
+    name = re.sub(r"""[\[\]{}'" ]""", "", re.sub(r"[/\\]", "_", overrides))
     if len(name.encode()) <= LONGEST_NAME:
         return name
     digest = hashlib.blake2b(overrides.encode(), digest_size=4).hexdigest()
     return name.encode()[:LONGEST_NAME].decode(errors="ignore") + "-" + digest
+
+
+def _jobs_at_once(accelerator: str) -> int:
+    """Return how many jobs of a sweep run at a time: one a core (-1), but one where they would share a GPU."""
+    from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+
+    gpu = CUDAAccelerator.is_available() or MPSAccelerator.is_available()
+    return 1 if accelerator != "cpu" and gpu else -1
+
+
+def _each_task(*, _root_: DictConfig) -> str:
+    """Return the choices of `data.only` that train each task by itself: ``['a'],['b']``, as Hydra reads them."""
+    data = instantiate(_root_.data, _convert_="all", only=None)
+    return ",".join(f"['{task}']" for task in data.task_names)

@@ -3,13 +3,18 @@
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
+
+from lightning_coba.cli.errors import one_line
+from lightning_coba.cli.folder_lock import locked
 
 FORMAT_VERSION = 1
 #: What makes a run longer; raised, it lets a finished run go on.
@@ -22,7 +27,14 @@ MAY_CHANGE = (
     "data.batch_size", "data.eval_batch_size", "data.num_proc",
     *(f"trainer.{key}" for key in LENGTH),
 )  # fmt: skip
+#: Seconds to wait for a run that is just being stopped.
+PATIENCE = 3.0
+ERROR_FILE = "error.txt"
 PACKAGES = ("lightning-coba", "lightning", "torch", "transformers", "peft", "hydra-core")
+
+
+class RunInUseError(FileExistsError):
+    """Another process is training the run."""
 
 
 class RunFolder:
@@ -40,6 +52,24 @@ class RunFolder:
     def card(self) -> dict[str, Any]:
         """Contents of ``run.json``; empty before a run has claimed the folder."""
         return json.loads(self._card.read_text(encoding="utf-8")) if self._card.is_file() else {}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training the same run; of several ranks the first does.
+
+        Raises:
+            RunInUseError: if another process trains it now.
+        """
+        with ExitStack() as stack:
+            if rank_zero_only.rank == 0:
+                try:
+                    stack.enter_context(locked(self.path, PATIENCE))
+                except BlockingIOError:
+                    raise RunInUseError(
+                        f"Another process is training the run in {self.path}. Wait for it, or start another with "
+                        "name=..."
+                    ) from None
+            yield
 
     def claim(self, resume: Any, settings: Mapping[str, Any]) -> Path | None:
         """Take the folder for this run and return the checkpoint to resume from, if there is one.
@@ -90,10 +120,31 @@ class RunFolder:
         """Add entries to ``run.json``, which is replaced in one move."""
         versions = {name: _version(name) for name in PACKAGES}
         card = self.card | {"format_version": FORMAT_VERSION, "packages": versions} | entries
+        if card.get("status") != "failed" and card.pop("error", None):  # of an earlier attempt
+            (self.path / ERROR_FILE).unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self._card.with_suffix(".json.partial")
         partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         os.replace(partial, self._card)
+
+    def write_failure(self, error: BaseException, **entries: Any) -> None:
+        """Keep what ended the run: one line in ``run.json``, and all of it in ``error.txt``."""
+        self.write_card(**entries, status="failed", error=one_line(error))
+        if rank_zero_only.rank == 0:
+            text = "".join(traceback.format_exception(error))
+            (self.path / ERROR_FILE).write_text(text, encoding="utf-8")
+
+
+def described(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run's card says of its settings from the start."""
+    balancer = settings["balancer"]
+    method = balancer.get("balancer", balancer)["_target_"].rpartition(".")[-1]
+    return {
+        "name": settings["name"],
+        "method": "CoBa" if method == "ConvergenceBalancer" else method,
+        "seed": settings["seed"],
+        "suite": settings["suite"],
+    }
 
 
 def checkpoint_step(checkpoint: Path | None) -> int:

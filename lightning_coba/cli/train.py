@@ -1,6 +1,7 @@
 """``coba-train``: compose a run from the configuration, train it, and leave everything in its folder."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_coba.cli import resolvers
+from lightning_coba.cli import plugins, resolvers
 from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.cli.sweep import report_sweep
 
 # Hydra resolves the run's folder before it calls `train`.
 resolvers.register()
+plugins.register()
 
 
 def train(config: DictConfig) -> float:
@@ -27,14 +30,29 @@ def train(config: DictConfig) -> float:
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     check_config(settings)
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-    checkpoint = folder.claim(config.resume, settings)
-    if folder.is_finished(settings):
-        print(f"The run in {folder.path} is finished; its results are there. Start another with name=...")
-        return float(folder.card["val_loss"] or "nan")
-    return run(settings, folder, checkpoint)
+    with folder.held():
+        checkpoint = folder.claim(config.resume, settings)
+        if folder.is_finished(settings):
+            print(f"The run in {folder.path} is finished; its results are there. Start another with name=...")
+            return float(folder.card["val_loss"] or "nan")
+        return run(settings, folder, checkpoint)
 
 
-main = hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")(train)
+command = hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")(train)
+
+
+def main() -> None:
+    """Run the command; after a sweep, say what became of its jobs, however it ended."""
+    try:
+        command()
+    finally:
+        everything_went_well = report_sweep()
+    if not everything_went_well:
+        sys.exit(1)
+
 
 if __name__ == "__main__":
-    main()
+    # Workers of a sweep find `train` by the name of its module, which is not `__main__` there.
+    from lightning_coba.cli.train import main as named_main
+
+    named_main()

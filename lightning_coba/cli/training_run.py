@@ -15,9 +15,12 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from lightning_coba.cli.run_folder import RunFolder, checkpoint_step, run_length
+from lightning_coba.cache_folder import cache_folder
+from lightning_coba.callbacks import StepTimer, TaskBalancing
+from lightning_coba.cli.folder_lock import locked
+from lightning_coba.cli.run_folder import RunFolder, checkpoint_step, described, run_length
 from lightning_coba.data import MultitaskDataModule
-from lightning_coba.log_keys import TEST_LOSS, task_key
+from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, task_key
 from lightning_coba.modules import MultitaskLM
 from lightning_coba.reports import (
     MetricsCSV,
@@ -27,6 +30,9 @@ from lightning_coba.reports import (
     write_before_after,
     write_figures,
 )
+
+#: What a run's card calls the test metrics beside the loss.
+TEST_METRICS = {"accuracy": TEST_ACCURACY, "exact_match": TEST_EXACT_MATCH}
 
 
 def run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None) -> float:
@@ -42,9 +48,10 @@ def run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None)
     """
     try:
         return _run(settings, folder, checkpoint)
-    except BaseException:  # an interrupt too
-        if folder.card.get("status") == "running":
-            folder.write_card(status="failed")
+    except BaseException as error:  # an interrupt too
+        # What fails before it trained leaves nothing, but in a sweep, where nobody watches.
+        if folder.card.get("status") == "running" or (in_sweep() and folder.card.get("status") != "finished"):
+            folder.write_failure(error)
         raise
 
 
@@ -52,11 +59,14 @@ def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None
     console = Console()
     L.seed_everything(settings["seed"], verbose=False)
     datamodule: MultitaskDataModule = instantiate(settings["data"], _convert_="all")
-    module = _module(settings)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with locked(cache_folder()):  # models are converted and rows tokenised once, however many runs start together
+        module = _module(settings)
+        datamodule.tokenizer = module.tokenizer
+        datamodule.prepare_data()
     trainer = _trainer(settings)
     _refuse_sweep_of_processes(trainer)
     # Bad data is reported before anything is written or trained.
-    datamodule.tokenizer = module.tokenizer
     datamodule.setup("fit")
     if trainer.is_global_zero:
         console.print(datamodule.summary())
@@ -68,7 +78,7 @@ def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None
 
     before = folder.card.get("test_before") if checkpoint else None
     if before is None and settings["test_before"] and not trainer.fast_dev_run:
-        before = _test(settings, module, datamodule)
+        before = _per_task(_test(settings, module, datamodule), TEST_LOSS, datamodule.task_names)
         folder.write_card(test_before=before)
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
     if trainer.fast_dev_run:
@@ -76,7 +86,8 @@ def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None
 
     best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
     best_path = best.best_model_path if best is not None else ""
-    after = _test(settings, module, datamodule, best_path or None)
+    results = _test(settings, module, datamodule, best_path or None)
+    after = _per_task(results, TEST_LOSS, datamodule.task_names)
     val_loss = _best_score(best, folder)
     if not trainer.is_global_zero:
         return val_loss
@@ -85,18 +96,24 @@ def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None
         console.print(before_after_table(before_after_rows(before, after, datamodule.test_tokens)))
     folder.write_card(
         status="finished",
+        method=_settled_method(trainer) or folder.card["method"],
         length=run_length(settings),
         test_after=after,
         val_loss=val_loss if isfinite(val_loss) else None,
+        **_measured(trainer, results, datamodule.task_names),
     )
     console.print(f"Everything is in {folder.path}", soft_wrap=True, highlight=False)
     return val_loss
 
 
+def in_sweep() -> bool:
+    """Return whether this run is a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def _refuse_sweep_of_processes(trainer: L.Trainer) -> None:
     """Raise ValueError where each rank would start the whole sweep again and wait for ranks of another job."""
-    launched = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
-    if launched and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher) and in_sweep():
         raise ValueError(
             "`trainer.strategy` must not start its processes by the command line in a sweep. Set "
             "trainer.strategy=ddp_spawn, or start each run by itself."
@@ -130,27 +147,40 @@ def _trainer(settings: Mapping[str, Any]) -> L.Trainer:
 def _open_folder(settings: Mapping[str, Any], folder: RunFolder, tasks: list[str]) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(dict(settings)), folder.path / "config.yaml")
-    balancer = settings["balancer"]
-    method = balancer.get("balancer", balancer)["_target_"].rpartition(".")[-1]
-    folder.write_card(
-        status="running",
-        name=settings["name"],
-        tasks=tasks,
-        method="CoBa" if method == "ConvergenceBalancer" else method,
-        seed=settings["seed"],
-        suite=settings["suite"],
-    )
+    folder.write_card(status="running", tasks=tasks, **described(settings))
 
 
 def _test(
     settings: Mapping[str, Any], module: MultitaskLM, datamodule: MultitaskDataModule, checkpoint: str | None = None
 ) -> dict[str, float]:
-    """Return each task's test loss, with a Trainer of its own: the run's logs stay the run's."""
+    """Return what the test pass logged, with a Trainer of its own: the run's logs stay the run's."""
     progress = [c for name, c in (settings["callbacks"] or {}).items() if name == "progress" and c]
     plain = {"callbacks": progress, "logger": False, "enable_checkpointing": False}
     tester: L.Trainer = instantiate(settings["trainer"] | plain, _convert_="all")
     [results] = tester.test(module, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
-    return {task: float(results[task_key(TEST_LOSS, task)]) for task in datamodule.task_names}
+    return {key: float(value) for key, value in results.items()}
+
+
+def _per_task(results: Mapping[str, float], prefix: str, tasks: list[str]) -> dict[str, float]:
+    return {task: results[task_key(prefix, task)] for task in tasks if task_key(prefix, task) in results}
+
+
+def _measured(trainer: L.Trainer, results: Mapping[str, float], tasks: list[str]) -> dict[str, Any]:
+    """Return what there is of the test pass's metrics and of the training's times."""
+    metrics = {name: _per_task(results, key, tasks) for name, key in TEST_METRICS.items()}
+    timer = next((callback for callback in trainer.callbacks if isinstance(callback, StepTimer)), None)
+    found = {
+        "test_metrics": {name: values for name, values in metrics.items() if values},
+        "timing": timer.timing if timer else {},
+    }
+    return {name: values for name, values in found.items() if values}
+
+
+def _settled_method(trainer: L.Trainer) -> str | None:
+    """Return what the balancer that trained calls itself; None where it is in processes that are gone."""
+    balancers = (c.balancer for c in trainer.callbacks if isinstance(c, TaskBalancing))
+    balancer = next(balancers, None)
+    return None if balancer is None else getattr(balancer, "label", type(balancer).__name__)
 
 
 def _write_results(

@@ -77,6 +77,11 @@ def environment(**extra):
     return env | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0", "COLUMNS": "120"} | extra
 
 
+@pytest.fixture(scope="session")
+def clean_environment():
+    return environment
+
+
 @pytest.fixture
 def command():
     """Run `coba-train` in a process of its own and return what it printed."""

@@ -101,7 +101,9 @@ def test_killed_runs_end_as_the_uninterrupted_one(
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
         cards = [json.loads((f / "run.json").read_text()) for f in (run, expected)]
+        timings = [card.pop("timing") for card in cards]
         assert cards[0] == cards[1]
+        assert timings[0]["steps"] == timings[1]["steps"] == 12
 
 
 def test_half_written_files_are_repaired(here, overrides, whole, tmp_path):
@@ -133,8 +135,12 @@ def test_run_that_fails_before_it_trained_gives_way(here, overrides, tmp_path, d
     with pytest.raises(Exception, match="LearningRateMonitor"):
         here(run, *broken)
     assert RunFolder(run).card["status"] == "failed"
+    assert RunFolder(run).card["error"].startswith("MisconfigurationException: Cannot use `LearningRateMonitor`")
+    assert "Traceback" in (run / "error.txt").read_text()
     here(run, *overrides, "trainer.max_epochs=1")
     assert RunFolder(run).card["status"] == "finished"
+    assert "error" not in RunFolder(run).card
+    assert not (run / "error.txt").exists()
 
 
 def test_run_that_fails_after_a_checkpoint_is_kept(here, overrides, tmp_path, monkeypatch):

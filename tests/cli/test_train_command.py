@@ -48,6 +48,15 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
         "suite": "powers",
     }  # fmt: skip
 
+    assert card["timing"].keys() == {"seconds_per_step", "steps", "validation_seconds"}
+    assert card["timing"]["steps"] == 12
+    assert all(value > 0 for value in card["timing"].values())
+    assert card["test_metrics"].keys() == {"accuracy", "exact_match"}
+    for values in card["test_metrics"].values():
+        assert values.keys() == {"cubes", "squares"}
+        assert all(0 <= value <= 1 for value in values.values())
+    assert card["test_metrics"]["accuracy"]["cubes"] > 0
+
     # 12 steps, a pass after every second.
     balance = read_balance(run)
     assert (run / "balance.csv").read_text().splitlines()[0] == ",".join(BALANCE_COLUMNS)
@@ -101,6 +110,7 @@ def test_name_that_is_taken_is_refused_with_both_ways_out(command, here, overrid
     before = fingerprint(run)
     assert before
     printed = command(finished, *overrides, code=1)
+    assert "Traceback" not in printed
     assert "resume=auto" in printed
     assert "name=..." in printed
     assert str(run) in printed

@@ -1,0 +1,43 @@
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+EVENTS = ("finished", "already there", "elsewhere", "failed", "interrupted")
+STYLES = {"failed": "red", "interrupted": "yellow"}
+PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+SHOWN_AS = {"elsewhere": "trained by another process"}
+
+
+class Outcome(NamedTuple):
+    """What became of a job: one of ``EVENTS``, its folder, and the first line of its error."""
+
+    event: str
+    folder: str
+    error: str = ""
+
+
+def print_summary(outcomes: list[Outcome], folder: str, again: list[str]) -> None:
+    """Print what became of the jobs of a sweep, and what to type next.
+
+    Args:
+        outcomes: of the jobs that were started.
+        folder: of the sweep.
+        again: the command that goes on with what is there; empty for none.
+    """
+    console = Console()
+    counts = Counter(outcome.event for outcome in outcomes)
+    said = ", ".join(f"{counts[event]} {SHOWN_AS.get(event, event)}" for event in EVENTS if counts[event])
+    console.print(f"\nSweep {folder}: {said}", **PLAIN)
+    for outcome in sorted(outcomes, key=lambda outcome: EVENTS.index(outcome.event)):
+        console.print(f"  {outcome.event:13}  {Path(outcome.folder).name}", style=STYLES.get(outcome.event), **PLAIN)
+        if outcome.error:
+            console.print(f"  {'':13}  {outcome.error}", **PLAIN)
+    if counts["failed"]:
+        console.print("A failed job's folder holds error.txt.")
+    console.print("Next:")
+    if again:
+        console.print(f"  {shlex.join(again)}  (runs only what is missing)", **PLAIN)
+    console.print(f"  coba-report {shlex.quote(folder)}", **PLAIN)

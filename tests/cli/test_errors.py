@@ -1,0 +1,37 @@
+"""Errors as a user reads them."""
+
+import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from lightning_coba.cli.errors import is_for_the_user, one_line
+from lightning_coba.data import Task
+
+
+def raised(function):
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - any
+        function()
+    return caught.value
+
+
+def test_what_this_package_refuses_is_for_the_user_and_a_fault_inside_is_not():
+    ours = raised(lambda: Task("a/b", []))
+    assert isinstance(ours, ValueError)
+    assert is_for_the_user(ours)
+    assert not is_for_the_user(raised(lambda: int("x")))
+    assert not is_for_the_user(raised(lambda: Task(nothing=1)))
+
+
+def test_error_of_a_part_is_told_without_what_hydra_wraps_around_it():
+    ours = raised(lambda: Task("a/b", []))
+    wrapped = raised(lambda: instantiate({"_target_": "lightning_coba.Task", "name": "a/b", "train": []}))
+    assert isinstance(wrapped, InstantiationException)
+    assert is_for_the_user(wrapped)
+    assert one_line(wrapped) == one_line(ours)
+    assert one_line(ours).startswith("ValueError: `Task.name`")
+
+
+def test_one_line_is_the_first():
+    assert one_line(KeyError()) == "KeyError"
+    assert one_line(ValueError("\nfirst: a\nsecond")) == "ValueError: first: a"
+    assert one_line(KeyboardInterrupt()) == one_line(SystemExit(1)) == "stopped from outside"
