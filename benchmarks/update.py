@@ -5,6 +5,8 @@ loop over the tasks with one 2x2 solve each, and histories that grow with the ru
 on the same losses they give the same weights.
 """
 
+import argparse
+import statistics
 from functools import partial
 
 import torch
@@ -15,49 +17,48 @@ from lightning_coba.balancers import CoBa
 from lightning_coba.balancers.base import Observation
 
 TEMPERATURE = 5.0
-#: Number of tasks at which the targets hold.
-TARGET_TASKS = 50
 
 
-class ReleasedCoBa:
-    """The released update; ``append`` takes a record's loss ratios, ``weights`` follows from all of them.
+class Released:
+    """The released rule and its histories.
 
     Args:
         window: N, records that a slope looks back on.
-        warmup: W, the iteration that begins the histories of slopes.
+        warmup: W, the iteration from which weights are computed.
+        initial: V(0), ``[K]``.
     """
 
-    def __init__(self, window: int, warmup: int) -> None:
-        self.window, self.warmup = window, warmup
-        self.ratios: Tensor | None = None  # [K, records]
-        self.slopes: Tensor | None = None  # [K, slopes]
-        self.total_slopes: Tensor | None = None  # [slopes]
+    def __init__(self, window: int, warmup: int, initial: Tensor) -> None:
+        self.window, self.warmup, self.initial = window, warmup, initial
+        self.weights = torch.full_like(initial, 1 / len(initial))
+        self._ratios = initial.new_empty(len(initial), 0)  # [K, records]
+        self._slopes = initial.new_empty(len(initial), 0)  # [K, iterations from W on]
+        self._total_slopes = initial.new_empty(0)
 
-    def append(self, ratios: Tensor) -> None:
-        """Add a column."""
-        column = ratios.unsqueeze(1)
-        self.ratios = column if self.ratios is None else torch.cat([self.ratios, column], dim=1)
+    def take(self, losses: Tensor) -> None:
+        """Take records ``[T, K]``, and compute the weights of the iteration that follows each."""
+        for row in losses:
+            self._ratios = torch.cat([self._ratios, (row / self.initial).unsqueeze(1)], dim=1)
+            iteration = self._ratios.shape[1] + 1
+            if iteration >= self.warmup:
+                self.weights = self._weights(iteration)
 
-    def weights(self) -> Tensor:
-        """Return the weights of the iteration after the last column, ``[K]``."""
-        assert self.ratios is not None
-        num_tasks, iteration = len(self.ratios), self.ratios.shape[1] + 1
-        start = max(0, iteration - self.window)
+    def _weights(self, iteration: int) -> Tensor:
+        num_tasks, start = len(self._ratios), max(0, iteration - self.window)
         x = torch.arange(start, iteration, dtype=torch.float64)
-        columns = self.ratios[:, -len(x) :]
+        columns = self._ratios[:, -len(x) :]
         slopes = torch.stack([_slope(x, row) for row in columns])
-        total = _slope(x, columns.max(dim=0).values).unsqueeze(0)
-        if self.slopes is None or self.total_slopes is None:
-            self.slopes, self.total_slopes = slopes.unsqueeze(1), total
-        else:
-            self.slopes = torch.cat([self.slopes, slopes.unsqueeze(1)], dim=1)
-            self.total_slopes = torch.cat([self.total_slopes, total])
+        # The slope of the largest ratio, not the largest slope.
+        total_slope = _slope(x, columns.max(dim=0).values)
+        self._slopes = torch.cat([self._slopes, slopes.unsqueeze(1)], dim=1)
+        self._total_slopes = torch.cat([self._total_slopes, total_slope.unsqueeze(0)])
         relative = torch.softmax(num_tasks * slopes / slopes.abs().sum(), dim=0)
-        recent = self.slopes[:, start:]  # counted from W, the start from 0: N - W + 1 columns
+        # Column 0 is iteration W and `start` counts from 0, so a full window holds N - W + 1 slopes.
+        recent = self._slopes[:, start:]
         absolute = torch.softmax(-recent.shape[1] * slopes / recent.abs().sum(dim=1), dim=0)
-        count = len(self.total_slopes)
-        scaled = -count * self.total_slopes / self.total_slopes.abs().sum()
-        factor = count * torch.softmax(TEMPERATURE * scaled, dim=0)[-1]
+        count = len(self._total_slopes)
+        logits = -TEMPERATURE * count * self._total_slopes / self._total_slopes.abs().sum()
+        factor = count * torch.softmax(logits, dim=0)[-1]
         weights = torch.softmax(num_tasks * (factor * relative + (1 - factor) * absolute), dim=0)
         floor = 1 / (10 * num_tasks)
         return weights * (1 - num_tasks * floor) + floor if (weights < floor).any() else weights
@@ -74,18 +75,19 @@ def _slope(x: Tensor, y: Tensor) -> Tensor:
 
 
 class Ours:
-    """A balancer and the state that it is in."""
+    """A balancer and its state."""
 
     def __init__(self, balancer: CoBa, initial: Tensor) -> None:
         self.balancer = balancer
         self.present = torch.ones(len(initial), dtype=torch.bool)
         self.state = balancer.init(len(initial), initial=initial)
+        self.weights = self.state.weights
 
-    def record(self, losses: Tensor) -> Tensor:
-        """Take a record and return the weights."""
-        observation = Observation(step=self.state.record + 1, present=self.present, losses=losses)
-        self.state, weights = self.balancer.update(self.state, observation)
-        return weights
+    def take(self, losses: Tensor) -> None:
+        """Take records ``[T, K]``."""
+        for row in losses:
+            observation = Observation(step=self.state.record + 1, present=self.present, losses=row)
+            self.state, self.weights = self.balancer.update(self.state, observation)
 
 
 def curves(records: int, num_tasks: int) -> Tensor:
@@ -96,54 +98,64 @@ def curves(records: int, num_tasks: int) -> Tensor:
     return falling * (1 + 0.03 * torch.randn(records, num_tasks, dtype=torch.float64))
 
 
-def race(num_tasks: int, records: int, window: int, warmup: int, repetitions: int) -> tuple[dict[str, list[float]], float]:
-    """Bring all contestants to the same record, let them take turns from there on.
+def race(num_tasks: int, given: argparse.Namespace) -> tuple[dict[str, list[float]], float]:
+    """Bring all contestants to the same record, and let them take turns from there on.
 
     Returns:
-        CPU seconds of each one's updates, and the largest difference between weights of the released rule and of our
-        form of it.
+        CPU seconds of an update of each, turn by turn, and the largest difference between the weights of the released
+        rule and of our form of it.
     """
-    losses = curves(records + repetitions, num_tasks)
+    losses = curves(given.records + given.repetitions * given.updates, num_tasks)
     initial = torch.ones(num_tasks, dtype=torch.float64)
-    ours = {form: Ours(CoBa(window, warmup, TEMPERATURE, form), initial) for form in ("paper", "mftcoder")}
-    released, weights = ReleasedCoBa(window, warmup), {}
+    contestants: dict[str, Released | Ours] = {
+        "ours": Ours(CoBa(given.window, given.warmup, TEMPERATURE), initial),
+        "our mftcoder form": Ours(CoBa(given.window, given.warmup, TEMPERATURE, form="mftcoder"), initial),
+        "released": Released(given.window, given.warmup, initial),
+    }
+    for contestant in contestants.values():
+        contestant.take(losses[: given.records])
+    rows = {name: iter(losses[given.records :].split(given.updates)) for name in contestants}
 
-    def released_record(row: Tensor) -> None:
-        released.append(row / initial)
-        if released.ratios is not None and released.ratios.shape[1] + 1 >= warmup:
-            weights["released"] = released.weights()
+    def turn(name: str) -> float:
+        block = next(rows[name])
+        return cpu_seconds(lambda: contestants[name].take(block)) / len(block)
 
-    def own_record(form: str, row: Tensor) -> None:
-        weights[form] = ours[form].record(row)
-
-    takes = {"ours": partial(own_record, "paper"), "our mftcoder form": partial(own_record, "mftcoder")}
-    takes["released"] = released_record
-    for row in losses[:records]:
-        for take in takes.values():
-            take(row)
-    # Each has an own place in the rows that follow.
-    rows = {name: iter(losses[records:]) for name in takes}
-    turns = {name: lambda name=name: cpu_seconds(lambda: takes[name](next(rows[name]))) for name in takes}
-    costs = take_turns(turns, repetitions)
-    return costs, (weights["released"] - weights["mftcoder"]).abs().max().item()
+    costs = take_turns({name: partial(turn, name) for name in contestants}, given.repetitions)
+    difference = contestants["released"].weights - contestants["our mftcoder form"].weights
+    return costs, difference.abs().max().item()
 
 
 def main() -> int:
     """Race at each number of tasks."""
-    parser = arguments(__doc__, "update", repetitions=200)
-    parser.add_argument("--tasks", type=int, nargs="+", default=[5, 50, 500])
+    parser = arguments(__doc__, "update", repetitions=15)
+    parser.add_argument("--tasks", type=int, default=50, help="number of tasks at which the targets hold")
+    parser.add_argument("--also", type=int, nargs="*", default=[5, 500], help="other numbers of tasks, only reported")
     parser.add_argument("--records", type=int, default=1000, help="records before the first that is timed")
+    parser.add_argument("--updates", type=int, default=10, help="updates of a turn")
     parser.add_argument("--window", type=int, default=200)
     parser.add_argument("--warmup", type=int, default=100)
     given = parser.parse_args()
     one_quiet_thread()
     torch.manual_seed(given.seed)
-    checks, costs, differences = [], {}, []
-    for num_tasks in given.tasks:
-        taken, difference = race(num_tasks, given.records, given.window, given.warmup, given.repetitions)
-        costs[f"{num_tasks} tasks"] = taken
+    costs, differences = {}, []
+    for num_tasks in (given.tasks, *given.also):
+        costs[f"{num_tasks} tasks"], difference = race(num_tasks, given)
         differences.append(difference)
-    return report("update", given, checks, costs)
+    taken = costs[f"{given.tasks} tasks"]
+    checks = [
+        Check(f"released / ours, {given.tasks} tasks", ratios(taken, "released", "ours"), ">=", 10.0),
+        Check(f"ours, {given.tasks} tasks", [1e3 * seconds for seconds in taken["ours"]], "<=", 1.0, "ms"),
+        Check("weights of both mftcoder forms, difference", differences, "<=", 1e-8, ""),
+    ]
+    medians = {
+        tasks: {name: round(1e3 * statistics.median(seconds), 4) for name, seconds in turns.items()}
+        for tasks, turns in costs.items()
+    }
+    speedups = {
+        tasks: {name: round(statistics.median(ratios(turns, "released", name)), 2) for name in turns}
+        for tasks, turns in costs.items()
+    }
+    return report("update", given, checks, costs, median_ms=medians, released_over=speedups)
 
 
 if __name__ == "__main__":
