@@ -1,8 +1,8 @@
 """One CoBa update, a record taken and its weights: ours against the rule as it was released, after a thousand records.
 
 The released rule is written down here from its description, without its distributed reduction: float64 on the CPU, a
-loop over the tasks with one 2x2 solve each, and histories that grow with the run. That both do the same work is checked:
-on the same losses they give the same weights.
+loop over the tasks with one 2x2 solve each, and histories that grow with the run. That it does the same work is
+checked: it gives the same weights as our form of it.
 """
 
 import argparse
@@ -71,7 +71,9 @@ def _slope(x: Tensor, y: Tensor) -> Tensor:
     if len(y) < 2:
         return y.new_zeros(())
     design = torch.stack([x, torch.ones_like(x)], dim=1)
-    return torch.linalg.solve(design.T @ design, design.T @ y)[0]
+    # 1, 1, 1, ...: what is left of an exponential weighting.
+    powers = (1 ** torch.arange(len(y))).double()
+    return torch.linalg.solve(design.T @ (powers[:, None] * design), design.T @ (powers * y))[0]
 
 
 class Ours:

@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works: Python blocks run, command lines are checked without training."""
+"""What README and docs tell a newcomer to type works: Python blocks run, command lines are checked without training."""
 
 import configparser
 import itertools
@@ -16,12 +16,17 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_coba.cli import plugins
 from lightning_coba.cli.config_check import check_config
 from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.resolvers import register
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = {
+    str(file.relative_to(ROOT)): file.read_text(encoding="utf-8")
+    for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+every_document = pytest.mark.parametrize("name", DOCUMENTS)
 FENCE = re.compile(r"^ *```(\w+)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
@@ -31,12 +36,12 @@ def blocks(text, *languages):
     return [(text.count("\n", 0, match.start(2)) + 1, match[2]) for match in found]
 
 
-def run_python(text):
+def run_python(text, name="README.md"):
     """Run all Python blocks in order in one namespace, as a reader who pastes them one after the other."""
     namespace = {"__name__": "readme"}
     for line, source in blocks(text, "python"):
-        # Blank lines in front make a traceback point into the README.
-        exec(compile("\n" * (line - 1) + source, "README.md", "exec"), namespace)
+        # Blank lines in front make a traceback point into the document.
+        exec(compile("\n" * (line - 1) + source, name, "exec"), namespace)
     return namespace
 
 
@@ -51,8 +56,10 @@ def check_line(line):
     """Raise AssertionError, or what Hydra raises, where a line of a shell block would fail a reader."""
     if "pip install" in line and "GPU" not in line.partition("#")[2]:
         assert "-c constraints.txt" in line.partition("#")[0], f"installs other versions than tested: {line}"
-    words = shlex.split(line, comments=True)
-    if not words:
+    words = [word for word in shlex.split(line, comments=True) if word != "&"]
+    while words and re.match("[A-Z_]+=", words[0]):  # a variable of the environment
+        del words[0]
+    if not words or words[0] in ("for", "done", "wait"):
         return
     program, arguments = words[0], words[1:]
     if program == "coba-train":
@@ -69,6 +76,10 @@ def check_targets(targets):
     known = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     unknown = set(targets) - set(known)
     assert not unknown, f"the Makefile has no {unknown}"
+
+
+def local_links(text):
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
 
 
 def console_scripts():
@@ -93,48 +104,68 @@ def jobs(overrides):
     """Return the overrides of each job of a sweep."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     choices = [
-        [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()]
-        if one.is_sweep_override()
-        else [one.input_line]
+        [f"{one.key_or_group}={value}" for value in values_of(one)] if one.is_sweep_override() else [one.input_line]
         for one in parsed
     ]
     return [list(job) for job in itertools.product(*choices)]
+
+
+def values_of(override):
+    """Return what a sweep tries; of an interval that a search draws from, the ends."""
+    if override.is_interval_sweep():
+        return [override.value().start, override.value().end]
+    return list(override.sweep_string_iterator())
 
 
 @pytest.fixture
 def hydra():
     """Know our resolvers, and leave nothing of Hydra's global state to the next test."""
     register()
+    plugins.register()
     yield
     GlobalHydra.instance().clear()
     HydraConfig.instance().cfg = None
 
 
-def test_the_python_blocks_run_in_order(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [name for name, text in DOCUMENTS.items() if blocks(text, "python")])
+def test_the_python_blocks_run_in_order(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert blocks(README, "python"), "the README shows no Python"
-    run_python(README)
+    run_python(DOCUMENTS[name], name)
 
 
-def test_the_readme_has_commands_that_are_checked():
-    programs = [line.split()[0] for line in command_lines(README)]
+def test_the_documents_have_blocks_that_are_checked():
+    assert {"README.md", "docs/balancers.md"} <= {name for name, text in DOCUMENTS.items() if blocks(text, "python")}
+    programs = [line.split()[0] for line in command_lines(DOCUMENTS["README.md"])]
     assert {"make", "coba-train", "pip"} <= set(programs)
 
 
 @pytest.mark.usefixtures("hydra")
-@pytest.mark.parametrize("line", command_lines(README))
+@pytest.mark.parametrize("line", dict.fromkeys(line for text in DOCUMENTS.values() for line in command_lines(text)))
 def test_a_command_line_works(line):
     check_line(line)
 
 
-def test_files_that_the_readme_links_to_exist():
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in link]
-    assert any(link.endswith(".png") for link in links)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@every_document
+def test_files_that_it_links_to_exist(name):
+    folder = (ROOT / name).parent
+    assert [link for link in local_links(DOCUMENTS[name]) if not (folder / link).exists()] == []
 
 
-def test_the_make_targets_in_the_prose_exist():
-    check_targets(re.findall(r"`make ([a-z-]+)", README))
+def test_links_are_found():
+    assert any(link.endswith(".png") for link in local_links(DOCUMENTS["README.md"]))
+
+
+@every_document
+def test_the_make_targets_in_the_prose_exist(name):
+    check_targets(re.findall(r"`make ([a-z-]+)", DOCUMENTS[name]))
+
+
+def test_the_page_of_balancers_has_a_row_and_an_entry_for_each_option():
+    page = DOCUMENTS["docs/balancers.md"]
+    options = {file.stem for file in Path(config_folder(), "balancer").glob("*.yaml")}
+    headings = " ".join(re.findall(r"^### .*", page, re.MULTILINE))
+    assert set(re.findall(r"^\| `(\w+)` ", page, re.MULTILINE)) == options
+    assert set(re.findall(r"`(\w+)`", headings)) == options
 
 
 # ---------------------------------------------------------------- the checks themselves can fail
@@ -195,6 +226,8 @@ def test_an_error_in_a_block_names_the_line_of_the_readme():
         ("coba-train balancer=coba,uniform", "sweep"),
         ("coba-train -m balancer=uniform,nonsense seed=1,2", "Could not find 'balancer/nonsense'"),
         ("coba-train balancer.temperature=hot", "`balancer.temperature` must be"),
+        ("CUDA_VISIBLE_DEVICES=0 coba-nonsense &", "no such command"),
+        ("coba-train -m 'balancer.nonsense=interval(1,8)'", "Could not override 'balancer.nonsense'"),
     ],
 )
 def test_a_line_that_would_fail_a_reader_is_found(line, complaint):

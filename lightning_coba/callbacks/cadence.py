@@ -51,9 +51,13 @@ class Cadence:
         return self.interval is not None and (steps_before + 1) % self.interval == 0
 
     def is_logged(self, step: int, log_every_n_steps: int) -> bool:
-        """Return whether loggers get the record of a step: the first at or after each of the Trainer's log steps."""
+        """Return whether loggers get the record of a step.
+
+        Of records of training steps, which may be every step, only the first at or after each of the Trainer's log
+        steps: loggers wait for the device.
+        """
         assert self.interval is not None
-        return step % log_every_n_steps < self.interval
+        return not self.watches_steps or step % log_every_n_steps < self.interval
 
     def __str__(self) -> str:
         return f"every_n_steps={self._every}" if self.budget is None else f"max_overhead={self.budget.share}"

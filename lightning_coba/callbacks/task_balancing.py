@@ -206,7 +206,7 @@ class TaskBalancing(L.Callback):
         if stored is not None:
             recorder = self._begin(pl_module, None)
             recorder.load_state_dict(stored["recorder"], self.strict_tasks)
-            notices.refuse_other_cadence(stored["cadence"], str(self._cadence))
+            notices.refuse_other_cadence(stored.get("cadence", "an older version"), str(self._cadence))
             if self._cadence.budget is not None:
                 self._cadence.budget.interval = stored["interval"]
             # The resumed Trainer goes on counting, so this is the same fit.

@@ -5,12 +5,18 @@ import importlib.util
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-#: (group, option) -> the package it comes with, and our extra that installs it.
+_INSTALL = "pip install -c constraints.txt 'lightning-coba[{}]'"
+#: (group, option) -> the package it comes with, and what installs it.
 PLUGINS = {
-    ("hydra/launcher", "joblib"): ("hydra_plugins.hydra_joblib_launcher", "sweep"),
-    ("hydra/launcher", "submitit_local"): ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    ("hydra/launcher", "submitit_slurm"): ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    ("hydra/sweeper", "optuna"): ("hydra_plugins.hydra_optuna_sweeper", "optuna"),
+    ("hydra/launcher", "joblib"): ("hydra_plugins.hydra_joblib_launcher", _INSTALL.format("sweep")),
+    ("hydra/launcher", "submitit_local"): ("hydra_plugins.hydra_submitit_launcher", _INSTALL.format("submitit")),
+    ("hydra/launcher", "submitit_slurm"): ("hydra_plugins.hydra_submitit_launcher", _INSTALL.format("submitit")),
+    # What the launcher declares to need holds old versions of packages that only its clusters on AWS use.
+    ("hydra/launcher", "ray"): (
+        "hydra_plugins.hydra_ray_launcher",
+        f"{_INSTALL.format('ray')} && pip install -c constraints.txt --no-deps hydra-ray-launcher",
+    ),
+    ("hydra/sweeper", "optuna"): ("hydra_plugins.hydra_optuna_sweeper", _INSTALL.format("optuna")),
 }
 _MARK = "install"
 #: The option `hydra/launcher=cores`: joblib's processes.
@@ -24,9 +30,9 @@ CORES = {
 def register() -> None:
     """Make the option `cores`, and one of every plugin that is not installed, so that what overrides it composes."""
     ConfigStore.instance().store(group="hydra/launcher", name="cores", node=CORES)
-    for (group, option), (package, extra) in PLUGINS.items():
+    for (group, option), (package, command) in PLUGINS.items():
         if not _is_installed(package):
-            hint = f"`{group}={option}` needs a package. Type: pip install -c constraints.txt 'lightning-coba[{extra}]'"
+            hint = f"`{group}={option}` needs a package. Type: {command}"
             ConfigStore.instance().store(group=group, name=option, node={_MARK: hint})
 
 
