@@ -80,12 +80,34 @@ def test_logging_cost(run):
     assert [check["unit"] for check in result["checks"]] == ["ms"]
 
 
+def test_update(run):
+    result = run("update", "--tasks", 4, "--also", 2, "--records", 30, "--updates", 3, "--window", 9, "--warmup", 4)
+    assert result["costs"].keys() == {"4 tasks", "2 tasks"}
+    assert result["costs"]["2 tasks"].keys() == {"ours", "our mftcoder form", "released"}
+    by_name = {check["name"]: check for check in result["checks"]}
+    assert len(by_name["released / ours, 4 tasks"]["samples"]) == 2
+    assert by_name["weights of both mftcoder forms, difference"]["passed"]
+
+
 def test_exactness(run):
     result = run("exactness", "--rows", 8)
     assert all(check["passed"] for check in result["checks"])
     assert len(result["checks"]) == 5
     assert min(result["costs"]["plain loop"]) > 0.01  # else the rows are too alike to show anything
     assert min(result["costs"]["released CoBa"]) > 0.01
+
+
+@pytest.mark.slow
+def test_methods(run, tiny_model):
+    result = run("methods", "--model", tiny_model, "--length", 8, "--max-overhead", 0.5, "--tiny-steps", 50)
+    with_target, without = result["costs"]["with a target"], result["costs"]["without"]
+    assert {len(steps) for steps in with_target.values()} == {20}  # two turns of ten, one more step before
+    assert {len(steps) for steps in without.values()} == {2}
+    names = [check["name"] for check in result["checks"]]
+    assert names[:-1] == [f"{name} / Uniform" for name in with_target if name != "Uniform"]
+    assert result["details"]["relative_cost"].keys() == without.keys() - {"Uniform"}
+    assert min(result["details"]["relative_cost"].values()) > 0
+    assert min(result["details"]["record_intervals"]) >= 1
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ class MetaWeighting(Balancer):
 
     Use it as the expensive reference among methods that are steered by held-out losses: it asks what a change of the
     weights would do to them, instead of watching their slopes. A record costs K backward passes on training rows, and a
-    forward and K backward passes on held-out rows; the callback restores the parameters bit for bit.
+    forward and a backward pass on held-out rows, task by task; the callback restores the parameters bit for bit.
 
     .. math::
         \theta' = \theta - \eta \sum_k w_k \nabla L_k(\theta), \qquad

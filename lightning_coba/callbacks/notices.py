@@ -25,7 +25,7 @@ def check_arguments(
     max_overhead: Any = None,
 ) -> None:
     """Raise ValueError where an argument of the callback is outside its domain."""
-    if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
+    if every_n_steps is not None and (type(every_n_steps) is not int or every_n_steps < 1):
         raise ValueError(f"`every_n_steps` must be None or an integer >= 1; got {every_n_steps!r}.")
     if max_overhead is not None and not (isinstance(max_overhead, int | float) and 0 < max_overhead < float("inf")):
         raise ValueError(f"`max_overhead` must be None or a share > 0 such as 0.03; got {max_overhead!r}.")
@@ -158,7 +158,9 @@ def announce_settings(
     num_tasks: int,
 ) -> None:
     """Print the settled values; warn if the warm-up would outlast the run (``num_records``: taken before it)."""
-    cadence = f"every {interval} steps" if interval is not None else "every validation pass"
+    cadence = f"every {interval} steps" if interval != 1 else "every step"
+    if not by_steps:
+        cadence = "every validation pass"
     if by_steps and interval is None:
         cadence = "as often as the first steps show it can be paid for"
     settings = [repr(balancer)]

@@ -4,7 +4,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_coba.balancers.base import Balancer, Observation, check_baseline, float64_device
+from lightning_coba.balancers.base import MATRIX_SIGNALS, Balancer, Observation, check_baseline, float64_device
 from lightning_coba.balancers.explain import explain
 from lightning_coba.callbacks.trajectories import STATE_FIELDS, Trajectory
 from lightning_coba.log_keys import BALANCE, task_key
@@ -41,6 +41,11 @@ class Recorder:
         if min_weight * len(self.tasks) >= 1:
             raise ValueError(f"`min_weight` must be < 1/{len(self.tasks)}, a {len(self.tasks)}th; got {min_weight}.")
         device = float64_device(device)
+        if balancer.signed and min_weight:
+            raise ValueError(
+                f"`min_weight` must be 0 for {balancer.label}, whose weights may be negative; got {min_weight}. Leave it "
+                "out."
+            )
         if balancer.baseline_signal is not None:
             check_baseline(initial, tasks=self.tasks)
         self.balancer = balancer
@@ -49,7 +54,8 @@ class Recorder:
         self._baseline = unknown_baseline if initial is None else initial.to(unknown_baseline, copy=True)
         self._ratio = unknown_baseline.clone()
         self._has_baseline = False
-        self.trajectory = Trajectory(len(self.tasks))
+        self._shown = "losses" if "losses" in balancer.needs or "train_losses" not in balancer.needs else "train_losses"
+        self.trajectory = Trajectory(len(self.tasks), sorted(balancer.needs - MATRIX_SIGNALS - {self._shown}))
         self.min_weight = min_weight
         shares = [float((prior or {}).get(task, 1.0)) for task in self.tasks]
         self._prior = torch.tensor(shares, dtype=torch.float64, device=device)
@@ -79,8 +85,9 @@ class Recorder:
         losses, present = values.get("losses", values.get("train_losses")), present.to(self.weights.device)
         assert losses is not None
         finite = losses.isfinite()
-        self.ignored = self.ignored + (present & ~finite).sum()
-        present = present & finite
+        if self._shown in self.balancer.needs or not self.balancer.needs:
+            self.ignored = self.ignored + (present & ~finite).sum()
+        observed, present = present, present & finite
         if not self._has_baseline and self.balancer.baseline_signal is not None:
             taken = torch.where(self._baseline.isnan() & present, losses, self._baseline)
             check_baseline(taken, tasks=self.tasks)  # waits for the device, until every task has its V(0)
@@ -90,11 +97,12 @@ class Recorder:
         self._baseline = torch.where(first, losses, self._baseline)
         self._ratio = torch.where(present & (self._baseline > 0), losses / self._baseline, torch.nan)
         needed = {name: values[name] for name in self.balancer.needs}
-        observation = Observation(step=step, epoch=epoch, present=present, **needed)
+        observation = Observation(step=step, epoch=epoch, present=observed, **needed)
         self.state, weights = self.balancer.update(self.state, observation)
         previous, self.weights = self.weights, self._shape(weights)
         self._change = (self.weights - previous).abs().sum()
-        self.trajectory.append(step, torch.where(present, losses, torch.nan), self._ratio, self.state, self.weights)
+        shown = torch.where(present, losses, torch.nan)
+        self.trajectory.append(step, shown, self._ratio, self.state, self.weights, needed)
 
     def metrics(self, prefix: str = BALANCE) -> dict[str, Tensor]:
         """Return what is logged after a record, as scalar tensors that nobody has waited for."""

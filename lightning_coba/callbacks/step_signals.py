@@ -67,6 +67,8 @@ class StepSignals:
         if self.needs & GRADIENT_SIGNALS and not self._alone:
             which = parameters or (LAST_BLOCK if "grad_norms" in self.needs else ALL)
             self.gradients = TaskGradients(shared_parameters(module, which), len(weights.tasks))
+            # A compiled model would free what the second task's backward pass needs.
+            torch._functorch.config.donated_buffer = False
 
     @property
     def due(self) -> bool:
@@ -168,6 +170,8 @@ class StepSignals:
             if "hypergradients" in self.needs:
                 assert self._hypergradients is not None
                 signals["hypergradients"] = self._hypergradients
+                # A task without training rows in the step may have held-out ones: its own column is 0, its row counts.
+                present = present | self._hypergradients.isfinite().all(dim=1)
         return signals, present
 
     def _nothing(self, name: str) -> Tensor:
@@ -177,6 +181,7 @@ class StepSignals:
     def _repeated(self, trainer: L.Trainer, module: L.LightningModule) -> Tensor:
         """Return the losses of the step's rows at the parameters of now, with the dropout of then."""
         totals = torch.zeros_like(self._totals)
+        buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
         with forked_rng(module), torch.no_grad(), trainer.precision_plugin.train_step_context():
             for batch, number, (state, cuda) in self._micro_batches:
                 torch.set_rng_state(state)
@@ -185,6 +190,9 @@ class StepSignals:
                 if isinstance(module, SeedsForward):
                     module.seed_forward(number)
                 totals += _by_task(module.task_losses(batch), self.weights.tasks).to(totals)
+        # Running statistics of a normalisation would count the rows twice.
+        for buffer, before in buffers:
+            buffer.copy_(before)
         self._micro_batches.clear()
         sums, counts = trainer.strategy.reduce(totals, reduce_op="sum")
         return torch.where(counts > 0, task_means(TaskLosses(sums, counts)), torch.nan)

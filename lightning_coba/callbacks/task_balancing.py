@@ -134,7 +134,9 @@ class TaskBalancing(L.Callback):
     def history(self) -> dict[str, Any]:
         """Records so far: ``record`` and ``step`` (lists), ``divergence_factor`` ``[T]``, and ``[T, K]`` tensors.
 
-        The ``[T, K]`` columns are ``loss, ratio, slope, rcs, acs, weight`` in task order, NaN where not available.
+        The ``[T, K]`` columns are ``loss, ratio, slope, rcs, acs, weight`` in task order, NaN where not available, and
+        whatever else the balancer was shown, for :func:`~lightning_coba.replay`: ``grad_norms``, ``losses_after_step``,
+        ``train_losses`` where ``loss`` is the held-out one. For a balancer on training losses, these are in ``loss``.
         """
         trajectory = self._recorder.trajectory if self._recorder else Trajectory(len(self.tasks))
         return trajectory.columns()

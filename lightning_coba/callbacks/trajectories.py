@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,39 @@ BLOCK = 64
 
 
 class Trajectory:
-    """Records as columns; ``values`` is ``[T, C, K]`` in the order of ``TASK_COLUMNS``, NaN where not available.
+    """Records as columns; ``values`` is ``[T, C, K]`` in the order of ``names``, NaN where not available.
 
     Args:
         num_tasks: K.
+        signals: what else the balancer is shown, ``[K]`` a record: kept so that a run can be replayed.
+
+    Attributes:
+        names: ``TASK_COLUMNS`` and the signals.
     """
 
-    def __init__(self, num_tasks: int) -> None:
+    def __init__(self, num_tasks: int, signals: Sequence[str] = ()) -> None:
+        self.names = (*TASK_COLUMNS, *signals)
         self.steps: list[int] = []
-        none = torch.empty(0, len(TASK_COLUMNS), num_tasks, dtype=torch.float64)
+        none = torch.empty(0, len(self.names), num_tasks, dtype=torch.float64)
         self._blocks: list[tuple[Tensor, Tensor]] = [(none, none.new_empty(0))]
         self._pending: list[tuple[Tensor, Tensor]] = []
 
-    def append(self, step: int, losses: Tensor, ratios: Tensor, state: Any, weights: Tensor) -> None:
+    def append(
+        self,
+        step: int,
+        losses: Tensor,
+        ratios: Tensor,
+        state: Any,
+        weights: Tensor,
+        signals: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Add the record that led to ``state`` and, with prior and floor, to ``weights``."""
         unknown = torch.full_like(weights, torch.nan)
-        known = {"loss": losses.to(weights), "ratio": ratios, "weight": weights}
+        known = {"loss": losses.to(weights), "ratio": ratios, "weight": weights, **(signals or {})}
         known |= {field: getattr(state, field, unknown) for field in STATE_FIELDS}
         self.steps.append(step)
         factor = getattr(state, "divergence_factor", unknown[0])
-        self._pending.append((torch.stack([known[column] for column in TASK_COLUMNS]), factor))
+        self._pending.append((torch.stack([known[column] for column in self.names]), factor))
         if len(self._pending) >= BLOCK:
             self._flush()
 
@@ -55,10 +68,10 @@ class Trajectory:
         return self._blocks[0]
 
     def columns(self) -> dict[str, Any]:
-        """Return ``record`` and ``step`` (lists of T), ``divergence_factor`` ``[T]``, and a ``[T, K]`` each column."""
+        """Return ``record`` and ``step`` (lists of T), ``divergence_factor`` ``[T]``, and the rest ``[T, K]``."""
         values, factors = self._whole()
         table: dict[str, Any] = {"record": list(range(1, len(self.steps) + 1)), "step": list(self.steps)}
-        table |= {column: values[:, i] for i, column in enumerate(TASK_COLUMNS)}
+        table |= {column: values[:, i] for i, column in enumerate(self.names)}
         return table | {"divergence_factor": factors}
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,7 +82,7 @@ class Trajectory:
     def load_state_dict(self, state: dict[str, Any], columns: Sequence[int | None]) -> None:
         """Continue a saved trajectory whose task ``columns[i]`` is now task i (None: the task is new)."""
         self.steps = list(state["steps"])
-        shape = (len(self.steps), len(TASK_COLUMNS), len(columns))
+        shape = (len(self.steps), len(self.names), len(columns))
         values = torch.full(shape, torch.nan, dtype=torch.float64)
         for i, column in enumerate(columns):
             if column is not None:

@@ -3,7 +3,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_coba import TaskWeights
-from lightning_coba.balancers import CoBa, Observation
+from lightning_coba.balancers import FAMO, LBTW, CoBa, GradNorm, Observation
 
 FORMS = ["paper", "mftcoder"]
 aten = torch.ops.aten
@@ -95,6 +95,24 @@ def test_an_update_never_makes_the_host_wait(form, device):
     assert len(state.peaks) == 2048
     assert weights.device.type == device
     assert {v.device.type for v in state if isinstance(v, torch.Tensor)} == {device}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(
+    "balancer",
+    [LBTW(), FAMO(), GradNorm(), LBTW(source="held_out"), FAMO(source="held_out"), GradNorm(source="held_out")],
+    ids=lambda balancer: balancer.label,
+)
+def test_methods_on_training_steps_never_make_the_host_wait(balancer, device):
+    state = balancer.init(4, device=device)
+    values = torch.rand(12, 4, generator=torch.Generator().manual_seed(0)).add(0.5).to(device)
+    present = torch.ones(4, dtype=torch.bool, device=device)
+    with HostSyncs() as syncs:
+        for index, row in enumerate(values):
+            signals = dict.fromkeys(balancer.needs, row)
+            state, weights = balancer.update(state, Observation(step=index, present=present, **signals))
+    assert syncs.calls == []
+    assert weights.device.type == device
 
 
 @pytest.mark.parametrize("normalize", ["step", "present"])

@@ -1,4 +1,4 @@
-"""Every balancer at work in a fit: it moves the weights, resumes exactly in the middle, agrees on two ranks."""
+"""Every balancer at work in a fit: it moves the weights, resumes exactly in the middle, can be replayed."""
 
 import inspect
 
@@ -8,7 +8,7 @@ from foreign import SHORT_RUNS, TASKS, Stepping, fit, held_out, parameters, trai
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lightning_coba.balancers as package
-from lightning_coba import TaskBalancing
+from lightning_coba import TaskBalancing, replay
 from lightning_coba.balancers import FAMO, LBTW, Balancer, CoBa, Fixed, GradNorm
 from lightning_coba.balancers.base import MATRIX_SIGNALS
 
@@ -77,6 +77,19 @@ def test_it_moves_the_weights_and_resumes_exactly(balancer, tmp_path):
         assert torch.equal(parameters(again), parameters(module)), steps
         for column in ("loss", "weight"):
             assert torch.equal(resumed.history[column].nan_to_num(7.0), history[column].nan_to_num(7.0)), steps
+
+
+@pytest.mark.parametrize("balancer", [m for m in METHODS if not m.values[0].needs & MATRIX_SIGNALS])
+def test_the_history_replays_to_the_same_weights(balancer):
+    _, callback = run(balancer, every_n_steps=2)
+    history = callback.history
+    signals = {name: history[name] for name in balancer.needs if name in history}
+    shown = balancer.needs - signals.keys()  # in the column `loss`
+    signals |= dict.fromkeys(shown, history["loss"])
+    epochs = [(step - 1) // 3 for step in history["step"]]
+    initial = (history["loss"] / history["ratio"])[0] if balancer.baseline_signal == "losses" else None
+    weights = replay(balancer, signals.pop("losses", history["loss"]), initial=initial, epochs=epochs, **signals)
+    torch.testing.assert_close(weights, history["weight"], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("balancer", METHODS)
