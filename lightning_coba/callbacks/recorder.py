@@ -43,8 +43,8 @@ class Recorder:
         device = float64_device(device)
         if balancer.signed and min_weight:
             raise ValueError(
-                f"`min_weight` must be 0 for {balancer.label}, whose weights may be negative; got {min_weight}. Leave it "
-                "out."
+                f"`min_weight` must be 0 for {balancer.label}, whose weights may be negative; got {min_weight}. Leave "
+                "it out."
             )
         if balancer.baseline_signal is not None:
             check_baseline(initial, tasks=self.tasks)

@@ -102,7 +102,7 @@ def recorded(num_records):
     recorder = Recorder(CoBa(window_records=4, warmup_records=2), ["code", "qa"], torch.device("cpu"))
     losses = torch.rand(num_records, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
     for t in range(num_records):
-        recorder.record(10 * (t + 1), losses[t], torch.tensor([True, t != 3]))
+        recorder.record(10 * (t + 1), {"losses": losses[t]}, torch.tensor([True, t != 3]))
     return recorder.trajectory.columns()
 
 
