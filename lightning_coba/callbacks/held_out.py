@@ -75,18 +75,48 @@ class HeldOutStream:
         with undisturbed(module), torch.no_grad(), trainer.precision_plugin.val_step_context():
             for task, rows in batches:
                 totals[:, task] += self.loss(task, rows, trainer, module, tasks[task]).to(totals)
-        sums, counts = trainer.strategy.reduce(totals, reduce_op="sum")
-        return task_means(TaskLosses(sums, counts)), counts > 0
+        return _means(totals, trainer)
+
+    def measure_draw(
+        self, number: int, trainer: L.Trainer, module: L.LightningModule, tasks: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the same of draw ``number``, in one forward pass where a batch may hold rows of several tasks."""
+        draw = self.draw(number)
+        if not self._mixes_tasks:
+            return self.measure(draw, trainer, module, tasks)
+        rows = [self.loaders[task].dataset[int(i)] for task, rows in draw for i in _share(rows, trainer)]
+        own = bool(rows)  # a rank without a row joins and counts nothing, see `loss`
+        rows = rows or [self.loaders[0].dataset[0]]
+        with undisturbed(module), torch.no_grad(), trainer.precision_plugin.val_step_context():
+            losses = module.task_losses(trainer.strategy.batch_to_device(self.loaders[0].collate_fn(rows)))
+        totals = torch.stack([losses.sums.double(), losses.counts.double()])
+        return _means(totals if own else totals * 0, trainer)
+
+    @property
+    def _mixes_tasks(self) -> bool:
+        """Whether one batch may hold rows of all tasks, which its collate_fn then says by ``mixes_tasks``."""
+        collate = self.loaders[0].collate_fn
+        return all(loader.collate_fn is collate for loader in self.loaders) and getattr(collate, "mixes_tasks", False)
 
     def loss(self, task: int, rows: Tensor, trainer: L.Trainer, module: L.LightningModule, name: str) -> Tensor:
         """Return (sum, count) of a task on this rank's share of some rows; (0, 0) where it has none."""
-        mine = rows[trainer.global_rank :: trainer.world_size]
+        mine = _share(rows, trainer)
         # Sharded models need every rank in every forward: one without rows joins and counts nothing.
         loader = self.loaders[task]
         batch = loader.collate_fn([loader.dataset[int(i)] for i in (mine if len(mine) else rows[:1])])
         losses = module.task_losses(trainer.strategy.batch_to_device(batch))
         own = _own(losses, task, name)
         return own if len(mine) else own * 0
+
+
+def _share(rows: Tensor, trainer: L.Trainer) -> Tensor:
+    """Return the rows of this rank."""
+    return rows[trainer.global_rank :: trainer.world_size]
+
+
+def _means(totals: Tensor, trainer: L.Trainer) -> tuple[Tensor, Tensor]:
+    sums, counts = trainer.strategy.reduce(totals, reduce_op="sum")
+    return task_means(TaskLosses(sums, counts)), counts > 0
 
 
 def _own(losses: TaskLosses | Mapping[str, Tensor], index: int, task: str) -> Tensor:

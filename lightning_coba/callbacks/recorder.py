@@ -104,6 +104,11 @@ class Recorder:
         shown = torch.where(present, losses, torch.nan)
         self.trajectory.append(step, shown, self._ratio, self.state, self.weights, needed)
 
+    def rehearse(self, step: int, signals: Mapping[str, Tensor], present: Tensor) -> None:
+        """Do the work of an update and keep nothing of it, so that it can be timed."""
+        needed: dict[str, Any] = {name: signals[name].to(self.weights) for name in self.balancer.needs}
+        self.balancer.update(self.state, Observation(step=step, present=present.to(self.weights.device), **needed))
+
     def metrics(self, prefix: str = BALANCE) -> dict[str, Tensor]:
         """Return what is logged after a record, as scalar tensors that nobody has waited for."""
         columns = {"weight": self.weights, "loss_ratio": self._ratio}

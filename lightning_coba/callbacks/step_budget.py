@@ -8,14 +8,17 @@ import torch
 #: Steps at the start that are not timed, and steps of either kind that are.
 WARMUP_STEPS = 2
 TIMED_STEPS = 6
+#: Room for what is not timed: logging a record, and steps that differ.
+MARGIN = 1.1
 
 
 class StepBudget:
     """Finds how many optimizer steps must lie between two records, so that these cost no more than a share of the time.
 
     After a warm-up, steps with and without a record take turns (the record is measured and thrown away). From the
-    medians follows n = cost of a record / (share x time of a step). The answer is of this machine and this moment:
-    a checkpoint keeps it, so a resumed run goes on with it, but a run that is started again may find another.
+    medians follows n = cost of a record / (share x time of a step), with a tenth of room. The answer is of this machine
+    and this moment: a checkpoint keeps it, so a resumed run goes on with it, but a run that is started again may find
+    another.
 
     Args:
         share: of the training time, above 0.
@@ -57,7 +60,7 @@ class StepBudget:
         times = torch.tensor([plain, with_record], dtype=torch.float32, device=module.device)
         plain, with_record = trainer.strategy.reduce(times, reduce_op="mean").tolist()
         self.step_seconds, self.record_seconds = plain, max(with_record - plain, 0.0)
-        self.interval = max(1, math.ceil(self.record_seconds / (self.share * plain)))
+        self.interval = max(1, math.ceil(MARGIN * self.record_seconds / (self.share * plain)))
 
 
 def _wait_for(module: L.LightningModule) -> None:

@@ -399,9 +399,9 @@ class TaskBalancing(L.Callback):
         if self._signals is not None:
             signals, present = self._signals.observe(trainer, pl_module)
         if self._stream is not None and ("losses" in self._cadence.needs or self._signals is None):
-            draw = self._stream.draw(self.num_records)
-            signals["losses"], present = self._stream.measure(draw, trainer, pl_module, self.tasks)
+            signals["losses"], present = self._stream.measure_draw(self.num_records, trainer, pl_module, self.tasks)
         if self._cadence.timing:
+            self._recorder.rehearse(step, signals, present)
             return
         self._recorder.record(step, signals, present, trainer.current_epoch)
         log = self._cadence.is_logged(step, trainer.log_every_n_steps)

@@ -244,6 +244,8 @@ class MultitaskDataModule(LightningDataModule):
         """
         corpus = self.corpus
         batch = partial(collate, tasks=corpus.tokens["validation"], pad_token_id=self._pad_token_id())
+        # Every token of a batch knows its task, so a held-out draw of all tasks is one forward pass.
+        batch.mixes_tasks = True  # type: ignore[attr-defined]
         return {
             task: DataLoader(
                 corpus.pairs("validation", index),  # type: ignore[arg-type]  # a list is a map-style dataset

@@ -1,17 +1,30 @@
 """Balancers that work on training steps, with the language model: what they see, whatever cuts the step into pieces."""
 
+import math
 from functools import partial
 
 import pytest
 import torch
 from peft import LoraConfig
 
-from lightning_coba import MultitaskLM, TaskBalancing
-from lightning_coba.balancers import FAMO, MGDA, GradNorm
+from lightning_coba import ConvergenceBalancer, MultitaskLM, TaskBalancing
+from lightning_coba.balancers import FAMO, MGDA, GradNorm, Uniform
+from lightning_coba.callbacks import notices
+from lightning_coba.callbacks.held_out import HeldOutStream
 from lightning_coba.callbacks.shared_parameters import shared_parameters
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*it expects at least")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*it expects at least", "ignore:.*records are to come"
+)
 LORA = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", lora_dropout=0.0, init_lora_weights=False)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """Return the list of what is announced to the user during the test."""
+    lines = []
+    monkeypatch.setattr(notices, "rank_zero_info", lines.append)
+    return lines
 
 
 @pytest.fixture
@@ -114,3 +127,45 @@ def test_gradients_through_checkpointed_activations(llama, tokenizer, make_datam
         )
         weights.append(callback.history["weight"])
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=1e-7)
+
+
+def test_a_held_out_draw_is_one_forward_with_the_losses_of_its_tasks(llama, tokenizer, make_datamodule, make_trainer):
+    module, datamodule = MultitaskLM(llama(), tokenizer), make_datamodule(batch_size=4)
+    trainer = make_trainer(max_steps=1, max_epochs=-1, callbacks=[TaskBalancing(Uniform())], limit_val_batches=0)
+    trainer.fit(module, datamodule)
+    stream = HeldOutStream(datamodule.held_out_dataloaders(), datamodule.task_names, seed=0)
+    calls = []
+    forward = module.task_losses
+    module.task_losses = lambda batch: calls.append(len(batch["input_ids"])) or forward(batch)
+    for number in range(3):
+        together = stream.measure_draw(number, trainer, module, datamodule.task_names)
+        assert calls == [4]
+        apart = stream.measure(stream.draw(number), trainer, module, datamodule.task_names)
+        assert calls == [4, 2, 2]
+        torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-7)
+        calls.clear()
+
+
+def test_an_interval_is_found_and_kept_by_a_resumed_run(
+    llama, tokenizer, make_datamodule, make_trainer, tmp_path, said
+):
+    def run(steps, checkpoint=None):
+        module = MultitaskLM(llama(), tokenizer)
+        callback = ConvergenceBalancer(max_overhead=0.2)
+        trainer = make_trainer(max_steps=steps, max_epochs=-1, callbacks=[callback], limit_val_batches=0)
+        trainer.fit(module, make_datamodule(batch_size=4), ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return callback
+
+    first = run(20)
+    assert first.interval >= 1
+    assert any(f"a record every {first.interval} steps" in line for line in said)
+    budget = first._cadence.budget
+    assert first.interval == math.ceil(1.1 * budget.record_seconds / (0.2 * budget.step_seconds)) or first.interval == 1
+    said.clear()
+    steps = 20 + 2 * first.interval
+    resumed = run(steps, tmp_path / "last.ckpt")
+    assert resumed.interval == first.interval
+    assert all(step % first.interval == 0 and step > 14 for step in resumed.history["step"])
+    assert resumed.history["step"][-1] > 20
+    assert not any("keeps its share" in line for line in said)
