@@ -388,6 +388,12 @@ class TaskBalancing(L.Callback):
         given = self._given_balancer
         return given.label if isinstance(given, Balancer) else "CoBa"
 
+    @property
+    def losses_shown(self) -> Literal["validation", "training"]:
+        """What ``history["loss"]`` and ``balance.csv`` hold: losses on held-out rows, or of training steps."""
+        needs = self._cadence.needs
+        return "training" if self._cadence.watches_steps and "losses" not in needs else "validation"
+
     def _measures_by_sanity_pass(self) -> bool:
         return not self._cadence.by_steps and self.baseline == "measure" and self._recorder is None
 

@@ -91,7 +91,7 @@ def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None
     val_loss = _best_score(best, folder)
     if not trainer.is_global_zero:
         return val_loss
-    _write_results(folder, module, before, after)
+    _write_results(folder, trainer, module, before, after)
     if before is not None:
         console.print(before_after_table(before_after_rows(before, after, datamodule.test_tokens)))
     folder.write_card(
@@ -184,7 +184,11 @@ def _settled_method(trainer: L.Trainer) -> str | None:
 
 
 def _write_results(
-    folder: RunFolder, module: MultitaskLM, before: Mapping[str, float] | None, after: Mapping[str, float]
+    folder: RunFolder,
+    trainer: L.Trainer,
+    module: MultitaskLM,
+    before: Mapping[str, float] | None,
+    after: Mapping[str, float],
 ) -> None:
     module.save_pretrained(folder.path / ("adapter" if module.has_adapter else "model"))
     module.tokenizer.save_pretrained(folder.path / "tokenizer")
@@ -194,4 +198,5 @@ def _write_results(
     if balance.is_file():
         table = read_balance(balance)
         if len(table.records):
-            write_figures(table, folder.path / "figures")
+            balancer = next(c for c in trainer.callbacks if isinstance(c, TaskBalancing))  # whose records these are
+            write_figures(table, folder.path / "figures", balancer.losses_shown)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lightning_coba.reports.runs import BalanceTable
 
+Losses = Literal["validation", "training"]
 # Petroff, "Accessible Color Sequences for Data Visualization", arXiv 2107.02270:
 # told apart with any colour vision.
 COLOURS = (
@@ -33,21 +34,27 @@ MOST_LABELS = 10  # more lines than this get a legend
 MOST_MARKERS = 40  # more records than this get a plain line
 
 
-def loss_ratio_figure(balance: BalanceTable) -> Figure:
-    """Draw each task's validation loss relative to before training against the optimizer step.
+def loss_ratio_figure(balance: BalanceTable, losses: Losses = "validation") -> Figure:
+    """Draw each task's loss relative to before training against the optimizer step.
+
+    Args:
+        balance: The records.
+        losses: What the records hold: losses on validation rows, or, of a balancer that works on training steps, the
+            training losses of these.
 
     Like its two siblings it uses no pyplot state. In a notebook, ``%matplotlib inline`` shows what it
     returns.
     """
     figure, (axes,) = _canvas(1, height=4.4)
+    before, symbol = ("before training", "V(0)") if losses == "validation" else ("the first record", "L(0)")
     _title(
         axes,
-        "Validation loss relative to before training",
-        "loss / V(0); below 1 = better than before training",
+        f"{losses.capitalize()} loss relative to {before}",
+        f"loss / {symbol}; below 1 = better than {before}",
     )
     _steps(axes, balance)
     axes.axhline(1, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
-    axes.set_ylabel("validation loss / V(0)")
+    axes.set_ylabel(f"{losses} loss / {symbol}")
     lines = _draw_tasks(axes, balance, balance.ratio)
     _name_tasks(figure, {axes: lines})
     return figure
@@ -97,18 +104,19 @@ def scores_figure(balance: BalanceTable) -> Figure:
     return figure
 
 
-def write_figures(balance: BalanceTable, folder: str | os.PathLike[str]) -> list[Path]:
+def write_figures(balance: BalanceTable, folder: str | os.PathLike[str], losses: Losses = "validation") -> list[Path]:
     """Write `loss_ratio.png`, `weights.png` and `scores.png` into a folder, created if need be.
 
     Args:
         balance: The records, as `read_balance` returns them.
         folder: Where to; files of these names are replaced.
+        losses: What the records hold; see `loss_ratio_figure`.
 
     Returns:
         The three paths.
     """
     figures = {
-        "loss_ratio.png": loss_ratio_figure(balance),
+        "loss_ratio.png": loss_ratio_figure(balance, losses),
         "weights.png": weights_figure(balance),
         "scores.png": scores_figure(balance),
     }

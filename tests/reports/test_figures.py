@@ -176,3 +176,9 @@ def test_no_pyplot_state_is_touched():
     for figure_of in FIGURES:
         figure_of(table(2, 3))
     assert pyplot.get_fignums() == open_before
+
+
+def test_training_losses_are_not_called_validation_losses():
+    balance = table(3, 8)
+    titles = [loss_ratio_figure(balance, kind).axes[0].get_title(loc="left") for kind in ("validation", "training")]
+    assert titles == ["Validation loss relative to before training", "Training loss relative to the first record"]
