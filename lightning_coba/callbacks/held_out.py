@@ -89,6 +89,8 @@ class HeldOutStream:
         rows = rows or [self.loaders[0].dataset[0]]
         with undisturbed(module), torch.no_grad(), trainer.precision_plugin.val_step_context():
             losses = module.task_losses(trainer.strategy.batch_to_device(self.loaders[0].collate_fn(rows)))
+        if not isinstance(losses, TaskLosses):  # means of whatever rows: each task by itself
+            return self.measure(draw, trainer, module, tasks)
         totals = torch.stack([losses.sums.double(), losses.counts.double()])
         return _means(totals if own else totals * 0, trainer)
 

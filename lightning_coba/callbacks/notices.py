@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_coba.balancers.base import SIGNALS, Balancer
@@ -102,7 +103,21 @@ def refuse_setting(trainer: L.Trainer, module: L.LightningModule, needs: frozens
     if needs & {"grad_norms", "gramian", "hypergradients"} and sharded:
         raise ValueError(
             f"{method} needs each task's gradient as a whole, and {type(trainer.strategy).__name__} shards parameters. "
-            "Use strategy=ddp, or a balancer on losses: CoBa, LBTW, FAMO, DWA."
+            "Use strategy=ddp, or a balancer on losses: CoBa, LBTW, DWA."
+        )
+    static = getattr(trainer.strategy, "_ddp_kwargs", {}).get("static_graph", False)
+    if needs & {"grad_norms", "gramian", "hypergradients"} and static:
+        raise ValueError(
+            f"{method} needs each task's gradient before the backward pass, and DDP with static_graph=True takes the "
+            "first backward pass for the whole step. Leave static_graph out."
+        )
+
+
+def refuse_optimizers(optimizers: Iterable[Any], method: str) -> None:
+    """Raise ValueError for an optimizer that evaluates the loss several times a step: which of them is the step?"""
+    if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in optimizers):
+        raise ValueError(
+            f"{method} works on one evaluation of the losses a step, and LBFGS makes several. Use another."
         )
 
 

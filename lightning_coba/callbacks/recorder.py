@@ -88,7 +88,8 @@ class Recorder:
         if self._shown in self.balancer.needs or not self.balancer.needs:
             self.ignored = self.ignored + (present & ~finite).sum()
         observed, present = present, present & finite
-        if not self._has_baseline and self.balancer.baseline_signal is not None:
+        # A training loss that cannot be divided by counts as absent: a task may begin with a batch of loss 0.
+        if not self._has_baseline and self.balancer.baseline_signal == "losses":
             taken = torch.where(self._baseline.isnan() & present, losses, self._baseline)
             check_baseline(taken, tasks=self.tasks)  # waits for the device, until every task has its V(0)
             self._has_baseline = not bool(taken.isnan().any())

@@ -34,7 +34,10 @@ def shared_parameters(module: nn.Module, which: str) -> list[nn.Parameter]:
 def _last_block(module: nn.Module) -> list[nn.Parameter]:
     for model in module.modules():
         # The convention of transformers: the configuration counts the blocks, and they are a list of that length.
-        depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+        config = getattr(model, "config", None)
+        if getattr(config, "is_encoder_decoder", False):
+            break  # two stacks: which of their ends all tasks share is for the user to say
+        depth = getattr(config, "num_hidden_layers", None)
         lists = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
         for blocks in lists:
             for block in reversed(blocks):

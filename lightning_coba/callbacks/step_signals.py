@@ -1,6 +1,7 @@
 """What a balancer may see of the training steps themselves: losses before and after, gradients."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -14,7 +15,7 @@ from lightning_coba.callbacks.shared_parameters import ALL, LAST_BLOCK, shared_p
 from lightning_coba.callbacks.task_gradients import TaskGradients
 from lightning_coba.functional import TaskLosses, task_means
 from lightning_coba.modules.protocol import SeedsForward
-from lightning_coba.modules.task_weights import TaskWeights
+from lightning_coba.modules.task_weights import KeptLosses, TaskWeights
 
 #: Signals that are taken from training steps, and those of them that need each task's gradient.
 TRAINING_SIGNALS = frozenset({"train_losses", "losses_after_step", "grad_norms", "gramian", "hypergradients"})
@@ -54,9 +55,9 @@ class StepSignals:
         self.gradients: TaskGradients | None = None
         self._totals = torch.zeros(2, len(weights.tasks), dtype=torch.float64, device=float64_device(module.device))
         self._micro_batches: list[_MicroBatch] = []
-        self._random_state: tuple[Tensor, Tensor | None] | None = None
         self._hypergradients: Tensor | None = None
         self._heard = False
+        self._ever_heard = False
         # One task has weight 1, whatever anybody measures.
         self._alone = len(weights.tasks) == 1
         if balancer.acts_on == "this step" and parameters not in (None, ALL):
@@ -65,8 +66,8 @@ class StepSignals:
                 f"parameters; got {parameters!r}. Leave it out."
             )
         if self.needs & GRADIENT_SIGNALS and not self._alone:
-            which = parameters or (LAST_BLOCK if "grad_norms" in self.needs else ALL)
-            self.gradients = TaskGradients(shared_parameters(module, which), len(weights.tasks))
+            self._which = parameters or (LAST_BLOCK if "grad_norms" in self.needs else ALL)
+            self.gradients = TaskGradients(shared_parameters(module, self._which), len(weights.tasks))
             # A compiled model would free what the second task's backward pass needs.
             torch._functorch.config.donated_buffer = False
 
@@ -86,27 +87,53 @@ class StepSignals:
             if self.gradients is not None:
                 self.gradients.clear()
 
-    def begin_batch(self, module: L.LightningModule) -> None:
-        """Remember the random state from which this micro-batch's forward starts."""
+    def begin_epoch(self, module: L.LightningModule) -> None:
+        """Look again which parameters are trained: a finetuning schedule may have thawed some."""
+        if self.gradients is not None:
+            chosen = shared_parameters(module, self._which)
+            if [id(p) for p in chosen] != [id(p) for p in self.gradients.parameters]:
+                self.gradients = TaskGradients(chosen, len(self.weights.tasks))
+
+    def end(self) -> None:
+        """Stop to listen; a fit is over."""
+        self.weights.listening = False
+        self.weights.kept.clear()
+
+    def begin_batch(self, module: L.LightningModule, batch: Any) -> None:
+        """Remember the batch, and the random state from which its forward starts."""
         if self.due and "losses_after_step" in self.needs:
             cuda = torch.cuda.get_rng_state(module.device) if module.device.type == "cuda" else None
-            self._random_state = torch.get_rng_state(), cuda
+            number = module.trainer.fit_loop.epoch_loop.batch_progress.total.completed
+            # A copy: training_step may take entries out of its batch.
+            self._micro_batches.append(_MicroBatch(copy(batch), number, (torch.get_rng_state(), cuda)))
 
     def before_backward(self, trainer: L.Trainer, loss: Tensor) -> None:
         """Take the tasks' gradients from the graph that the backward pass is about to free."""
         if not self.due:
             return
-        if self.gradients is not None:
-            scaler = getattr(trainer.precision_plugin, "scaler", None)
-            for kept in self.weights.kept:
-                self.gradients.add(kept, loss, 1.0 if scaler is None else scaler.get_scale())
-        self._take_losses()
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        candidates = list(self.weights.kept)
+        for kept in candidates:
+            # Which call of `combine` this loss comes from is plain where there was one, and nobody asks for gradients.
+            if self.gradients is None and len(candidates) == 1:
+                self._take(kept)
+                continue
+            [upstream] = torch.autograd.grad(loss, kept.value, retain_graph=True, allow_unused=True)
+            if upstream is None:
+                continue
+            self._take(kept)
+            if self.gradients is not None:
+                present = self.gradients.add(kept, upstream, 1.0 if scaler is None else scaler.get_scale())
+                if present and not self.gradients.found:
+                    raise RuntimeError(
+                        f"{self.balancer.label} found no gradient of the tasks' losses on the chosen parameters. "
+                        "Choose others with `parameters`; with torch.utils.checkpoint set use_reentrant=False."
+                    )
 
-    def _take_losses(self) -> None:
-        for kept in self.weights.kept:
-            self._totals += torch.stack([kept.own.sums.to(self._totals), kept.own.counts.to(self._totals)])
-            self._heard = True
-        self.weights.kept.clear()
+    def _take(self, kept: KeptLosses) -> None:
+        self._totals += torch.stack([kept.own.sums.to(self._totals), kept.own.counts.to(self._totals)])
+        self._heard = self._ever_heard = True
+        self.weights.kept = [other for other in self.weights.kept if other is not kept]
 
     def before_step(
         self,
@@ -125,7 +152,7 @@ class StepSignals:
             stream: of held-out rows, where they are needed.
             draw: number of the mini-batch.
         """
-        if not self.due or self.gradients is None:
+        if not self.due or self.gradients is None or not self._heard or self.gradients.complete:
             return
         self.gradients.reduce(trainer.strategy)
         if "hypergradients" in self.needs:
@@ -134,26 +161,22 @@ class StepSignals:
             tasks = self.weights.tasks
             self._hypergradients = hypergradients(self.gradients, weights, lr, stream, draw, trainer, module, tasks)
 
-    def end_batch(self, trainer: L.Trainer, batch: Any) -> None:
-        """Take what no backward pass has announced, and keep the batch where its forward is to be repeated."""
-        if not self.due:
-            return
-        self._take_losses()
-        if "losses_after_step" in self.needs and not self._alone:
-            assert self._random_state is not None
-            number = trainer.fit_loop.epoch_loop.batch_progress.total.completed
-            self._micro_batches.append(_MicroBatch(batch, number, self._random_state))
+    def end_batch(self) -> None:
+        """Forget what was combined and not minimised."""
+        self.weights.kept.clear()
 
     def observe(self, trainer: L.Trainer, module: L.LightningModule) -> tuple[dict[str, Tensor], Tensor]:
         """Return the step's signals by name, ``train_losses`` always among them, and which tasks it held, ``[K]``.
 
+        A step that training_step skipped holds none.
+
         Raises:
-            RuntimeError: if ``combine`` was not called in the step.
+            RuntimeError: if no loss of ``combine`` was ever minimised.
         """
-        if not self._heard:
+        if not self._ever_heard:
             raise RuntimeError(
-                f"{self.balancer.label} works on the losses that training_step gives to `combine`, and in step "
-                f"{trainer.global_step} it gave none. In training_step write: return self.task_weights.combine(losses)"
+                f"{self.balancer.label} works on the losses that training_step gives to `combine` and minimises, and "
+                "there were none. In training_step write: return self.task_weights.combine(losses)"
             )
         sums, counts = trainer.strategy.reduce(self._totals.clone(), reduce_op="sum")
         present = counts > 0
@@ -168,7 +191,8 @@ class StepSignals:
             if "gramian" in self.needs:
                 signals["gramian"] = self.gradients.gramian().to(sums)
             if "hypergradients" in self.needs:
-                assert self._hypergradients is not None
+                if self._hypergradients is None:
+                    self._hypergradients = sums.new_full((len(sums), len(sums)), torch.nan)
                 signals["hypergradients"] = self._hypergradients
                 # A task without training rows in the step may have held-out ones: its own column is 0, its row counts.
                 present = present | self._hypergradients.isfinite().all(dim=1)

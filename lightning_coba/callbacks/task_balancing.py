@@ -182,6 +182,7 @@ class TaskBalancing(L.Callback):
         if self._cadence.reads_held_out_rows:
             notices.refuse_step_cadence(trainer, pl_module, str(self._cadence), self.held_out)
         notices.refuse_setting(trainer, pl_module, self._cadence.needs, self.label)
+        weights.listening = False
         if self._measures_by_sanity_pass() and trainer.num_sanity_val_steps:
             trainer.num_sanity_val_steps = float("inf")
 
@@ -190,6 +191,7 @@ class TaskBalancing(L.Callback):
         self._batches = 0
         self._window: int | None = None
         self._due = False
+        self._loss_scale: float | None = None
         self._step_before = trainer.global_step
         # Steps of different fits are never compared: a second Trainer counts from 0 again.
         self._record_step: int | None = None
@@ -230,6 +232,7 @@ class TaskBalancing(L.Callback):
         if self._cadence.watches_steps:
             if not self.tasks:
                 raise notices.unknown_names(type(self).__name__, self._monitored.monitor, trainer.callback_metrics)
+            notices.refuse_optimizers(trainer.optimizers, self.label)
             self._signals = StepSignals(self.balancer, self._weights, pl_module, self.parameters)
         notices.announce_settings(
             type(self).__name__,
@@ -253,10 +256,11 @@ class TaskBalancing(L.Callback):
             if self._recorder is not None:
                 self._weights.assign(self._recorder.weights)
             self._due = self._cadence.begin_step(self._steps, pl_module)
+            self._loss_scale = self._scale_of(trainer) if self._due and self._signals is not None else None
             if self._signals is not None:
                 self._signals.begin_step(self._due)
         if self._signals is not None:
-            self._signals.begin_batch(pl_module)
+            self._signals.begin_batch(pl_module, batch)
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Take the tasks' gradients while the graph is there."""
@@ -271,11 +275,10 @@ class TaskBalancing(L.Callback):
             return
         assert self._recorder is not None
         self._signals.before_step(trainer, pl_module, self._recorder.weights, self._stream, self.num_records)
-        if self._recorder.balancer.acts_on == "this step" and self._signals.gradients is not None and self._due:
+        gradients = self._signals.gradients
+        if self._recorder.balancer.acts_on == "this step" and gradients is not None and gradients.complete:
             self._record(trainer, pl_module, trainer.global_step + 1)
-            self._signals.gradients.add_to_grads(
-                self._recorder.weights - self._weights.values.to(self._recorder.weights)
-            )
+            gradients.add_to_grads(self._recorder.weights - self._weights.values.to(self._recorder.weights))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -286,11 +289,11 @@ class TaskBalancing(L.Callback):
             self._warn_if_unused(pl_module)
         self._pass_is_due = not self._cadence.by_steps and validation_is_due(trainer, batch_idx)
         if self._signals is not None:
-            self._signals.end_batch(trainer, batch)
+            self._signals.end_batch()
         if trainer.global_step == self._step_before:
             return
         self._steps += 1
-        if self._due:
+        if self._due and not self._was_skipped(trainer):
             self._record(trainer, pl_module, trainer.global_step)
         if self._cadence.timing:
             assert self._cadence.budget is not None
@@ -346,6 +349,11 @@ class TaskBalancing(L.Callback):
         self._recorder.record(trainer.global_step, {"losses": losses}, present, trainer.current_epoch)
         publish(trainer, self._recorder.metrics(self._prefix))
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Follow a schedule that thaws parameters."""
+        if self._signals is not None:
+            self._signals.begin_epoch(pl_module)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse learned names that the training data never produced."""
         if self._learned_from_keys:
@@ -356,6 +364,16 @@ class TaskBalancing(L.Callback):
         if 0 < self._batches < BATCHES_TO_USE:
             self._warn_if_unused(pl_module)
         self._stored = None  # a finder inside the fit hands back what it found: old by the next fit
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let go of graphs, gradients and batches."""
+        if self._signals is not None:
+            self._signals.end()
+            self._signals = None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Do the same where the fit did not come to its end."""
+        self.teardown(trainer, pl_module, "fit")
 
     # ------------------------------------------------------------------ checkpoint
 
@@ -396,6 +414,15 @@ class TaskBalancing(L.Callback):
 
     def _measures_by_sanity_pass(self) -> bool:
         return not self._cadence.by_steps and self.baseline == "measure" and self._recorder is None
+
+    @staticmethod
+    def _scale_of(trainer: L.Trainer) -> float | None:
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        return None if scaler is None else scaler.get_scale()
+
+    def _was_skipped(self, trainer: L.Trainer) -> bool:
+        """Return whether a gradient scaler found the step's gradients infinite: it made none, and shrank its scale."""
+        return self._loss_scale is not None and self._scale_of(trainer) < self._loss_scale  # type: ignore[operator]
 
     def _record(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         """Take the record of an optimizer step."""

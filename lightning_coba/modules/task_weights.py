@@ -17,6 +17,7 @@ class KeptLosses(NamedTuple):
         present: bool ``[K]``.
         scale: K / P, the factor of :meth:`TaskWeights.combine`.
         own: the batch's own losses, detached: sums and counts, or means and 1 each.
+        normalize: of that call.
     """
 
     value: Tensor
@@ -24,6 +25,7 @@ class KeptLosses(NamedTuple):
     present: Tensor
     scale: Tensor
     own: TaskLosses
+    normalize: Normalize
 
 
 class TaskWeights(nn.Module):
@@ -164,8 +166,9 @@ class TaskWeights(nn.Module):
         if self.listening and value.requires_grad:
             own = TaskLosses(means, present) if own is None else own
             scale = len(present) / (present.sum() if num_present is None else torch.as_tensor(num_present)).clamp(min=1)
-            own = TaskLosses(own.sums.detach(), own.counts.detach())
-            self.kept.append(KeptLosses(value, means, present, scale, own))
+            # What an absent entry holds is nobody's business.
+            own = TaskLosses(torch.where(own.counts > 0, own.sums.detach(), 0.0), own.counts.detach())
+            self.kept.append(KeptLosses(value, means, present, scale, own, normalize))
         return value
 
     def _stack(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,18 @@
 """Signals of training steps: what a balancer is shown is what happened, and looking leaves no trace."""
 
+import copy
+
 import lightning as L
 import pytest
 import torch
 from foreign import TASKS, Foreign, Stepping, fit, held_out, parameters, rows, train_loader
+from lightning.pytorch.plugins import MixedPrecision
 from spy import Spy
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from lightning_coba import TaskBalancing, TaskLosses
-from lightning_coba.balancers import FAMO, LBTW, CoBa, GradNorm, MetaWeighting, Uniform
+from lightning_coba.balancers import FAMO, LBTW, MGDA, CoBa, GradNorm, MetaWeighting, PCGrad, Uniform
 
 EVERYTHING = ("losses", "train_losses", "losses_after_step", "grad_norms", "gramian", "hypergradients")
 
@@ -209,7 +213,7 @@ class TestRefusals:
 
     def test_a_step_without_combine(self):
         self.refuse(
-            "LBTW works on the losses that training_step gives to `combine`",
+            "LBTW works on the losses that training_step gives to `combine` and minimises",
             LBTW(),
             Foreign(steers=False),
             RuntimeError,
@@ -231,3 +235,145 @@ def test_one_task_has_weight_one_and_nothing_is_measured(said):
         fit(module, callback, max_epochs=1)
         assert (callback.history["weight"] == 1).all()
     assert len([line for line in said if "there is one task" in line]) == 4
+
+
+class TestOddModules:
+    def norms(self, module, **options):
+        return spied(("train_losses", "grad_norms"), module, parameters="trunk", max_epochs=1, **options)
+
+    def test_half_precision_masks_what_overflows_and_does_not_break_the_model(self):
+        class Large(Stepping):
+            def losses(self, batch):
+                return {task: 300 * loss for task, loss in super().losses(batch).items()}
+
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=1e-6)
+
+        for balancer in (MGDA(), PCGrad(), GradNorm()):
+            scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14, growth_interval=2)
+            module = Large()
+            which = "trunk" if isinstance(balancer, GradNorm) else None
+            callback = TaskBalancing(balancer, tasks=TASKS, parameters=which)
+            fit(module, callback, plugins=MixedPrecision("16-mixed", "cpu", scaler), max_epochs=4)
+            assert parameters(module).isfinite().all()
+            assert callback.history["weight"].isfinite().all()
+
+    def test_nothing_is_kept_after_a_fit(self):
+        module = Stepping()
+        callback = TaskBalancing(GradNorm(), tasks=TASKS, parameters="trunk")
+        fit(module, callback, max_epochs=1)
+        assert callback._signals is None
+        assert not module.task_weights.listening
+        fit(module, max_epochs=1)
+        assert module.task_weights.kept == []
+        copy.deepcopy(module)
+
+    def test_nothing_is_kept_after_an_exception(self):
+        class Failing(Stepping):
+            def training_step(self, batch, batch_idx):
+                loss = super().training_step(batch, batch_idx)
+                return loss if batch_idx < 2 else loss / "nothing"
+
+        module = Failing()
+        with pytest.raises(TypeError):
+            fit(module, TaskBalancing(GradNorm(), tasks=TASKS, parameters="trunk"), max_epochs=1)
+        assert module.task_weights.kept == []
+
+    @pytest.mark.filterwarnings("ignore:.*returned `None`")
+    def test_a_skipped_batch_makes_no_trouble(self):
+        class Skipping(Stepping):
+            def training_step(self, batch, batch_idx):
+                return None if batch_idx == 2 else super().training_step(batch, batch_idx)
+
+        spy = self.norms(Skipping())
+        assert [bool(o.present.all()) for o in spy.seen] == [True, True, False, True, True, True]
+
+    def test_what_an_absent_entry_holds_does_not_matter(self):
+        class Holes(Stepping):
+            def training_step(self, batch, batch_idx):
+                losses = torch.stack(list(self.losses(batch).values()))
+                present = torch.tensor([True, batch_idx % 2 == 0, True])
+                return self.task_weights.combine(torch.where(present, losses, torch.nan), present=present)
+
+        spy = self.norms(Holes(), accumulate_grad_batches=2)
+        assert spy.column("train_losses").isfinite().all()
+        assert spy.column("grad_norms").isfinite().all()
+
+    def test_a_second_combine_for_the_logs_is_not_heard(self):
+        class Logging(Stepping):
+            def training_step(self, batch, batch_idx):
+                losses = self.losses(batch)
+                self.log("hundredfold", self.task_weights.combine({t: 100 * v for t, v in losses.items()}))
+                return self.task_weights.combine(losses)
+
+        plain, logged = self.norms(Stepping()), self.norms(Logging())
+        assert torch.equal(plain.column("train_losses"), logged.column("train_losses"))
+        torch.testing.assert_close(plain.column("grad_norms"), logged.column("grad_norms"))
+
+    def test_two_backward_passes_by_hand_add_up(self):
+        class Manual(Stepping):
+            automatic_optimization = False
+
+            def training_step(self, batch, batch_idx):
+                optimizer = self.optimizers()
+                optimizer.zero_grad()
+                losses = self.losses(batch)
+                half = {t: v / 2 for t, v in losses.items()}
+                first, second = self.task_weights.combine(half), self.task_weights.combine(half)
+                self.manual_backward(first, retain_graph=True)
+                self.manual_backward(second)
+                optimizer.step()
+
+        plain, manual = self.norms(Stepping()), self.norms(Manual())
+        torch.testing.assert_close(plain.column("grad_norms"), manual.column("grad_norms"), rtol=1e-5, atol=1e-7)
+
+    def test_parameters_that_thaw_are_combined_from_the_next_epoch_on(self):
+        class Thawing(Stepping):
+            def on_train_epoch_start(self):
+                self.heads.requires_grad_(self.current_epoch > 0)
+
+        module = Thawing()
+        module.heads.requires_grad_(False)
+        sizes = []
+
+        class Sizes(L.Callback):
+            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+                [callback] = [c for c in trainer.callbacks if isinstance(c, TaskBalancing)]
+                sizes.append(len(callback._signals.gradients.parameters))
+
+        fit(module, TaskBalancing(MGDA(), tasks=TASKS), Sizes(), max_epochs=3)
+        assert sizes[0] == 2
+        assert sizes[-1] == 8
+
+    def test_a_loss_of_zero_in_the_first_step_is_no_baseline(self):
+        class Late(Stepping):
+            def losses(self, batch):
+                losses = super().losses(batch)
+                return losses | {"a": losses["a"] * (self.global_step > 1)}
+
+        callback = TaskBalancing(LBTW(), tasks=TASKS)
+        fit(Late(), callback, max_epochs=1)
+        assert callback.history["weight"].isfinite().all()
+
+    def test_refusals(self):
+        class Quasi(Stepping):
+            def configure_optimizers(self):
+                return torch.optim.LBFGS(self.parameters())
+
+        class Present(Stepping):
+            def training_step(self, batch, batch_idx):
+                return self.task_weights.combine(self.losses(batch), normalize="present")
+
+        class Reentrant(Stepping):
+            def losses(self, batch):
+                x, y = batch
+                hidden = checkpoint(self.trunk, x.requires_grad_(), use_reentrant=True)
+                return {t: (self.heads[t](hidden)[:, 0] - y[:, i]).square().mean() for i, t in enumerate(TASKS)}
+
+        for module, error, match in (
+            (Quasi(), ValueError, "LBFGS makes several"),
+            (Present(), ValueError, "`combine.normalize` must be"),
+            (Reentrant(), RuntimeError, "use_reentrant"),
+        ):
+            with pytest.raises(error, match=match):
+                fit(module, TaskBalancing(GradNorm(), tasks=TASKS, parameters="trunk"), max_epochs=1)
