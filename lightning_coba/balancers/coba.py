@@ -1,7 +1,8 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from lightning_coba.functional import (
     masked_slopes,
     relative_convergence_scores,
 )
+from lightning_coba.functional.arrays import namespace
 
 #: Loss-ratio slopes below this (per record) are the rounding noise of a constant loss. Paper form only.
 SLOPE_RESOLUTION = 1e-12
@@ -166,12 +168,10 @@ class CoBa(Balancer):
     def update(self, state: CoBaState, observation: Observation) -> tuple[CoBaState, Tensor]:
         """Take one record and return the next state and the weights; see :meth:`Balancer.update`."""
         assert observation.losses is not None
-        state = _take_record(state, observation.losses, observation.present)
-        window = state.ratios.shape[1]
-        # Shifting x changes no slope, so the newest record sits at 0 and x never grows.
-        age = (state.record - 1 - torch.arange(window, device=state.ratios.device)) % window
-        rule = self._paper if self.form == "paper" else self._mftcoder
-        state = rule(state, age)
+        device = state.ratios.device
+        losses = observation.losses.detach().to(device, torch.float64)
+        step = _in_numpy(self._step) if device.type == "cpu" else self._step
+        state = step(state, losses, observation.present.to(device))
         return state, state.weights
 
     def admit(self, state: CoBaState, columns: Sequence[int | None]) -> CoBaState:
@@ -179,77 +179,105 @@ class CoBa(Balancer):
         fresh = self.init(len(columns), device=state.ratios.device)
         return admitted(state, fresh._replace(joined=fresh.joined + state.record), columns, PER_TASK)
 
-    def _paper(self, state: CoBaState, age: Tensor) -> CoBaState:
-        num_tasks = len(state.weights)
-        slopes, fitted = masked_slopes(-age.to(torch.float64), state.ratios, state.ratios_present)
-        seen = state.loss_ratio.isfinite().any()
-        valid = fitted & (state.record - state.joined >= max(self.warmup_records, 2))
-        peak = torch.where(valid, slopes, -torch.inf).max()
-        after = _record_slopes(state, slopes, valid & seen, peak, valid.any() & seen)
+    def _step(self, state: CoBaState, losses: Tensor, present: Tensor) -> CoBaState:
+        """Take one record, all of it in tensors or all of it in NumPy arrays."""
+        state = _take_record(state, losses, present)
+        return self._paper(state) if self.form == "paper" else self._mftcoder(state)
+
+    def _paper(self, state: CoBaState) -> CoBaState:
+        xp = namespace(state.ratios)
+        num_tasks, window = state.ratios.shape
+        # Shifting x changes no slope, so the oldest record sits at 0 and x never grows.
+        x = (xp.arange(window, dtype=xp.float64, device=state.ratios.device) - state.record) % window
+        slopes, fitted = masked_slopes(x, state.ratios, state.ratios_present)
+        seen = state.ratios_present[:, (state.record - 1) % window].any()
+        valid = fitted & (state.joined <= state.record - max(self.warmup_records, 2)) & seen
+        any_valid = valid.any()
+        after = _record_slopes(state, slopes, valid, xp.where(valid, slopes, -torch.inf).max(), any_valid)
         rcs = relative_convergence_scores(slopes, valid, SLOPE_RESOLUTION)
         acs = absolute_convergence_scores(slopes, after.slopes, after.slopes_recorded, valid, SLOPE_RESOLUTION)
-        factor = divergence_factor(
-            after.peaks[: state.record], after.peaks_recorded[: state.record], state.record - 1, self.temperature
-        ).clamp(max=1.0)
+        factor = self._divergence_factor(after)
+        factor = xp.where(factor > 1.0, 1.0, factor)
         # The simplex of the valid tasks is scaled to their share; the others get 1/K each.
-        mixed = (factor * rcs + (1 - factor) * acs) * (valid.sum().to(slopes.dtype) / num_tasks)
-        weights = torch.where(valid, mixed, 1 / num_tasks)
-        after = after._replace(
-            # Without a valid task (warm-up) they are 1/K as they stand; dividing would move the last bit.
-            weights=torch.where(valid.any(), weights / weights.sum(), weights),
-            slope=torch.where(fitted, slopes, torch.nan),
-            rcs=torch.where(valid, rcs, torch.nan),
-            acs=torch.where(valid, acs, torch.nan),
-            divergence_factor=torch.where(valid.any(), factor, torch.nan),
-        )
-        # A record without any task changes nothing but the rings and the record number.
-        kept: dict[str, Any] = {
-            field: torch.where(seen, getattr(after, field), getattr(state, field))
-            for field in ("weights", "slope", "rcs", "acs", "divergence_factor")
+        mixed = (factor * rcs + (1 - factor) * acs) * (valid.sum(dtype=xp.float64) / num_tasks)
+        fresh = {
+            "weights": xp.where(valid, mixed, 1 / num_tasks),
+            "slope": xp.where(fitted, slopes, torch.nan),
+            "rcs": xp.where(valid, rcs, torch.nan),
+            "acs": xp.where(valid, acs, torch.nan),
+            "divergence_factor": xp.where(any_valid, factor, torch.nan),
         }
+        # A record without any task changes nothing but the rings and the record number.
+        kept: dict[str, Any] = {field: xp.where(seen, new, getattr(state, field)) for field, new in fresh.items()}
         return after._replace(**kept)
 
-    def _mftcoder(self, state: CoBaState, age: Tensor) -> CoBaState:
-        num_tasks = len(state.weights)
-        # The released code closes gaps: the points that are there get x = 0, 1, 2, ... in the order of records.
-        columns = age.shape[0]
-        order = (state.record + torch.arange(columns, device=age.device)) % columns
+    def _mftcoder(self, state: CoBaState) -> CoBaState:
+        xp = namespace(state.ratios)
+        num_tasks, columns = state.ratios.shape
+        # The released code closes gaps: the points that are there get x = 1, 2, 3, ... in the order of records.
+        order = (state.record + xp.arange(columns, device=state.ratios.device)) % columns
         present = state.ratios_present[:, order]
         ratios = state.ratios[:, order]
-        slopes, fitted = masked_slopes((present.cumsum(dim=-1) - 1).to(torch.float64), ratios, present)
+        slopes, fitted = masked_slopes(xp.cumsum(present, -1), ratios, present)
         if state.record < self.warmup_records - 1:
-            return state._replace(slope=torch.where(fitted, slopes, torch.nan))
-        everyone = torch.ones_like(fitted)
-        any_present = present.any(dim=0, keepdim=True)
-        largest = torch.where(present, ratios, -torch.inf).max(dim=0, keepdim=True).values
-        steps = (any_present.cumsum(dim=-1) - 1).to(torch.float64)
-        peak, _ = masked_slopes(steps, largest, any_present)
-        state = _record_slopes(state, slopes, everyone, peak.squeeze(0), everyone.any())
+            return state._replace(slope=xp.where(fitted, slopes, torch.nan))
+        everyone = xp.ones_like(fitted)
+        any_present = present.any(0)[None]
+        largest = xp.amax(xp.where(present, ratios, -torch.inf), 0)[None]
+        peak, _ = masked_slopes(xp.cumsum(any_present, -1), largest, any_present)
+        state = _record_slopes(state, slopes, everyone, peak[0], everyone.any())
         rcs = relative_convergence_scores(slopes, everyone)
         acs = absolute_convergence_scores(slopes, state.slopes, state.slopes_recorded, everyone)
-        end = state.record
-        factor = divergence_factor(state.peaks[:end], state.peaks_recorded[:end], end - 1, self.temperature)
-        weights = torch.softmax(num_tasks * (factor * rcs + (1 - factor) * acs), dim=0)
+        factor = self._divergence_factor(state)
+        logits = num_tasks * (factor * rcs + (1 - factor) * acs)
+        powers = xp.exp(logits - logits.max())
+        weights = powers / powers.sum()
         floor = 1 / (10 * num_tasks)
-        weights = torch.where((weights < floor).any(), weights * (1 - num_tasks * floor) + floor, weights)
+        weights = xp.where((weights < floor).any(), weights * (1 - num_tasks * floor) + floor, weights)
         return state._replace(weights=weights, slope=slopes, rcs=rcs, acs=acs, divergence_factor=factor)
+
+    def _divergence_factor(self, state: CoBaState) -> Tensor:
+        end = state.record
+        return divergence_factor(state.peaks[:end], state.peaks_recorded[:end], end - 1, self.temperature)
+
+
+def _in_numpy(step: Callable[..., CoBaState]) -> Callable[..., CoBaState]:
+    """Let a step that takes either kind of array compute on NumPy views of tensors that live on the CPU."""
+
+    def on_views(state: CoBaState, *signals: Tensor) -> CoBaState:
+        views: Any = [field.numpy() if isinstance(field, Tensor) else field for field in state]
+        with np.errstate(all="ignore"):
+            after = step(CoBaState(*views), *(signal.numpy() for signal in signals))
+        # A field that went through untouched stays the tensor it was: wrapping it again would add a layer a record.
+        return CoBaState(
+            after.record,
+            *(
+                old if new is view else torch.from_numpy(np.asarray(new))
+                for old, view, new in zip(state[1:], views[1:], after[1:], strict=True)
+            ),
+        )
+
+    return on_views
 
 
 def _take_record(state: CoBaState, losses: Tensor, present: Tensor) -> CoBaState:
     """Write one row of losses into the ring of ratios."""
-    device = state.ratios.device
-    losses = losses.detach().to(device, torch.float64)
-    present = present.to(device) & losses.isfinite()
+    xp = namespace(losses)
     # A first record that cannot be divided by counts as absent; later on, 0 is a legal loss.
-    initial = torch.where(state.initial.isnan() & present & (losses > 0), losses, state.initial)
-    present = present & ~initial.isnan()
-    ratio = torch.where(present, losses / initial, torch.nan)
+    first = xp.isnan(state.initial) & present & (losses > 0) & (losses < torch.inf)
+    initial = xp.where(first, losses, state.initial)
+    ratio = losses / initial
+    present = present & xp.isfinite(ratio)  # no baseline: NaN
     slot = state.record % state.ratios.shape[1]
-    ratios, ratios_present = state.ratios.clone(), state.ratios_present.clone()
-    ratios[:, slot] = torch.where(present, ratio, 0.0)
+    ratios, ratios_present = xp.asarray(state.ratios, copy=True), xp.asarray(state.ratios_present, copy=True)
+    ratios[:, slot] = xp.where(present, ratio, 0.0)
     ratios_present[:, slot] = present
     return state._replace(
-        record=state.record + 1, initial=initial, ratios=ratios, ratios_present=ratios_present, loss_ratio=ratio
+        record=state.record + 1,
+        initial=initial,
+        ratios=ratios,
+        ratios_present=ratios_present,
+        loss_ratio=xp.where(present, ratio, torch.nan),
     )
 
 
@@ -257,20 +285,22 @@ def _record_slopes(
     state: CoBaState, slopes: Tensor, recorded: Tensor, peak: Tensor, peak_recorded: Tensor
 ) -> CoBaState:
     """Write the slopes of the record just taken into the ring of slopes and the history of peaks."""
+    xp = namespace(slopes)
     slot = (state.record - 1) % state.slopes.shape[1]
-    ring, ring_recorded = state.slopes.clone(), state.slopes_recorded.clone()
-    ring[:, slot] = torch.where(recorded, slopes, 0.0)
+    ring, ring_recorded = xp.asarray(state.slopes, copy=True), xp.asarray(state.slopes_recorded, copy=True)
+    ring[:, slot] = xp.where(recorded, slopes, 0.0)
     ring_recorded[:, slot] = recorded
     peaks, peaks_recorded = _with_room(state.peaks, state.record), _with_room(state.peaks_recorded, state.record)
-    peaks[state.record - 1] = torch.where(peak_recorded, peak, 0.0)
+    peaks[state.record - 1] = xp.where(peak_recorded, peak, 0.0)
     peaks_recorded[state.record - 1] = peak_recorded
     return state._replace(slopes=ring, slopes_recorded=ring_recorded, peaks=peaks, peaks_recorded=peaks_recorded)
 
 
 def _with_room(history: Tensor, length: int) -> Tensor:
     """Copy a history into a buffer of at least ``length`` entries, twice as large where it was full."""
+    xp = namespace(history)
     if length <= len(history):
-        return history.clone()
-    larger = history.new_zeros(2 * len(history))
+        return xp.asarray(history, copy=True)  # type: ignore[no-any-return]
+    larger: Tensor = xp.zeros(2 * len(history), dtype=history.dtype, device=history.device)
     larger[: len(history)] = history
     return larger

@@ -2,11 +2,15 @@
 
 They share one convention: a denominator of zero gives zero logits (a uniform softmax, a divergence factor of 1),
 never NaN. ``resolution`` widens "zero" to "nothing but rounding noise", since all three scores are scale free and
-would otherwise read the noise of a constant loss as movement.
+would otherwise read the noise of a constant loss as movement. All take tensors, or NumPy arrays throughout.
 """
 
-import torch
-from torch import Tensor
+from torch import Tensor, inf
+
+from lightning_coba.functional.arrays import namespace
+
+#: Mean absolute value below which a quotient by it would overflow.
+SMALLEST = 1e-300
 
 
 def relative_convergence_scores(slopes: Tensor, valid: Tensor, resolution: float = 0.0) -> Tensor:
@@ -24,9 +28,9 @@ def relative_convergence_scores(slopes: Tensor, valid: Tensor, resolution: float
         Gong et al., "CoBa: Convergence Balancer for Multitask Finetuning of Large Language Models", EMNLP 2024,
         the Relative Convergence Score.
     """
-    count = valid.sum()
-    slopes = torch.where(valid, slopes, 0.0)
-    return _masked_softmax(_ratio(slopes, slopes.abs().sum(), count, resolution), valid)
+    slopes = namespace(slopes).where(valid, slopes, 0.0)
+    gain = _gain(valid.sum(dtype=slopes.dtype), abs(slopes).sum(), resolution)
+    return _masked_softmax(slopes * gain, valid)
 
 
 def absolute_convergence_scores(
@@ -39,7 +43,8 @@ def absolute_convergence_scores(
     Args:
         slopes: current slopes, shape ``[K]``.
         history: each task's recorded slopes, shape ``[K, n]``, the current one among them, in any order.
-        recorded: which entries of ``history`` exist, bool ``[K, n]``; a task's :math:`n_i` is their number.
+        recorded: which entries of ``history`` exist, bool ``[K, n]``; a task's :math:`n_i` is their number. The others
+            are ignored, but must be finite.
         valid: tasks that take part, bool ``[K]``.
         resolution: mean absolute slope below which a task's logit is 0.
 
@@ -49,8 +54,9 @@ def absolute_convergence_scores(
     References:
         As :func:`relative_convergence_scores`; the Absolute Convergence Score.
     """
-    total = torch.where(recorded, history.abs(), 0.0).sum(dim=-1)
-    return _masked_softmax(-_ratio(slopes, total, recorded.sum(dim=-1), resolution), valid)
+    exists = namespace(history).asarray(recorded, dtype=history.dtype)
+    gain = _gain(exists.sum(-1), abs(history * exists).sum(-1), resolution)
+    return _masked_softmax(-slopes * gain, valid)
 
 
 def divergence_factor(peaks: Tensor, recorded: Tensor, current: int, temperature: float) -> Tensor:
@@ -58,8 +64,7 @@ def divergence_factor(peaks: Tensor, recorded: Tensor, current: int, temperature
 
     .. math:: z_s = -\frac{\tau q\, a_s}{\sum_u |a_u|}, \qquad \mathrm{DF} = q\,\mathrm{softmax}_s(z)\big|_{s=t}
 
-    computed as :math:`e^{z_t - m} / \mathrm{mean}_s\, e^{z_s - m}`, :math:`m = \max z`. It is not clamped here: the
-    paper form takes ``min(DF, 1)``, the released code does not.
+    It is not clamped here: the paper form takes ``min(DF, 1)``, the released code does not.
 
     Args:
         peaks: peak slope :math:`a_s` of every record, shape ``[T]``.
@@ -74,25 +79,27 @@ def divergence_factor(peaks: Tensor, recorded: Tensor, current: int, temperature
         As :func:`relative_convergence_scores`; the Divergence Factor. Differs from the paper as printed in one
         public note: the denominator sums absolute values, as the released code does, since a signed sum can vanish.
     """
-    # In the peaks' own dtype: a number times an integer tensor would be rounded to float32.
-    count = recorded.sum().to(peaks.dtype)
-    peaks = torch.where(recorded, peaks, 0.0)
-    total = peaks.abs().sum()
-    moving = total > 0
-    # One scale and steps in place: the history is long, and each temporary of its size would cost as much as exp.
-    scale = torch.where(moving, -temperature * count / torch.where(moving, total, 1.0), 0.0)
-    logits = peaks.mul_(scale).masked_fill_(recorded.logical_not(), -torch.inf)
-    powers = logits.sub_(logits.max()).exp_()
-    return powers[current] / (powers.sum() / count)
+    xp = namespace(peaks)
+    peaks = xp.where(recorded, peaks, 0.0)
+    count = recorded.sum(dtype=peaks.dtype)
+    # In place: the history is long, and each temporary of its size would cost as much as exp.
+    peaks *= -temperature * _gain(count, abs(peaks).sum(), resolution=0.0)
+    logits = xp.where(recorded, peaks, -inf)
+    logits -= logits.max()
+    powers = xp.exp(logits)
+    return count * powers[current] / powers.sum()
 
 
-def _ratio(values: Tensor, total: Tensor, count: Tensor, resolution: float) -> Tensor:
-    """``count * values / total``, and 0 where the total is nothing but rounding noise."""
-    moving = total > resolution * count
-    return torch.where(moving, count * values / torch.where(moving, total, 1.0), 0.0)
+def _gain(count: Tensor, total: Tensor, resolution: float) -> Tensor:
+    """``count / total``, and 0 where the total is nothing but rounding noise."""
+    moving = total > max(resolution, SMALLEST) * count
+    return namespace(total).where(moving, count / total, 0.0)  # type: ignore[no-any-return]
 
 
 def _masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
+    xp = namespace(logits)
     # The largest finite negative number instead of -inf: an all-masked row then gives zeros and not NaN.
-    lowest = torch.finfo(logits.dtype).min
-    return torch.where(mask, torch.softmax(torch.where(mask, logits, lowest), dim=-1), 0.0)
+    logits = xp.where(mask, logits, xp.finfo(logits.dtype).min)
+    logits -= logits.max()
+    powers = xp.exp(logits)
+    return xp.where(mask, powers / powers.sum(), 0.0)

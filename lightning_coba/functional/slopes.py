@@ -1,7 +1,8 @@
 """Least-squares slopes of masked series, the one statistic that CoBa reads from a loss curve."""
 
-import torch
 from torch import Tensor
+
+from lightning_coba.functional.arrays import namespace
 
 
 def masked_slopes(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -9,10 +10,11 @@ def masked_slopes(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
     .. math:: \alpha = \frac{\sum_s (x_s - \bar x)(y_s - \bar y)}{\sum_s (x_s - \bar x)^2}
 
-    in centred form: the uncentred normal equations lose half of the digits once x is in the thousands.
+    in centred form: the uncentred normal equations lose half of the digits once x is in the thousands. Takes tensors,
+    or NumPy arrays throughout.
 
     Args:
-        x: regressor, shape ``[N]`` or ``[K, N]``, floating point. Only differences matter.
+        x: regressor, shape ``[N]`` or ``[K, N]``, of any real dtype. Only differences matter.
         y: series, shape ``[K, N]``. Masked entries are ignored, whatever they hold.
         mask: which points exist, bool, shape ``[K, N]``.
 
@@ -26,14 +28,18 @@ def masked_slopes(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         >>> masked_slopes(torch.arange(3.0), y, mask)[0].tolist()
         [2.0, -1.0]
     """
-    points = mask.sum(dim=-1, keepdim=True)
-    divisor = points.clamp(min=1)
-    zero = y.new_zeros(())
-    x = torch.where(mask, x, zero)
-    y = torch.where(mask, y, zero)
-    dx = torch.where(mask, x - x.sum(dim=-1, keepdim=True) / divisor, zero)
-    dy = torch.where(mask, y - y.sum(dim=-1, keepdim=True) / divisor, zero)
-    variance = (dx * dx).sum(dim=-1)
-    fitted = points.squeeze(-1) >= 2
-    slopes = (dx * dy).sum(dim=-1) / torch.where(fitted, variance, 1.0)
-    return torch.where(fitted, slopes, zero), fitted
+    xp = namespace(y)
+    present = xp.asarray(mask, dtype=y.dtype)
+    points = present.sum(-1)[:, None]
+    divisor = xp.where(points < 1, 1.0, points)
+    # In place from here on: at this size a fresh array costs as much as the arithmetic that fills it.
+    dx = x * present
+    dx -= dx.sum(-1)[:, None] / divisor
+    dx *= present
+    dy = xp.where(mask, y, 0.0)
+    dy -= dy.sum(-1)[:, None] / divisor  # where a point is masked, dx is 0
+    dy *= dx
+    covariance = dy.sum(-1)
+    dx *= dx
+    fitted = points[:, 0] >= 2
+    return xp.where(fitted, covariance / dx.sum(-1), 0.0), fitted

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_coba.balancers import CoBa, replay
 from lightning_coba.functional import (
     absolute_convergence_scores,
     divergence_factor,
@@ -113,3 +114,49 @@ def test_resolution_takes_rounding_noise_for_zero(size):
     assert (relative.tolist() == [0.5, 0.5]) is noise
     assert (absolute.tolist() == [0.5, 0.5]) is noise
     assert relative_convergence_scores(slopes, everyone(2))[0] > 0.5
+
+
+def test_every_function_takes_arrays_as_it_takes_tensors():
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(6, 40, generator=generator, dtype=F64)
+    mask = torch.rand(6, 40, generator=generator) < 0.5
+    valid = torch.tensor([True, False, True, True, True, False])
+    for function, arguments in (
+        (masked_slopes, (torch.arange(40, dtype=F64), y, mask)),
+        (relative_convergence_scores, (y[:, 0], valid, 1e-12)),
+        (absolute_convergence_scores, (y[:, 0], y, mask, valid, 1e-12)),
+        (divergence_factor, (y[0], mask[0], 7, 5.0)),
+    ):
+        arrays = [value.numpy() if isinstance(value, torch.Tensor) else value for value in arguments]
+        of_tensors, of_arrays = function(*arguments), function(*arrays)
+        if function is not masked_slopes:
+            of_tensors, of_arrays = (of_tensors,), (of_arrays,)
+        for one, other in zip(of_tensors, of_arrays, strict=True):
+            assert isinstance(one, torch.Tensor)
+            assert not isinstance(other, torch.Tensor)
+            np.testing.assert_allclose(other, one.numpy(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("form", ["paper", "mftcoder"])
+def test_tensors_take_the_steps_that_arrays_take(form):
+    """An update on the CPU computes in NumPy, on a device in tensors; here tensors take its steps on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    losses = torch.randn(1100, 4, generator=generator, dtype=F64).mul(0.03).cumsum(0).exp()
+    present = torch.rand(1100, 4, generator=generator) < 0.7
+    present[500:510] = False
+    losses[600] = math.nan
+    balancer = CoBa(8, 3, form=form)
+    state, weights = balancer.init(4), []
+    for row, mask in zip(losses, present, strict=True):
+        state = balancer._step(state, row, mask)
+        assert all(isinstance(value, torch.Tensor) for value in state[1:])
+        weights.append(state.weights)
+    assert (torch.stack(weights) - replay(balancer, losses, present=present)).abs().max() < 1e-11
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-305])
+def test_tiny_denominators_do_not_overflow(size):
+    slopes = size * torch.tensor([1.0, -1.0], dtype=F64)
+    assert relative_convergence_scores(slopes, everyone(2)).tolist() == [0.5, 0.5]
+    assert absolute_convergence_scores(slopes, slopes[:, None], everyone(2, 1), everyone(2)).tolist() == [0.5, 0.5]
+    assert divergence_factor(slopes, everyone(2), 0, 5.0) == 1
