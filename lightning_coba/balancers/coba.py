@@ -187,8 +187,9 @@ class CoBa(Balancer):
     def _paper(self, state: CoBaState) -> CoBaState:
         xp = namespace(state.ratios)
         num_tasks, window = state.ratios.shape
-        # Shifting x changes no slope, so the oldest record sits at 0 and x never grows.
-        x = (xp.arange(window, dtype=xp.float64, device=state.ratios.device) - state.record) % window
+        # Shifting x changes no slope, so it never grows: slots before the oldest record's follow those behind it.
+        x = xp.arange(window, dtype=xp.float64, device=state.ratios.device)
+        x[: state.record % window] += window
         slopes, fitted = masked_slopes(x, state.ratios, state.ratios_present)
         seen = state.ratios_present[:, (state.record - 1) % window].any()
         valid = fitted & (state.joined <= state.record - max(self.warmup_records, 2)) & seen
@@ -197,7 +198,7 @@ class CoBa(Balancer):
         rcs = relative_convergence_scores(slopes, valid, SLOPE_RESOLUTION)
         acs = absolute_convergence_scores(slopes, after.slopes, after.slopes_recorded, valid, SLOPE_RESOLUTION)
         factor = self._divergence_factor(after)
-        factor = xp.where(factor > 1.0, 1.0, factor)
+        factor = xp.where(factor > 1, 1.0, factor)
         # The simplex of the valid tasks is scaled to their share; the others get 1/K each.
         mixed = (factor * rcs + (1 - factor) * acs) * (valid.sum(dtype=xp.float64) / num_tasks)
         fresh = {
@@ -242,7 +243,7 @@ class CoBa(Balancer):
 
 
 def _in_numpy(step: Callable[..., CoBaState]) -> Callable[..., CoBaState]:
-    """Let a step that takes either kind of array compute on NumPy views of tensors that live on the CPU."""
+    """Let a step that takes either kind of array compute on NumPy views of its tensors, which live on the CPU."""
 
     def on_views(state: CoBaState, *signals: Tensor) -> CoBaState:
         views: Any = [field.numpy() if isinstance(field, Tensor) else field for field in state]
@@ -251,10 +252,10 @@ def _in_numpy(step: Callable[..., CoBaState]) -> Callable[..., CoBaState]:
         # A field that went through untouched stays the tensor it was: wrapping it again would add a layer a record.
         return CoBaState(
             after.record,
-            *(
+            *[
                 old if new is view else torch.from_numpy(np.asarray(new))
                 for old, view, new in zip(state[1:], views[1:], after[1:], strict=True)
-            ),
+            ],
         )
 
     return on_views

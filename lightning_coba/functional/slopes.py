@@ -23,6 +23,7 @@ def masked_slopes(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         the two points that a slope needs (where it had not, the slope is 0).
 
     Example:
+        >>> import torch
         >>> y = torch.tensor([[1.0, 3.0, 5.0], [4.0, 0.0, 2.0]])
         >>> mask = torch.tensor([[True, True, True], [True, False, True]])
         >>> masked_slopes(torch.arange(3.0), y, mask)[0].tolist()
