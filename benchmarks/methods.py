@@ -137,6 +137,7 @@ class Workload:
         # As those of MultitaskDataModule: (task, row) pairs, and one function that makes a batch of any of them.
         rows = [RandomRows(given.held_out, *size, vocabulary) for _ in self.tasks]
         together = partial(collate, tasks=rows, pad_token_id=0)  # type: ignore[arg-type]  # they have what it reads
+        together.mixes_tasks = True  # type: ignore[attr-defined]  # as those of MultitaskDataModule
         # A batch size of K makes a held-out mini-batch of a row a task, as large as a batch of training.
         self.held_out: dict[str, DataLoader] = {
             task: DataLoader(

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -37,6 +38,9 @@ class TorchJDBalancer(Balancer):
         """
         check_num_tasks(num_tasks)
         check_installed(type(self).__name__, "torchjd", *self.solvers)
+        # A second and more, here rather than in the middle of training.
+        import_module("torchjd.aggregation")
+        import_module("torchjd.scalarization")
         return self._first_state(num_tasks, float64_device(device))
 
     def admit(self, state: Any, columns: Sequence[int | None]) -> Any:
