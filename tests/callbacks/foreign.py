@@ -50,6 +50,14 @@ class Foreign(L.LightningModule):
         hidden = self.trunk(x)
         return {t: (self.heads[t](hidden)[:, 0] - y[:, i]).square().mean() for i, t in enumerate(self.names)}
 
+    def sums_and_counts(self, batch):
+        """Return loss sums and counts; a row counts for task i where its i-th input is positive: unequally."""
+        x, y = batch
+        hidden = self.trunk(x)
+        each = torch.stack([(self.heads[t](hidden)[:, 0] - y[:, i]).square() for i, t in enumerate(self.names)])
+        mask = (x[:, : len(self.names)] > 0).T
+        return (each * mask).sum(dim=1), mask.sum(dim=1)
+
     def training_step(self, batch, batch_idx):
         losses = self.losses(batch)
         if not self.steers:
