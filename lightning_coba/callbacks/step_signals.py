@@ -82,6 +82,7 @@ class StepSignals:
         self.weights.kept.clear()
         self._micro_batches.clear()
         self._heard = False
+        self._hypergradients = None
         if due:
             self._totals.zero_()
             if self.gradients is not None:
