@@ -14,7 +14,7 @@ from omegaconf import OmegaConf, flag_override
 
 import lightning_coba
 from lightning_coba import ConvergenceBalancer, MultitaskDataModule, MultitaskLM, TaskBalancing
-from lightning_coba.cli import resolvers
+from lightning_coba.cli import plugins, resolvers
 from lightning_coba.cli.config_check import check_config
 from lightning_coba.cli.config_folder import config_folder
 
@@ -34,6 +34,7 @@ def settings(tmp_path):
 
     def compose_all(*overrides):
         resolvers.register()
+        plugins.register()
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("train", list(overrides), return_hydra_config=True)
         config.hydra.runtime.output_dir = str(tmp_path)
