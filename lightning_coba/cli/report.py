@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from lightning_coba.cli.command_line import command_parser, plain_errors
+
 DESCRIPTION = """\
 Compare the methods of finished runs: which balancer had the lowest test loss, on which tasks, at what cost in time.
 
@@ -18,24 +20,25 @@ Written: report.html (one file, to send around), report.md, figures/*.png, and r
 """
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    made = command_parser("coba-report", DESCRIPTION, EPILOG)
+    made.add_argument("dirs", metavar="DIR", nargs="+", help="runs/, multirun/<name>/, or the folder of one run")
+    made.add_argument("--out", default="report", metavar="DIR", help="folder to write to (default: %(default)s)")
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write a report about the runs below the folders of the command line."""
-    parser = argparse.ArgumentParser(
-        "coba-report", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dirs", metavar="DIR", nargs="+", help="runs/, multirun/<name>/, or the folder of one run")
-    parser.add_argument("--out", default="report", metavar="DIR", help="folder to write to (default: %(default)s)")
-    given = parser.parse_args(arguments)
+    given = (command := parser()).parse_args(arguments)
 
     # --help is answered without these.
     from rich.console import Console
 
     from lightning_coba.reports.comparison_report import write_comparison_report
 
-    try:
+    with plain_errors(command):
         report = write_comparison_report(given.dirs, given.out)
-    except FileNotFoundError as error:
-        parser.error(str(error))
     console = Console()
     console.print(report)
     console.print(f"\n{report.num_runs} runs read. Open {report.folder}/report.html", soft_wrap=True, highlight=False)

@@ -1,0 +1,39 @@
+"""What the commands without Hydra have in common: how they show help, complete words and report errors."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import shtab
+
+
+def command_parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Return a parser whose texts are shown as they are written, and which prints completion scripts.
+
+    Args:
+        name: of the command.
+        description: what it is for, and two or three lines to copy.
+        epilog: what is written where, and what to know.
+    """
+    parser = argparse.ArgumentParser(
+        name, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    shtab.add_argument_to(parser, "--print-completion", help="print a completion script for your shell, and stop")
+    return parser
+
+
+@contextmanager
+def plain_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Show what is wrong with what the user gave as one message, and faults of ours as a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        # Not before it is needed: --help is answered in a tenth of a second.
+        from lightning_coba.cli.errors import is_for_the_user, unwrapped
+
+        if not is_for_the_user(error):
+            raise
+        parser.exit(2, f"{parser.prog}: {unwrapped(error)}\n")
