@@ -18,6 +18,11 @@ def task_key(prefix: str, task: str) -> str:
     return f"{prefix}/{task}"
 
 
+def metric_key(metric: str, task: str) -> str:
+    """Return the key of a metric of generated validation answers, such as ``val_chrf/code``."""
+    return task_key(f"val_{metric}", task)
+
+
 def token_key(prefix: str) -> str:
     """Return the key of the loss over all tokens, such as ``val_loss_token``."""
     return f"{prefix}_token"

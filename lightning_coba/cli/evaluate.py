@@ -1,0 +1,145 @@
+"""``coba-evaluate``: let the model of a run answer the test rows of each task, and measure the answers."""
+
+import argparse
+from collections.abc import Sequence
+
+from lightning_coba.cli.command_line import command_parser, plain_errors
+
+DESCRIPTION = """\
+Let the model of a run answer the test rows of each task, and measure the answers: accuracy, exact match, F1, chrF,
+BLEU, ROUGE-L, right numbers and passed tests, whichever fits the task, with 95 % intervals.
+
+  coba-evaluate runs/demo-coba-seed1 --rows 100
+  coba-evaluate runs/demo-coba-seed1 --base                    # the model before training beside it
+  coba-evaluate runs/my-run --tasks sql,python --metric sql=exact_match --run-code
+"""
+EPILOG = """\
+Metrics are chosen by what the rows hold: a column `answers` -> answer_match and token_f1, a calculated number ->
+numeric_match, few different short completions -> accuracy and macro_f1, other text -> chrf, bleu, rouge_l,
+exact_match. Rows with `test` give pass@1 with --run-code, which runs what the model wrote: shut in, without a network.
+
+Written to RUN/evaluation/: metrics.csv, metrics.json, samples.html (answers side by side; the first rows and the worst)
+and predictions/<task>.jsonl, to which every answered batch is appended: type the same line again to go on after an
+interruption, or to measure the same answers otherwise.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    made = command_parser("coba-evaluate", DESCRIPTION, EPILOG)
+    made.add_argument("run", metavar="RUN", help="the folder of a run, such as runs/demo-coba-seed1")
+    what = made.add_argument_group("what is answered")
+    what.add_argument("--split", default="test", choices=("test", "validation"), help="(default: %(default)s)")
+    what.add_argument(
+        "--rows", type=int, metavar="N", help="rows of each task, always the same (default: those that the run tests)"
+    )
+    what.add_argument("--tasks", type=_names, metavar="A,B", help="only these tasks (default: all)")
+    what.add_argument("--data", metavar="DIR", help="where the data is now, if it has moved")
+    who = made.add_argument_group("who answers")
+    who.add_argument(
+        "--checkpoint",
+        default="final",
+        choices=("final", "best", "last", "base"),
+        help="final: what the run ended with; best, last: of checkpoints/; base: untrained (default: %(default)s)",
+    )
+    who.add_argument("--base", action="store_true", help="the model before training too, and the paired difference")
+    who.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
+    who.add_argument("--dtype", metavar="NAME", help="of the weights, such as bfloat16 (default: as trained)")
+    how = made.add_argument_group("how it answers")
+    how.add_argument(
+        "--batch-tokens", type=int, default=8192, metavar="N", help="of a batch; less needs less memory (%(default)s)"
+    )
+    how.add_argument(
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="of an answer (default: 1.5 times the longest completion of the task in train and validation)",
+    )
+    how.add_argument("--samples", type=int, default=1, metavar="N", help="answers to each row (default: %(default)s)")
+    how.add_argument(
+        "--temperature", type=float, metavar="T", help="draw tokens (default: 0, the likeliest; 0.8 with --samples)"
+    )
+    how.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
+    measured = made.add_argument_group("what is measured")
+    measured.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        type=_metric,
+        metavar="TASK=A,B",
+        help="metrics of a task, instead of those chosen; once a task. accuracy, macro_f1, exact_match, answer_match, "
+        "token_f1, numeric_match, chrf, bleu, rouge_l",
+    )
+    measured.add_argument("--run-code", action="store_true", help="run the tests of answers that are programs")
+    measured.add_argument("--k", type=int, default=1, help="of pass@k; needs as many --samples (default: %(default)s)")
+    measured.add_argument(
+        "--allow-network",
+        action="store_true",
+        help="run them even where this machine cannot shut them in: only in a container or virtual machine for this",
+    )
+    made.add_argument("--out", metavar="DIR", help="folder to write to (default: RUN/evaluation)")
+    made.add_argument("--fresh", action="store_true", help="answer again what has been answered")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate the run of the command line."""
+    given = (command := parser()).parse_args(arguments)
+
+    # --help is answered without these.
+    import logging
+    import warnings
+
+    from rich.console import Console
+
+    from lightning_coba.evaluation import evaluate
+    from lightning_coba.evaluation.generation import Decoding
+
+    # Optional kernels that no one asked for, and a name that peft will change.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    temperature = given.temperature if given.temperature is not None else 0.8 if given.samples > 1 else 0.0
+    with plain_errors(command):
+        evaluation = evaluate(
+            given.run,
+            given.split,
+            given.rows,
+            given.tasks,
+            given.checkpoint,
+            given.base,
+            given.data,
+            given.device,
+            given.dtype,
+            given.out,
+            Decoding(temperature, given.samples, given.seed),
+            given.batch_tokens,
+            given.fresh,
+            metrics=dict(given.metric),
+            max_new_tokens=given.max_new_tokens,
+            run_code=given.run_code,
+            allow_network=given.allow_network,
+            k=given.k,
+            progress=True,
+        )
+    console = Console()
+    console.print(evaluation.table())
+    for note in evaluation.notes:
+        console.print(f"{note}.", highlight=False)
+    console.print(
+        f"\nWritten to {evaluation.settings['folder']}. Look at samples.html.", highlight=False, soft_wrap=True
+    )
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _metric(text: str) -> tuple[str, list[str]]:
+    task, equals, names = text.partition("=")
+    if not (task and equals and names):
+        raise argparse.ArgumentTypeError(f"must be TASK=METRIC or TASK=METRIC,METRIC; got {text!r}")
+    return task, _names(names)
+
+
+if __name__ == "__main__":
+    main()

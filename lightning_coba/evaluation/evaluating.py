@@ -1,0 +1,263 @@
+"""Evaluate a model or a run: answer the rows of each task, measure the answers, write what was found."""
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+
+from lightning_coba.data import MultitaskDataModule
+from lightning_coba.evaluation.answering import Answerer, answer_tasks
+from lightning_coba.evaluation.choice import checked_metrics, chosen_metrics
+from lightning_coba.evaluation.code_execution import isolation
+from lightning_coba.evaluation.generation import GREEDY, Decoding
+from lightning_coba.evaluation.measuring import Execution, measure
+from lightning_coba.evaluation.programs import has_program
+from lightning_coba.evaluation.results import Evaluation
+from lightning_coba.evaluation.rows import evaluation_rows, known_completions, longest_answer
+from lightning_coba.evaluation.samples import write_samples
+from lightning_coba.trained_run import TrainedRun
+
+SPLITS = ("test", "validation")
+
+
+def evaluate(
+    run: TrainedRun | str | os.PathLike[str],
+    split: str = "test",
+    rows: int | None = None,
+    tasks: Sequence[str] | None = None,
+    checkpoint: str = "final",
+    base: bool = False,
+    data: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    decoding: Decoding = GREEDY,
+    batch_tokens: int = 8192,
+    fresh: bool = False,
+    **options: Any,
+) -> Evaluation:
+    """Let the model of a run answer the rows of each task, and measure the answers.
+
+    Use it after training, beside the losses: a loss says how well the right answer is predicted token by token, a
+    metric how good the answers are that the model writes. Answers are kept in the run's folder row by row, so an
+    evaluation that was interrupted goes on, and other metrics of the same answers cost nothing.
+
+    Args:
+        run: a run of ``coba-train``, or its folder.
+        split: ``"test"``, or ``"validation"``, which chose the checkpoint.
+        rows: rows of each task, a fixed subset; None = those that the run itself evaluates.
+        tasks: names; None = all of the run.
+        checkpoint: which weights; see `TrainedRun.load_model`.
+        base: whether the model before training answers too, for a paired difference.
+        data: where the data is now, if it has moved.
+        device: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or one of torch's names.
+        dtype: of the weights, such as ``"bfloat16"``; None = that of the training.
+        out: folder to write to; None = ``evaluation`` (of the validation split ``evaluation-validation``) in the run's.
+        decoding: how tokens are chosen; greedy by default.
+        batch_tokens: tokens of a batch, padding and new tokens counted: lower it where memory runs out.
+        fresh: whether kept answers are thrown away.
+        **options: ``metrics``, ``max_new_tokens``, ``run_code``, ``allow_network``, ``k``, ``progress``: see
+            `evaluate_model`.
+
+    Returns:
+        The metrics of each task. Written: ``metrics.csv``, ``metrics.json``, ``samples.html`` and
+        ``predictions/<task>.jsonl``.
+
+    Raises:
+        FileNotFoundError: the run, its weights or its data are not where they should be.
+        ValueError: an argument is outside its domain.
+    """
+    run = run if isinstance(run, TrainedRun) else TrainedRun.open(run)
+    _check_choice("split", split, SPLITS)
+    _check_count("rows", rows)
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    changes: dict[str, Any] = {} if data is None else {"root": os.fspath(data)}
+    datamodule = run.load_datamodule(**changes | ({} if rows is None else {f"{split}_rows": rows}))
+    folder = Path(out) if out is not None else run.path / ("evaluation" if split == "test" else "evaluation-validation")
+
+    def answerer(name: str, which: str, place: Path) -> Answerer:
+        return Answerer(
+            name,
+            lambda: run.load_model(which, chosen, dtype),
+            run.tokenizer,
+            {"weights": _weights(run, which), "dtype": dtype or run.settings["model"].get("dtype")},
+            place,
+            decoding,
+            batch_tokens,
+            fresh,
+        )
+
+    ours = answerer(
+        run.name if checkpoint == "final" else f"{run.name} ({checkpoint})", checkpoint, folder / "predictions"
+    )
+    theirs = answerer("base model", "base", folder / "predictions" / "base") if base else None
+    settings = {"run": str(run.path), "checkpoint": checkpoint, "dtype": dtype or run.settings["model"].get("dtype")}
+    return _evaluate(ours, theirs, datamodule, folder, split, tasks, settings, **options)
+
+
+def evaluate_model(
+    model: Any,
+    datamodule: MultitaskDataModule,
+    out: str | os.PathLike[str],
+    split: str = "test",
+    tasks: Sequence[str] | None = None,
+    base: bool = False,
+    decoding: Decoding = GREEDY,
+    batch_tokens: int = 8192,
+    **options: Any,
+) -> Evaluation:
+    """Do what `evaluate` does with a model that is in memory, such as in a notebook after training.
+
+    Args:
+        model: a `MultitaskLM`, or a causal language model with or without a PEFT adapter.
+        datamodule: whose rows are answered, with a tokenizer.
+        out: folder to write to; answers in it are replaced, since a model in memory has no name to know it by.
+        split: ``"test"`` or ``"validation"``.
+        tasks: names; None = all of the datamodule.
+        base: whether the model without its adapter answers too.
+        decoding: how tokens are chosen; greedy by default.
+        batch_tokens: tokens of a batch.
+        **options: for both functions:
+            ``metrics``: task -> names of its metrics, instead of those that its rows suggest;
+            ``max_new_tokens``: of an answer; None = 1.5 times the longest completion of train and validation;
+            ``run_code``: whether answers with tests are run, shut in;
+            ``allow_network``: whether they are run where they cannot be shut in;
+            ``k``: of pass@k; needs as many samples;
+            ``progress``: whether a bar is shown.
+
+    Raises:
+        ValueError: an argument is outside its domain.
+    """
+    _check_choice("split", split, SPLITS)
+    inner = getattr(model, "model", None)
+    if hasattr(model, "task_weights") and inner is not None:  # a MultitaskLM
+        datamodule.tokenizer = datamodule.tokenizer or model.tokenizer
+        model = inner
+    if base and not hasattr(model, "disable_adapter"):
+        raise ValueError(
+            "`evaluate_model.base` must be False for a model without an adapter, since its weights before training are "
+            f"gone; got a {type(model).__name__}. Evaluate the base model by itself."
+        )
+    folder = Path(out)
+    ours = Answerer(
+        "model", lambda: model, datamodule.tokenizer, uuid.uuid4().hex, folder / "predictions", decoding, batch_tokens
+    )
+    theirs = (
+        replace(ours, name="base model", folder=ours.folder / "base", load=lambda: _WithoutAdapter(model))
+        if base
+        else None
+    )
+    settings = {"run": None, "checkpoint": None, "dtype": str(model.dtype)}
+    return _evaluate(ours, theirs, datamodule, folder, split, tasks, settings, **options)
+
+
+def _evaluate(
+    ours: Answerer,
+    theirs: Answerer | None,
+    datamodule: MultitaskDataModule,
+    folder: Path,
+    split: str,
+    tasks: Sequence[str] | None,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, Sequence[str]] | None = None,
+    max_new_tokens: int | None = None,
+    run_code: bool = False,
+    allow_network: bool = False,
+    k: int = 1,
+    progress: bool = False,
+) -> Evaluation:
+    _check_count("max_new_tokens", max_new_tokens)
+    if not 1 <= k <= ours.decoding.num_samples:
+        raise ValueError(
+            f"`evaluate.k` must be from 1 to the number of samples, {ours.decoding.num_samples}; got {k}. Take more "
+            "samples (--samples), or a smaller k."
+        )
+    isolate = isolation(allow_network) if run_code else True
+    wanted = checked_metrics(metrics or {}, datamodule.task_names)
+    names = _checked_tasks(tasks, datamodule.task_names)
+    datamodule.setup("test")
+    rows = {task: evaluation_rows(datamodule, split, datamodule.task_names.index(task)) for task in names}
+    budgets = {task: max_new_tokens or longest_answer(datamodule, datamodule.task_names.index(task)) for task in names}
+    answers, seconds, replaced = answer_tasks(ours, rows, budgets, progress)
+    ours.forget()  # before the other one is loaded
+    base = answer_tasks(theirs, rows, budgets, progress)[0] if theirs else {}
+    known = {task: known_completions(datamodule, datamodule.task_names.index(task)) for task in names}
+    chosen = {task: wanted.get(task) or chosen_metrics(rows[task], known[task]) for task in names}
+    results = {}
+    with Progress(disable=not progress, transient=True) as bar:
+        num_tested = sum(has_program(row) for mine in rows.values() for row in mine) * (2 if theirs else 1)
+        shown = bar.add_task("Tests", total=num_tested, visible=run_code)
+        execution = Execution(isolate, k, partial(bar.advance, shown)) if run_code else None
+        for task in names:
+            results[task] = measure(
+                task, rows[task], chosen[task], answers[task], base.get(task, []), seconds[task], execution
+            )
+    made = {
+        **settings,
+        "model": ours.name,
+        "folder": str(folder),
+        **ours.decoding._asdict(),
+        "max_new_tokens": budgets,
+        "replaced": replaced,
+    }
+    evaluation = Evaluation(results, split, made)
+    evaluation.write(folder)
+    write_samples(evaluation, folder / "samples.html")
+    return evaluation
+
+
+class _WithoutAdapter:
+    """A PEFT model that generates with its adapter switched off."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def generate(self, **inputs: Any) -> Any:
+        with self._model.disable_adapter():
+            return self._model.generate(**inputs)
+
+
+def _weights(run: TrainedRun, checkpoint: str) -> Any:
+    """Return what changes when the weights of a run do: names, sizes and times of their files."""
+    base = dict(run.settings["model"])
+    if checkpoint == "base":
+        return base
+    if checkpoint == "final":
+        folder = run.path / ("adapter" if run.has_adapter else "model")
+        files = sorted(folder.glob("*.safetensors"))
+    else:
+        files = [run.path / "checkpoints" / f"{checkpoint}.ckpt"]
+    return [
+        base,
+        checkpoint,
+        *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()),
+    ]
+
+
+def _checked_tasks(tasks: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    unknown = [task for task in tasks or () if task not in known]
+    if unknown or (tasks is not None and not tasks):
+        raise ValueError(
+            f"`evaluate.tasks` must name tasks of the run ({', '.join(known)}); got "
+            f"{', '.join(unknown) or 'none'}. Correct the names, or leave it out for all."
+        )
+    return [task for task in known if tasks is None or task in tasks]
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"`evaluate.{name}` must be one of {', '.join(choices)}; got {value!r}. Choose one.")
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"`evaluate.{name}` must be at least 1, or None; got {value}. Choose a larger number.")

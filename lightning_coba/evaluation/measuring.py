@@ -1,0 +1,96 @@
+"""From the answers to a task to its metrics, those of the base model beside them."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_coba.evaluation.choice import metric_of, targets_of
+from lightning_coba.evaluation.code_execution import run_tests
+from lightning_coba.evaluation.metrics import PassAtK, TextMetric
+from lightning_coba.evaluation.programs import has_program, why_not_run
+from lightning_coba.evaluation.results import Measured, TaskResult
+from lightning_coba.evaluation.rows import EvaluationRow
+from lightning_coba.evaluation.scores import difference_of, row_scores, score_of, statistics_of
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How programs are run.
+
+    Attributes:
+        isolate: see `code_execution.isolation`.
+        k: answers that may be tried.
+        on_row: called when a row is through.
+    """
+
+    isolate: bool
+    k: int = 1
+    on_row: Callable[[], object] = lambda: None
+
+
+def measure(
+    task: str,
+    rows: list[EvaluationRow],
+    names: Sequence[str],
+    answers: list[list[str]],
+    base_answers: list[list[str]],
+    seconds: float,
+    execution: Execution | None,
+) -> TaskResult:
+    """Return the metrics of a task.
+
+    Args:
+        task: its name.
+        rows: those answered.
+        names: of the metrics.
+        answers: to each row.
+        base_answers: of the base model; empty where there are none.
+        seconds: that the answers took.
+        execution: runs the rows' tests; None does not.
+    """
+    metrics: dict[str, Measured] = {}
+    notes: list[str] = []
+    tested = [place for place, row in enumerate(rows) if has_program(row)]
+    if tested and execution is None:
+        notes.append(f"{len(tested)} rows have tests, which were not run (run_code=True, --run-code)")
+    elif tested and execution is not None:
+        reasons = Counter(why_not_run(rows[place]) for place in tested)
+        notes += [f"the tests of {count} rows did not run: {reason}" for reason, count in reasons.items() if reason]
+        runnable = [place for place in tested if why_not_run(rows[place]) is None]
+        if runnable:
+            metrics[f"pass@{execution.k}"] = _passes(rows, answers, base_answers, runnable, execution)
+    targets = [targets_of(row) for row in rows]
+    for name in names:
+        metric = metric_of(name, task, rows)
+        ours = statistics_of(metric, answers, targets)
+        metrics[name] = _measured(metric, ours, statistics_of(metric, base_answers, targets) if base_answers else None)
+    return TaskResult(metrics, rows, answers, base_answers, seconds, notes)
+
+
+def _passes(
+    rows: list[EvaluationRow],
+    answers: list[list[str]],
+    base_answers: list[list[str]],
+    places: list[int],
+    execution: Execution,
+) -> Measured:
+    metric = PassAtK(execution.k)
+
+    def statistics(given: list[list[str]]) -> Tensor:
+        verdicts = run_tests(
+            [rows[place] for place in places], [given[place] for place in places], execution.isolate,
+            on_row=execution.on_row,
+        )  # fmt: skip
+        return torch.tensor([metric.of_verdicts(mine) for mine in verdicts], dtype=torch.float64)
+
+    return _measured(metric, statistics(answers), statistics(base_answers) if base_answers else None)
+
+
+def _measured(metric: TextMetric, ours: Tensor, base: Tensor | None) -> Measured:
+    score, per_row = score_of(metric, ours), row_scores(metric, ours)
+    if base is None:
+        return Measured(score, len(ours), per_row)
+    return Measured(score, len(ours), per_row, score_of(metric, base), difference_of(metric, ours, base))

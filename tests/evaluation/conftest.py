@@ -1,0 +1,66 @@
+"""A tiny random model, rows of every kind on disk, and runs that `coba-train` left."""
+
+import json
+import os
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lightning_coba.data import MultitaskDataModule
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Keep sums in one order and two cores free for everybody."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    yield
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def llama():
+    """Return a maker of one and the same random Llama."""
+
+    def make(seed=0, **changes):
+        settings = {
+            "vocab_size": 257, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+            "bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 256, "initializer_range": 0.5,
+        }  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return LlamaForCausalLM(LlamaConfig(**settings | changes)).eval()
+
+    return make
+
+
+def task_rows(task, count, start):
+    """Questions with answers, and labels: the two kinds that need other columns and few words."""
+    numbers = range(start, start + count)
+    if task == "capitals":
+        return [
+            {"prompt": f"capital {i}?\n", "completion": f"city {i}", "answers": [f"city {i}", str(i)]} for i in numbers
+        ]
+    return [{"prompt": f"odd {i}?\n", "completion": "yes" if i % 2 else "no", "label": str(i % 2)} for i in numbers]
+
+
+@pytest.fixture
+def data_folder(tmp_path):
+    root = tmp_path / "suite"
+    for task in ("capitals", "odd"):
+        for split, count, start in (("train", 12, 0), ("validation", 6, 100), ("test", 6, 200)):
+            file = root / task / f"{split}.jsonl"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("".join(json.dumps(row) + "\n" for row in task_rows(task, count, start)), encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def datamodule(data_folder, tokenizer):
+    made = MultitaskDataModule(root=data_folder, tokenizer=tokenizer, batch_size=4, max_length=64)
+    made.setup("fit")
+    return made

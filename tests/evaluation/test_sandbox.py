@@ -1,0 +1,159 @@
+"""Hostile programs: what they try, and what holds them."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_coba.evaluation import sandbox
+from lightning_coba.evaluation.sandbox import Limits, SandboxError, python_command, run_shut_in, why_not_isolated
+
+pytestmark = pytest.mark.skipif(why_not_isolated() is not None, reason=str(why_not_isolated()))
+
+
+def run(source, **limits):
+    return run_shut_in(python_command("main.py"), {"main.py": source}, Limits(**limits))
+
+
+def test_a_program_that_behaves_is_not_hindered():
+    ended = run("import json, math, random, re, collections\nopen('x', 'w').write('y')\nprint(open('x').read(), 'ä')")
+    assert (ended.verdict, ended.code, ended.output) == ("ended", 0, "y ä\n")
+    assert run("raise SystemExit(3)").code == 3
+    assert run("import os\nos.abort()").code == -6
+
+
+def test_endless_loops_and_sleep_end():
+    for source in ("while True: pass", "import time\ntime.sleep(100)"):
+        ended = run(source, seconds=1)
+        assert (ended.verdict, ended.code) == ("time", None)
+
+
+def test_memory_is_bounded():
+    ended = run("x = []\nwhile True: x.append(bytearray(2**24))", memory_mb=256)
+    assert ended.code == 1
+    assert "MemoryError" in ended.output
+
+
+def test_a_fork_bomb_is_bounded_and_nothing_of_it_is_left():
+    count = "import os, time\nn = 0\ntry:\n  while True:\n    if not os.fork(): time.sleep(100)\n    n += 1\n"
+    ended = run(count + "except OSError: print(n)", processes=8)
+    assert ended.code == 0
+    assert 0 < int(ended.output) < 8
+    assert (
+        run("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", seconds=1, processes=8).verdict
+        == "time"
+    )
+    # What detaches itself is in the namespace all the same.
+    run("import os, time\nif not os.fork():\n  os.setsid()\n  if not os.fork(): time.sleep(12345)")
+    assert not [line for line in _command_lines() if b"sandbox_child" in line or b"/work/main.py" in line]
+
+
+def _command_lines():
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            found.append((folder / "cmdline").read_bytes())
+        except OSError:
+            continue
+    return found
+
+
+def test_output_is_cut():
+    ended = run("while True: print('x' * 1000)", output_kb=8)
+    assert ended.verdict == "output"
+    assert len(ended.output) == 8 * 1024
+
+
+def test_disk_is_bounded_in_one_file_and_in_many():
+    assert "No space left" in run("with open('a', 'wb') as f:\n  while True: f.write(b'x' * 2**20)", disk_mb=4).output
+    many = "for i in range(100):\n  with open(str(i), 'wb') as f: f.write(b'x' * 2**20)"
+    assert "No space left" in run(many, disk_mb=4).output
+    assert "No space left" in run("for i in range(10**5): open(str(i), 'w').close()").output  # of files
+
+
+def test_there_is_no_network_not_even_to_this_machine():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), 5):
+            server.accept()[0].close()  # it is there
+        ended = run(f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 2)")
+        assert ended.code == 1
+        assert "Network is unreachable" in ended.output
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert run("import socket\nprint([name for _, name in socket.if_nameindex()])").output.strip() == "['lo']"
+
+
+def test_it_sees_neither_the_environment_nor_the_files_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("COBA_SECRET", "hush")
+    (tmp_path / "secret").write_text("hush")
+    source = (
+        "import glob, os\n"
+        f"print(os.path.exists({str(tmp_path)!r}), os.listdir('/work'), sorted(os.environ))\n"
+        "for file in glob.glob('/proc/[0-9]*/environ'):\n"
+        "    try: assert b'hush' not in open(file, 'rb').read(), file\n"
+        "    except PermissionError: pass\n"
+        "print(os.getuid() == 0, os.listdir('/home') if os.path.exists('/home') else [])\n"
+    )
+    ended = run(source)
+    assert ended.output.splitlines() == [
+        "False ['main.py'] ['HOME', 'LANG', 'NODE_PATH', 'PATH']",
+        f"{False} []",
+    ]
+
+
+@pytest.mark.parametrize("path", ["/usr/x", "/x", "/etc/x", "/dev/x", "/proc/sys/kernel/hostname"])
+def test_it_writes_nowhere_else(path):
+    ended = run(f"open({path!r}, 'w')")
+    assert ended.code == 1
+    assert "Read-only" in ended.output or "Permission" in ended.output or "No such file" in ended.output
+    assert not os.path.exists("/x")
+
+
+def test_it_cannot_end_what_started_it():
+    source = (
+        "import os, signal\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "try: os.kill(os.getppid(), signal.SIGKILL)\n"
+        "except OSError: pass\n"
+        "try: os.kill(-1, signal.SIGKILL)\n"
+        "except OSError: pass\n"
+        f"try: os.kill({os.getpid()}, signal.SIGKILL)\n"
+        "except OSError as error: print(type(error).__name__)\n"
+    )
+    assert run(source).output == "ProcessLookupError\n"
+
+
+def test_it_has_no_privilege_to_undo_the_walls():
+    source = (
+        "import ctypes, os\n"
+        "libc = ctypes.CDLL(None)\n"
+        "print(libc.mount(b'none', b'/work', b'tmpfs', 0, None), libc.umount2(b'/work', 2))\n"
+        "print(libc.sethostname(b'x', 1))\n"
+        "print(open('/proc/self/status').read().split('CapEff:')[1].split()[0])\n"
+        "print(open('/proc/self/status').read().split('NoNewPrivs:')[1].split()[0])\n"
+    )
+    assert run(source).output.split() == ["-1", "-1", "-1", "0000000000000000", "1"]
+
+
+def test_where_it_cannot_be_shut_in_it_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "SHOWN", ())
+    monkeypatch.setattr(sandbox.sys, "base_prefix", "/usr/nowhere")
+    ended = run_shut_in(["/nowhere/python"], {})
+    assert ended.code != 0  # nothing to run is no success
+    broken = tmp_path / "child.py"
+    broken.write_text(
+        "import os, sys, json\norder = json.load(sys.stdin)\nos.write(order['report'], b'error unshare: no\\n')"
+    )
+    monkeypatch.setattr(sandbox, "_CHILD", broken)
+    with pytest.raises(SandboxError, match=r"cannot be shut in on this machine \(error unshare: no\)"):
+        run("print(1)")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whom no limit holds")
+def test_root_runs_nothing_that_is_not_shut_in():
+    with pytest.raises(SandboxError, match="root may write anywhere"):
+        run_shut_in([sys.executable, "-c", "print(1)"], {}, isolate=False)
