@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_coba.balancers import replay
     from lightning_coba.callbacks import ConvergenceBalancer, TaskBalancing
+    from lightning_coba.citations import citation
     from lightning_coba.data import MultitaskDataModule, Task
     from lightning_coba.functional import TaskLosses
     from lightning_coba.modules.multitask_lm import MultitaskLM
@@ -19,6 +20,7 @@ __all__ = [
     "TaskBalancing",
     "TaskLosses",
     "TaskWeights",
+    "citation",
     "replay",
 ]
 
@@ -31,6 +33,7 @@ _HOMES = {
     "TaskBalancing": "lightning_coba.callbacks",
     "TaskLosses": "lightning_coba.functional",
     "TaskWeights": "lightning_coba.modules.task_weights",
+    "citation": "lightning_coba.citations",
     "replay": "lightning_coba.balancers",
 }
 

@@ -1,5 +1,6 @@
 """Find wrong types and unknown arguments in a configuration before anything expensive is built."""
 
+import difflib
 import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,9 @@ def check_config(config: Mapping[str, Any]) -> None:
                 continue
             if key not in parameters and not anything:
                 legal = ", ".join(name for name in parameters if name != "self")
-                raise ValueError(f"`{path}{key}` is no argument of {node['_target_']}. Legal: {legal}.")
+                near = difflib.get_close_matches(key, parameters, n=1)
+                meant = f" Did you mean {path}{near[0]}?" if near else ""
+                raise ValueError(f"`{path}{key}` is no argument of {node['_target_']}.{meant} Legal: {legal}.")
             if not _fits(value, hints.get(key, Any)):
                 raise ValueError(
                     f"`{path}{key}` must be {_say(hints[key])}; got {value!r}. Override it: {path}{key}=..."

@@ -45,10 +45,22 @@ def main() -> None:
     """Run the command; after a sweep, say what became of its jobs, however it ended."""
     try:
         command()
+    except SystemExit as end:
+        if end.code:
+            _print_hint()
+        raise
     finally:
         everything_went_well = report_sweep()
     if not everything_went_well:
         sys.exit(1)
+
+
+def _print_hint() -> None:
+    """Say what would have composed, where Hydra has said what did not."""
+    from lightning_coba.cli.hints import hint_for
+
+    if hint := hint_for(sys.argv[1:]):
+        print(f"coba-train: {hint}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,88 @@
+"""``coba-export``: write the model of a run into a folder that others can load."""
+
+import argparse
+from collections.abc import Sequence
+
+from lightning_coba.cli.command_line import command_parser, plain_errors
+
+DESCRIPTION = """\
+Take a trained model home: a folder that transformers (or PEFT) loads without this package, with a model card.
+
+  coba-export runs/my_tasks-coba-seed1 --merge
+  coba-export runs/my_tasks-coba-seed1 --merge --dtype bfloat16 --out my-model
+  coba-export runs/my_tasks-coba-seed1 --base HuggingFaceTB/SmolLM2-135M-Instruct
+"""
+EPILOG = """\
+With --merge the adapter is added into the base model's weights, and they are written whole. Without it the adapter
+alone is written, a few megabytes; who loads it needs the same base model. A model that was fine-tuned in full is
+written whole either way.
+
+Written: safetensors, config.json (or adapter_config.json), generation_config.json, the tokenizer with its chat
+template, and README.md: tasks, data, balancer, weights over time, results, settings, versions, citations.
+The folder appears when all of it is there. Look through README.md before you publish it.
+"""
+
+
+#: Of `export_run`, under the same names.
+OPTIONS = ("checkpoint", "dtype", "device", "base", "license")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    import shtab
+
+    made = command_parser("coba-export", DESCRIPTION, EPILOG)
+    run = made.add_argument("run", metavar="RUN", help="folder of a run, such as runs/my_tasks-coba-seed1")
+    made.add_argument("--merge", action="store_true", help="add the adapter into the base model's weights")
+    out = made.add_argument("--out", metavar="DIR", help="folder to write (default: RUN/export/merged or .../adapter)")
+    made.add_argument(
+        "--checkpoint",
+        choices=("final", "best", "last"),
+        default="final",
+        help="final: what the run ended with, its best validation pass; best, last: of an unfinished run "
+        "(default: %(default)s)",
+    )
+    made.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="of whole weights (default: as in training)",
+    )
+    made.add_argument("--device", default="cpu", help="where the weights are added (default: %(default)s)")
+    made.add_argument("--base", metavar="NAME", help="hub id under which others find the adapter's base model")
+    made.add_argument(
+        "--license", metavar="ID", help="for the model card, such as apache-2.0 (default: none is claimed)"
+    )
+    made.add_argument("--force", action="store_true", help="replace an earlier export")
+    for argument in (run, out):
+        argument.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Export the run of the command line."""
+    given = (command := parser()).parse_args(arguments)
+
+    # --help is answered without these.
+    import logging
+    import warnings
+
+    from lightning_coba.export import BaseModel, export_notes, export_run
+    from lightning_coba.trained_run import TrainedRun
+
+    # Optional kernels that no one asked for, and a name that peft will change.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    with plain_errors(command):
+        run = TrainedRun.open(given.run)
+        chosen = {name: getattr(given, name) for name in OPTIONS}
+        folder = export_run(run, given.out, merge=given.merge, force=given.force, **chosen)
+        notes = export_notes(run, given.merge or not run.has_adapter, BaseModel.of(run, given.base))
+    if given.merge and not run.has_adapter:
+        notes.append("The run trained the whole model, so there was no adapter to merge.")
+    for note in notes:
+        print(note)
+    print(f"The model is in {folder}. Look through its card before you share it: {folder / 'README.md'}")
+
+
+if __name__ == "__main__":
+    main()

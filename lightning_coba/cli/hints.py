@@ -1,0 +1,133 @@
+"""A last line for who mistyped an option of ``coba-train``: the nearest one that exists, and which there are."""
+
+import difflib
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from lightning_coba.cli.config_folder import config_folder
+
+#: Values of a sweep that are looked at: one is wrong, and it is among the first.
+MOST_JOBS = 50
+
+
+def hint_for(arguments: Sequence[str]) -> str | None:
+    """Return what is wrong with a command line that did not compose, and the nearest that would; None if it composes.
+
+    Args:
+        arguments: of the command, without its name.
+    """
+    # peft imports it to name its arguments, and it warns of a kernel that is optional.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    given = get_args_parser().parse_args(list(arguments))
+    searched = [f"hydra.searchpath=[file://{given.config_dir}]"] if given.config_dir else []
+    try:
+        jobs = list(_jobs(given.overrides))
+    except OverrideParseException as error:
+        return (
+            f"Write {error.override!r} as key=value without spaces; put quotes around the whole where a value has any."
+        )
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        for overrides in jobs:
+            if hint := _hint(overrides, lambda chosen: compose("train", [*searched, *chosen])):
+                return hint
+    return None
+
+
+def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the overrides of a run; of a sweep, so many that every value is among them."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = [
+        [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override() and not one.is_interval_sweep()
+        else [one.input_line or ""]
+        for one in parsed
+    ]
+    longest = max(map(len, values), default=1)
+    for job in range(min(longest, MOST_JOBS)):
+        yield [choices[min(job, len(choices) - 1)] for choices in values]
+
+
+def _hint(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig]) -> str | None:
+    try:
+        OmegaConf.to_container(composed(overrides), throw_on_missing=True)
+    except MissingConfigException as error:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        return _no_option(group, option, error.options) if error.options else None
+    except MissingMandatoryValue as error:
+        return f"`{error.full_key}` has to be given: type {error.full_key}=... (coba-train --help says what it is)."
+    except ConfigCompositionException as error:
+        key = getattr(error.__cause__, "full_key", None)
+        if not key:
+            return None
+        others = [one for one in overrides if not one.lstrip("+~").startswith(key.partition(".")[0])]
+        groups = [one for one in overrides if one.partition("=")[0] == key.partition(".")[0] and "." in key]
+        return _no_key(key, composed([*others, *groups]))
+    except (HydraException, OmegaConfBaseException):
+        pass
+    return None
+
+
+def _no_option(group: str, option: str, options: Sequence[str]) -> str:
+    near = difflib.get_close_matches(option, options, n=1, cutoff=0.5)
+    return (
+        f"`{group}` has no option {option!r}."
+        f"{f' Did you mean {group}={near[0]}?' if near else ''} Options: {', '.join(options)}."
+    )
+
+
+def _no_key(key: str, config: DictConfig) -> str:
+    settings = OmegaConf.to_container(config, resolve=False)
+    parent, _, name = key.rpartition(".")
+    node = _at(settings, parent)
+    if options := _options_with(key):
+        return f"`{key}` is a setting of {' and of '.join(options)}: choose one of these too."
+    if isinstance(node, Mapping) and name in _arguments(node):
+        return f"`{key}` is legal and not set so far: put a + before it, +{key}=..."
+    known, addable = list(_keys(settings)), [f"{parent}.{argument}" for argument in _arguments(node)]
+    same_name = [other for other in known if other.endswith(f".{key}")]
+    near = same_name or difflib.get_close_matches(key, [*known, *addable], n=1, cutoff=0.5)
+    meant = f" Did you mean {'' if near[0] in known else '+'}{near[0]}=...?" if near else ""
+    there = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, Mapping) else []
+    listed = f" {parent or 'The configuration'} has: {', '.join(there)}." if there else ""
+    return f"There is no `{key}`.{meant}{listed}"
+
+
+def _options_with(key: str) -> list[str]:
+    """Return the options of a group that have a key of the group, such as ``data=files`` for ``data.root``."""
+    group, _, rest = key.partition(".")
+    files = sorted(Path(config_folder(), group).glob("*.yaml")) if rest else []
+    return [f"{group}={file.stem}" for file in files if rest in _keys(OmegaConf.to_container(OmegaConf.load(file)))]
+
+
+def _at(node: Any, path: str) -> Any:
+    for name in filter(None, path.split(".")):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
+
+
+def _arguments(node: Any) -> Iterable[str]:
+    """Return what the class of a part of the configuration may be given."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return ()
+    return [name for name in inspect.signature(get_object(node["_target_"])).parameters if name != "self"]
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Yield ``a`` and ``a.b`` for every key that can be set."""
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        if not str(name).startswith("_"):
+            yield f"{prefix}{name}"
+            yield from _keys(value, f"{prefix}{name}.")

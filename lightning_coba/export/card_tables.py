@@ -1,0 +1,94 @@
+"""The tables of a model card."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lightning_coba.export.run_data import RunData
+from lightning_coba.reports.collection import flat
+from lightning_coba.reports.runs import BalanceTable, read_balance
+from lightning_coba.trained_run import TrainedRun
+
+#: Groups of settings that say how the run was trained; the others say where it was and what watched it.
+GROUPS = ("peft", "optimizer", "scheduler", "trainer", "data")
+_LEFT_OUT = re.compile(r".*(_target_|default_root_dir|_partial_|num_proc)|data\.(root|tasks.*|seed)|trainer\.enable_.*")
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table; numbers are right-aligned, pipes in cells are escaped. Empty where there is no row."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    if not cells:
+        return ""
+    is_number = [all(re.fullmatch(r"[-+.\d,e%]*", row[i]) for row in cells) for i in range(len(columns))]
+    rule = ["---:" if right else "---" for right in is_number]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ([*columns], rule, *cells))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value).replace("|", "\\|").replace("\n", "\\n")
+
+
+def data_section(run: TrainedRun, data: RunData) -> str:
+    """Say where the rows came from and how many there were."""
+    said = f"Rows from {data.place}. Their origin and licences are not known to this card."
+    if not data.sizes:
+        return f"{said} The data was not at hand when it was written, so rows are not counted."
+    columns = ("task", *(f"{split} rows" for split in data.sizes))
+    rows = [(task, *(f"{sizes.get(task, 0):,}" for sizes in data.sizes.values())) for task in run.tasks]
+    return f"{said}\n\n{markdown_table(columns, rows)}"
+
+
+def weights_section(run: TrainedRun, figure: str | None) -> str:
+    """Say which balancer moved the weights, with which settings, and where they went."""
+    settings = run.settings["balancer"]
+    listed = [(key, value) for key, value in flat(settings).items() if "_target_" not in key]
+    balancer = settings.get("balancer", settings).get("_target_", "")
+    parts = [
+        f"{run.card.get('method', '')} (`{balancer}`). A weight is a task's share in the training loss; they sum to 1.",
+        markdown_table(("setting", "value"), listed),
+    ]
+    try:
+        table = read_balance(run.path)
+    except (FileNotFoundError, ValueError):
+        return "\n\n".join(filter(None, parts))
+    parts.append(markdown_table(("record", "step", *table.tasks), _quartiles(table)))
+    if figure:
+        parts.append(f"![The tasks' weights over the run]({figure})")
+    return "\n\n".join(filter(None, parts))
+
+
+def _quartiles(table: BalanceTable) -> list[list[Any]]:
+    last = len(table.records) - 1
+    chosen = sorted({round(last * quarter / 4) for quarter in range(5)})
+    return [[int(table.records[t]), int(table.steps[t]), *map(float, table.weight[t])] for t in chosen]
+
+
+def settings_section(run: TrainedRun) -> str:
+    """Say how the run was trained; where its files lay is nobody's concern."""
+    shown = {group: run.settings.get(group) or {} for group in GROUPS}
+    rows = [(key, value) for key, value in flat(shown).items() if not _LEFT_OUT.fullmatch(key) and value != {}]
+    named = [(group, shown[group]["_target_"]) for group in GROUPS if "_target_" in shown[group]]
+    seed = [("seed", run.settings.get("seed"))]
+    table = markdown_table(("setting", "value"), [*seed, *named, *rows])
+    return f"{_in_short(run)}\n\n<details><summary>All settings</summary>\n\n{table}\n\n</details>"
+
+
+def _in_short(run: TrainedRun) -> str:
+    """Return the settings that a reader asks for first, as a sentence."""
+    data, trainer, optimizer = (run.settings.get(group) or {} for group in ("data", "trainer", "optimizer"))
+    steps = (run.card.get("timing") or {}).get("steps")
+    length = f"{steps:g} optimizer steps" if steps else f"At most {trainer.get('max_epochs')} epochs"
+    rows = f"{data['batch_tokens']} tokens" if data.get("batch_tokens") else f"{data.get('batch_size')} rows"
+    many = trainer.get("accumulate_grad_batches", 1)
+    name = str(optimizer.get("_target_", "AdamW")).rpartition(".")[-1]
+    parts = [
+        f"{length} of {f'{many} x ' if many != 1 else ''}{rows}",
+        f"{name} with learning rate {optimizer.get('lr', 'as by default')}",
+        f"precision {trainer.get('precision', '32-true')}",
+    ]
+    return ", ".join(parts) + "."

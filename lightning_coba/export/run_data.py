@@ -1,0 +1,62 @@
+"""The data of a run, as far as it is still there when the model is exported."""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from lightning_coba.trained_run import TrainedRun
+
+_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(:[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a model card says of the data.
+
+    Attributes:
+        place: where the rows came from, in words.
+        hub_ids: data sets of the Hugging Face hub among it.
+        sizes: split -> task -> rows; empty where the data is gone.
+        is_chat: whether rows were conversations.
+    """
+
+    place: str
+    hub_ids: Sequence[str]
+    sizes: Mapping[str, Mapping[str, int]]
+    is_chat: bool
+
+    @classmethod
+    def of(cls, run: TrainedRun) -> Self:
+        """Read the data of a run; what was tokenised for it is still in the cache."""
+        settings = run.settings["data"]
+        is_chat, sizes = bool(settings.get("chat")), {}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the run has told its user
+                datamodule = run.load_datamodule()
+                datamodule.setup("fit")
+            sizes = datamodule.sizes
+            is_chat = any(rows.store.table.column("messages").null_count < rows.store.table.num_rows
+                          for rows in datamodule.corpus.texts)  # fmt: skip
+        except (OSError, ValueError, ImportError):
+            pass
+        return cls(_place(settings), _hub_ids(settings), sizes, is_chat)
+
+
+def _place(settings: Mapping[str, Any]) -> str:
+    if root := settings.get("root"):
+        # Not the whole path: it may name people and machines.
+        return f"files in `{Path(str(root)).name}`"
+    tasks = settings.get("tasks")
+    made_by = tasks.get("_target_") if isinstance(tasks, Mapping) else None
+    return f"`{made_by}()`" if made_by else "the tasks of the configuration"
+
+
+def _hub_ids(settings: Mapping[str, Any]) -> list[str]:
+    tasks = settings.get("tasks")
+    sources = [task.get("train") for task in tasks if isinstance(task, Mapping)] if isinstance(tasks, list) else []
+    found = [_HUB_ID.fullmatch(source) for source in sources if isinstance(source, str) and not Path(source).exists()]
+    return sorted({match[1] for match in found if match})
