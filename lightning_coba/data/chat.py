@@ -8,6 +8,16 @@ from typing import Any, NamedTuple
 
 Message = dict[str, Any]
 
+#: Roles that templates know by these names. Another role must be named in the template itself.
+_ROLES = {"system", "developer", "user", "assistant", "tool", "function", "ipython", "observation"}
+#: ShareGPT's names for roles -> ours.
+_SHAREGPT_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
 _GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -28,7 +38,8 @@ def checked_messages(value: Any, column: str, origin: str) -> list[Message]:
     """Return a conversation as plain dicts up to its last answer; what follows it could teach nothing.
 
     Args:
-        value: a list of messages, or the JSON text of one.
+        value: a list of messages with ``role`` and ``content`` (or ShareGPT's ``from`` and ``value``), or the JSON
+            text of one.
         column: where it was found, for errors.
         origin: begins every error.
 
@@ -62,17 +73,18 @@ def checked_messages(value: Any, column: str, origin: str) -> list[Message]:
 
 
 def _checked_message(message: Any, number: int, column: str, origin: str) -> Message:
+    if isinstance(message, Mapping) and isinstance(message.get("from"), str) and "role" not in message:
+        given = {key: value for key, value in message.items() if key not in ("from", "value")}
+        role = _SHAREGPT_ROLES.get(message["from"], message["from"])
+        message = {"role": role, "content": message.get("value"), **given}
     usable = isinstance(message, Mapping) and all(isinstance(message.get(key), str) for key in ("role", "content"))
     if not usable:
         got = type(message).__name__
         if isinstance(message, Mapping):
             got = ", ".join(f"{key!r} ({type(value).__name__})" for key, value in message.items())
-        cure = "Write both as strings."
-        if isinstance(message, Mapping) and {"from", "value"} <= message.keys():
-            cure = "Rename 'from' to 'role' ('human' to 'user', 'gpt' to 'assistant') and 'value' to 'content'."
         raise ValueError(
-            f"{origin}: message {number} of column {column!r} must have the strings 'role' and 'content'; "
-            f"got {got}. {cure}"
+            f"{origin}: message {number} of column {column!r} must have the strings 'role' and 'content' (or "
+            f"ShareGPT's 'from' and 'value'); got {got}. Write both as strings."
         )
     # A Parquet file gives every message every key, with None where there is none.
     return {key: value for key, value in message.items() if value is not None}
@@ -91,6 +103,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+        self.text = template
         # Only tokenizers in Rust know which characters a token covers.
         self.marks_answers = tokenizer.is_fast and bool(_GENERATION_TAG.search(template))
 
@@ -109,6 +122,7 @@ class ChatTemplate:
                 f"{origin}: a conversation needs a chat template, and the tokenizer has none. Take the tokenizer of "
                 "an instruct model, set tokenizer.chat_template, or write prompt and completion (Task.chat=False)."
             )
+        self._check_roles(messages, origin)
         try:
             return self._marked(messages) if self.marks_answers else self._by_prefix(messages)
         except Exception as error:  # templates raise whatever they like
@@ -116,6 +130,17 @@ class ChatTemplate:
                 f"{origin}: the chat template does not take this conversation ({error}). "
                 "Correct its roles and their order, or the template."
             ) from error
+
+    def _check_roles(self, messages: list[Message], origin: str) -> None:
+        """Refuse a role that is neither usual nor in the template: many templates write down whatever they get."""
+        for number, message in enumerate(messages):
+            role = message["role"]
+            if role not in _ROLES and role not in self.text:
+                meant = f" {role!r} is {_SHAREGPT_ROLES[role]!r} here." if role in _SHAREGPT_ROLES else ""
+                raise ValueError(
+                    f"{origin}: message {number} has the role {role!r}, which the chat template does not know. "
+                    f"Write one of {', '.join(sorted(_ROLES))}.{meant}"
+                )
 
     def _marked(self, messages: list[Message]) -> Turns:
         encoded = self.tokenizer.apply_chat_template(

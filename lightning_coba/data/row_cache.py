@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -128,6 +128,27 @@ def row_tables(tasks: Sequence[Task]) -> list[RowTable]:
     return [_table(plan) for plan in plans]
 
 
+class Problem(NamedTuple):
+    """What is wrong with a record: where it comes from, and the rest of the message."""
+
+    origin: str
+    message: str
+
+
+def readable_rows(task: Task) -> tuple[RowTable, list[Problem]]:
+    """Return the rows of a task that can be read, in memory, and what is wrong with the others.
+
+    Use it to tell somebody all that is wrong at once; what trains uses `row_tables`, which stops at the first.
+
+    Raises:
+        FileNotFoundError: A path leads nowhere.
+    """
+    sink = pa.BufferOutputStream()
+    problems: list[Problem] = []
+    _read([_plan(task)], [sink], problems)
+    return RowTable(ArrowStore(pa.ipc.open_stream(sink.getvalue()).read_all())), problems
+
+
 def is_kept(task: Task) -> bool:
     """Whether the rows of a task are found again by the next run, without reading them. Nothing is consumed."""
     once = any(isinstance(getattr(task, split), Iterator) for split in SPLITS)
@@ -181,30 +202,50 @@ def _hash(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _read(plans: list[_Plan], sinks: Iterable[Any]) -> None:
-    """Read the records of the first plan, which are those of all, and write each plan's rows to its sink."""
+def _read(plans: list[_Plan], sinks: Iterable[Any], problems: list[Problem] | None = None) -> None:
+    """Read the records of the first plan, which are those of all, and write each plan's rows to its sink.
+
+    Where problems are collected, they are not raised: the row, or what is left of an unreadable file, is left out.
+    """
     with ExitStack() as stack:
         # The delay keeps what is read at once from printing anything.
         bar = stack.enter_context(tqdm(desc="Reading rows", unit=" rows", delay=2, leave=False))
-        writers = [stack.enter_context(_Writer(plan, sink, bar)) for plan, sink in zip(plans, sinks, strict=True)]
+        writers = [
+            stack.enter_context(_Writer(plan, sink, bar, problems)) for plan, sink in zip(plans, sinks, strict=True)
+        ]
         index = 0
         for split, parts in plans[0].parts.items():
             for part in parts:
-                for number, fields in part.records():
-                    for writer in writers:
-                        writer.add(split, index, number, fields)
+                try:
+                    for number, fields in part.records():
+                        for writer in writers:
+                            writer.add(split, index, number, fields)
+                except ValueError as error:  # the file itself cannot be read on
+                    _collect(problems, error, part.prefix)
                 index += 1
             for writer in writers:
                 writer.check_not_empty(split)
 
 
+def _collect(problems: list[Problem] | None, error: ValueError, origin: str) -> None:
+    """Add an error to the problems, told apart into its origin and what is wrong; raise it if none are collected."""
+    if problems is None:
+        raise error
+    place, separator, message = str(error).partition(": ")
+    told = bool(separator and origin) and place.startswith(origin)
+    problems.append(Problem(place, message) if told else Problem(origin, str(error)))
+
+
 class _Writer:
     """Write the rows of one task to an Arrow stream, some at a time."""
 
-    def __init__(self, plan: _Plan, sink: Any, bar: tqdm) -> None:
+    def __init__(self, plan: _Plan, sink: Any, bar: tqdm, problems: list[Problem] | None) -> None:
         self.task = plan.task
+        self.parts = plan.parts
         self.origins = plan.origins
         self.bar = bar
+        self.problems = problems
+        self.left_out: Any = None  # the last record that `where` left out
         schema = _SCHEMA.with_metadata({"origins": json.dumps(plan.origins)})
         self.stream = pa.ipc.new_stream(sink, schema)
         self.rows: list[tuple[Any, ...]] = []
@@ -218,8 +259,14 @@ class _Writer:
 
     def add(self, split: str, part: int, number: int, fields: Any) -> None:
         if not matches(self.task.where, fields):
+            self.left_out = fields
             return
-        row = row_of(self.task, fields, f"{self.origins[part]}{number}")
+        origin = f"{self.origins[part]}{number}"
+        try:
+            row = row_of(self.task, fields, origin)
+        except ValueError as error:
+            _collect(self.problems, error, origin)
+            return
         self.rows.append((SPLITS.index(split), *row, part, number, digest(row)))
         self.num_rows[split] += 1
         if len(self.rows) == _ROWS_PER_BATCH:
@@ -227,13 +274,22 @@ class _Writer:
 
     def check_not_empty(self, split: str) -> None:
         self.flush()
-        if not self.num_rows[split]:
-            wanted = ""
-            if self.task.where:
-                wanted = " of which " + " and ".join(f"{name} is {value!r}" for name, value in self.task.where.items())
-            raise ValueError(
-                f"The {split} split of task {self.task.name!r} is empty. Give it rows{wanted}, or leave it out."
+        if not self.num_rows[split] and not self.problems:  # where no row is usable, that was said
+            _collect(self.problems, ValueError(self._why_empty(split)), "")
+
+    def _why_empty(self, split: str) -> str:
+        files = [part.prefix.removesuffix(" row ").removesuffix(":") for part in self.parts[split] if part.stamp]
+        where = self.task.where or {}
+        missing = [column for column in where if self.left_out is not None and column not in self.left_out]
+        wanted = " of which " + " and ".join(f"{name} is {value!r}" for name, value in where.items()) if where else ""
+        read = f" ({', '.join(files)})" if files else ""
+        told = f"The {split} split of task {self.task.name!r} is empty{read}. "
+        if missing:
+            return (
+                f"{told}`Task.where` asks for the column {missing[0]!r}; the columns are "
+                f"{', '.join(map(repr, self.left_out)) or 'none'}. Name one of them."
             )
+        return f"{told}Give it rows{wanted}, or leave it out."
 
     def flush(self) -> None:
         if not self.rows:

@@ -75,7 +75,8 @@ def _conversation(task: Task, fields: Fields, origin: str) -> list[dict[str, Any
     if task.chat is False:
         return None
     given = fields.get(task.messages)
-    if given is not None and not _has_columns(task.prompt, fields):
+    plain = _has_columns(task.prompt, fields) and _has_columns(task.completion, fields)
+    if given is not None and not plain:
         return checked_messages(given, task.messages, origin)
     prompt, completion = fields.get(task.prompt), fields.get(task.completion)
     if isinstance(prompt, list | tuple) and isinstance(completion, list | tuple):

@@ -114,9 +114,10 @@ def disjoint(tasks: Mapping[str, Splits], overlap: Overlap = "drop") -> tuple[di
     dropped: dict[str, int] = {}
     for task, splits in tasks.items():
         hits = {split: held[split].hits(splits.hashes(split)) for split in held}
-        dropped[task] = sum(int((found >= 0).sum()) for found in hits.values())
-        if dropped[task]:
-            _report(task, tasks, hits, held, overlap)
+        found = _shared(task, splits, hits, held)
+        dropped[task] = sum(shared.num_rows for shared in found)
+        if found:
+            _report(tasks, found, overlap)
         rows = {split: splits.rows[split][hits[split] < 0] if split in hits else splits.rows[split] for split in SPLITS}
         _check_left(task, rows)
         kept[task] = replace(splits, rows=rows)
@@ -133,36 +134,72 @@ def _held(tasks: Mapping[str, Splits], held: tuple[str, ...]) -> _Held:
     return _Held(unique, homes, rows, names)
 
 
-def _report(
-    task: str, tasks: Mapping[str, Splits], hits: dict[str, np.ndarray], held: dict[str, _Held], overlap: Overlap
-) -> None:
-    examples: list[str] = []
-    counts: list[str] = []
-    for split, found in hits.items():
-        places = np.flatnonzero(found >= 0)
-        if not len(places):
-            continue
-        other = held[split]
-        homes = other.homes[found[places]]
-        listed, counted = np.unique(homes, return_counts=True)
-        counts += [
-            f"{count} {split} rows also in {'/'.join(other.names[home])}"
-            for home, count in zip(listed, counted, strict=True)
-        ]
-        row, other_row = tasks[task].rows[split][places[0]], other.rows[found[places[0]]]
-        other_task, other_split = other.names[homes[0]]
-        examples.append(
-            f"{tasks[task].origin(int(row))} ({task}/{split}) has the prompt of "
-            f"{tasks[other_task].origin(int(other_row))} ({other_task}/{other_split})"
-        )
+class SharedPrompts(NamedTuple):
+    """Rows of a split whose prompts are held out in another split, of the same or another task.
+
+    Attributes:
+        task: whose rows.
+        split: of these rows; training drops them from it.
+        other_task: where the prompts are held out.
+        other_split: the same.
+        num_rows: how many.
+        row: the first of them.
+        other_row: the row of the other task that has its prompt.
+    """
+
+    task: str
+    split: str
+    other_task: str
+    other_split: str
+    num_rows: int
+    row: int
+    other_row: int
+
+
+def shared_prompts(tasks: Mapping[str, Splits]) -> list[SharedPrompts]:
+    """Return what `disjoint` would drop, a line for each pair of splits that share prompts.
+
+    Args:
+        tasks: task name -> its splits, all three.
+    """
+    held = {"train": _held(tasks, ("test", "validation")), "validation": _held(tasks, ("test",))}
+    found = []
+    for task, splits in tasks.items():
+        hits = {split: held[split].hits(splits.hashes(split)) for split in held}
+        found += _shared(task, splits, hits, held)
+    return found
+
+
+def _shared(task: str, splits: Splits, hits: dict[str, np.ndarray], held: dict[str, _Held]) -> list[SharedPrompts]:
+    found = []
+    for split, hit in hits.items():
+        places = np.flatnonzero(hit >= 0)
+        homes, first, counts = np.unique(held[split].homes[hit[places]], return_index=True, return_counts=True)
+        for home, place, count in zip(homes, places[first], counts, strict=True):
+            row, other_row = splits.rows[split][place], held[split].rows[hit[place]]
+            other_task, other_split = held[split].names[home]
+            found.append(SharedPrompts(task, split, other_task, other_split, int(count), int(row), int(other_row)))
+    return found
+
+
+def _report(tasks: Mapping[str, Splits], found: list[SharedPrompts], overlap: Overlap) -> None:
+    task = found[0].task
+    first = min((shared for shared in found if shared.split == found[0].split), key=lambda shared: shared.row)
+    example = (
+        f"{tasks[task].origin(first.row)} ({task}/{first.split}) has the prompt of "
+        f"{tasks[first.other_task].origin(first.other_row)} ({first.other_task}/{first.other_split})"
+    )
     if overlap == "error":
         raise ValueError(
-            f"The splits must be disjoint, but {examples[0]}. Delete one of the two, or set "
+            f"The splits must be disjoint, but {example}. Delete one of the two, or set "
             'MultitaskDataModule.overlap="drop".'
         )
+    counts = [
+        f"{shared.num_rows} {shared.split} rows also in {shared.other_task}/{shared.other_split}" for shared in found
+    ]
     rank_zero_warn(
-        f"Task {task!r}: {sum(int((found >= 0).sum()) for found in hits.values())} rows were dropped, because splits "
-        f"must be disjoint: {', '.join(counts)}. For example, {examples[0]}."
+        f"Task {task!r}: {sum(shared.num_rows for shared in found)} rows were dropped, because splits "
+        f"must be disjoint: {', '.join(counts)}. For example, {example}."
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_coba.data.files import SPLIT_NAMES, data_files, split_sources, stem
+from lightning_coba.data.files import SPLIT_NAMES, data_files, saved_splits, split_sources, stem
 from lightning_coba.data.formats import read_file
 from lightning_coba.data.task_column import values_in_column
 
@@ -40,15 +40,16 @@ class Task:
             Parquet), a glob, a folder of such files, a folder of ``datasets``' ``save_to_disk``, a list of paths;
             ``"org/name"`` or ``"org/name:config"`` of the Hugging Face hub; a ``datasets`` object; or any iterable
             of dict rows, which may be a generator larger than memory.
-        validation: the same; ``None`` carves a tenth of ``train``.
-        test: the same; ``None`` carves a tenth of ``train``.
+        validation: the same; ``None`` = the split of this name where ``train`` is a ``DatasetDict`` (or its folder)
+            that has one, else a tenth of ``train`` is carved.
+        test: the same.
         prompt: the column that holds the prompt, or a template with column names in braces; ``{{`` and ``}}``
             stand for braces.
         completion: the same for the text that is learned.
         where: column -> value: only the rows that have all these values are read.
         chat: whether prompt and completion are rendered with the model's chat template, as a user's and an
-            assistant's turn. ``None``: rows with ``messages`` and without a prompt are, and rows whose prompt and
-            completion are lists of messages; ``True``: all rows; ``False``: none.
+            assistant's turn. ``None``: rows with ``messages`` that lack a prompt or completion are, and rows whose
+            prompt and completion are lists of messages; ``True``: all rows; ``False``: none.
         messages: the column that holds conversations: a list of ``{"role": ..., "content": ...}``. All
             assistant's turns are learned.
         max_rows: most rows of this task in an epoch, at least 1; ``None`` = no limit.
@@ -76,6 +77,9 @@ class Task:
     repeats: float = 1
 
     def __post_init__(self) -> None:
+        for split in ("validation", "test"):
+            if getattr(self, split) is None and split in _splits_within(self.train):
+                object.__setattr__(self, split, self.train)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(
                 "`Task.name` must match [A-Za-z0-9_.-]+, because it becomes part of log keys and tables; "
@@ -112,6 +116,14 @@ class Task:
             if not usable:
                 got = getattr(self, argument)
                 raise ValueError(f"`Task.{argument}` must be {domain}; got {got!r} for task {self.name!r}. {cure}")
+
+
+def _splits_within(source: Any) -> Iterable[str]:
+    """Return the splits that a source of several has by name."""
+    if isinstance(source, Mapping):
+        return source
+    is_path = isinstance(source, str | PathLike)
+    return (saved_splits(Path(source).expanduser()) if is_path else None) or ()
 
 
 def _is_number(value: Any, kind: Any) -> bool:

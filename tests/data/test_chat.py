@@ -105,12 +105,9 @@ def test_messages_after_the_last_answer_and_empty_keys_are_left_out():
         ("[{", "column 'm' is not valid JSON ("),
         ([], "column 'm' must be a list of messages; got an empty one"),
         (7, "column 'm' must be a list of messages; got int"),
-        ([SHORT[0], "yo"], "message 1 of column 'm' must have the strings 'role' and 'content'; got str"),
+        ([SHORT[0], "yo"], "message 1 of column 'm' must have the strings 'role' and 'content' (or"),
         ([{"role": "user", "content": None}], "message 0 of column 'm' must have the strings"),
-        (
-            [{"from": "human", "value": "hi"}],
-            "message 0 of column 'm' must have the strings 'role' and 'content'; got '",
-        ),
+        ([{"from": "human", "text": "hi"}], "message 0 of column 'm' must have the strings 'role' and 'content' (or"),
         (SHORT[:1], "there is no message of the role 'assistant' in column 'm'"),
         ([SHORT[0], {"role": "assistant", "content": " "}], "the last answer is empty"),
     ],
@@ -120,8 +117,16 @@ def test_unusable_conversations_are_named(messages, complaint):
         checked_messages(messages, "m", "a.jsonl:7")
 
 
-def test_other_common_keys_are_told_how_to_be_renamed():
-    with pytest.raises(
-        ValueError, match=re.escape("Rename 'from' to 'role' ('human' to 'user', 'gpt' to 'assistant')")
-    ):
-        checked_messages([{"from": "human", "value": "hi"}], "m", "a:1")
+def test_sharegpt_rows_are_conversations():
+    turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo", "weight": 1}]
+    assert checked_messages(turns, "m", "a:1") == [SHORT[0], {**SHORT[1], "weight": 1}]
+
+
+def test_a_role_that_is_neither_usual_nor_in_the_template_is_refused(chat):
+    bard = [{"role": "bard", "content": "hey"}, *SHORT]
+    with pytest.raises(ValueError, match=r"a:1: message 0 has the role 'bard', which the chat template does not know"):
+        chat(CHATML).turns(bard, "a:1")
+    with pytest.raises(ValueError, match=r"Write one of assistant, .*, user\. 'human' is 'user' here"):
+        chat(CHATML).turns([{"role": "human", "content": "hi"}, SHORT[1]], "a:1")
+    named = "{% if messages[0]['role'] == 'bard' %}{% endif %}" + CHATML
+    assert chat(named).turns(bard, "a:1").pieces[-1] == ("yo<eos>\n", True)

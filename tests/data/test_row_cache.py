@@ -1,12 +1,13 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import datasets
 import pytest
 
 from lightning_coba.data import row_cache, sources
-from lightning_coba.data.row_cache import is_kept, row_tables
+from lightning_coba.data.row_cache import is_kept, readable_rows, row_tables
 from lightning_coba.data.task import Task
 
 ROWS = [{"prompt": f"p{i}", "completion": "c", "task": "ab"[i % 2]} for i in range(5)]
@@ -135,11 +136,34 @@ def test_more_rows_than_a_batch_keep_their_order(tmp_path):
 
 def test_empty_split_names_task_split_and_condition(tmp_path, file):
     empty = write(tmp_path / "empty.jsonl", [])
-    for source in ([], empty):
-        with pytest.raises(ValueError, match=r"The test split of task 't' is empty. Give it rows, or leave it out"):
+    for source, read in (([], ""), (empty, f" ({empty})")):
+        says = f"The test split of task 't' is empty{read}. Give it rows, or leave it out"
+        with pytest.raises(ValueError, match=re.escape(says)):
             row_tables([Task("t", file, test=source)])
-    with pytest.raises(ValueError, match=r"train split of task 't' is empty. Give it rows of which task is 'x', or"):
+    says = f"train split of task 't' is empty ({file}). Give it rows of which task is 'x', or"
+    with pytest.raises(ValueError, match=re.escape(says)):
         row_tables([Task("t", file, where={"task": "x"})])
+
+
+def test_a_condition_on_a_column_that_is_not_there_is_named(file):
+    with pytest.raises(ValueError, match=r"`Task.where` asks for the column 'suite'; the columns are 'prompt'"):
+        row_tables([Task("t", file, where={"suite": "x"})])
+
+
+def test_all_that_is_wrong_is_collected_and_the_rest_is_read(tmp_path):
+    good = {"prompt": "p", "completion": "c"}
+    file = write(tmp_path / "mixed.jsonl", [good, {"prompt": "p"}, {**good, "completion": ""}, good])
+    with file.open("a") as stream:
+        stream.write('{"prompt"\n' + json.dumps(good) + "\n")
+    table, problems = readable_rows(Task("t", file, test=write(tmp_path / "more.jsonl", [good])))
+    assert [problem.origin for problem in problems] == [f"{file}:{line}" for line in (2, 3, 5)]
+    assert [problem.message.split()[:5] for problem in problems] == [
+        ["there", "is", "no", "column", "'completion',"],
+        ["the", "completion", "is", "empty.", "Fill"],
+        ["the", "line", "is", "not", "valid"],
+    ]
+    # What follows a line that is no JSON is not read, but the next file is.
+    assert {split: len(rows) for split, rows in table.splits().items()} == {"train": 2, "test": 1}
 
 
 def test_asking_what_is_kept_consumes_nothing(file):

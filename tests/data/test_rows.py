@@ -65,6 +65,7 @@ def test_rows_with_messages_and_without_a_prompt_are_conversations():
     assert row({"messages": json.dumps(CHAT)}) == found
     assert row({"turns": CHAT}, messages="turns") == found
     assert row({"messages": CHAT}, prompt="{question}\n") == found
+    assert row({"messages": CHAT, "prompt": "hi"}) == found  # without a completion, the prompt says nothing
 
 
 def test_what_stands_before_the_last_answer_is_the_prompt():

@@ -1,6 +1,7 @@
 import json
 import re
 
+import datasets
 import pytest
 
 from lightning_coba.data import Task, tasks_at, tasks_in_file, tasks_in_folder
@@ -143,3 +144,14 @@ def test_what_lies_beside_the_tasks_is_named(tmp_path):
     write(tmp_path / "c.jsonl", ROW)
     with pytest.warns(UserWarning, match="these are left out: b, c.jsonl"):
         assert [task.name for task in tasks_at(tmp_path)] == ["a"]
+
+
+def test_the_splits_of_a_dataset_dict_are_its_own(tmp_path):
+    rows = datasets.Dataset.from_list([{"prompt": "p", "completion": "c"}])
+    both = datasets.DatasetDict(train=rows, test=rows)
+    both.save_to_disk(tmp_path / "saved")
+    for source in (both, tmp_path / "saved", str(tmp_path / "saved")):
+        task = Task("t", source)
+        assert task.test is source
+        assert task.validation is None
+    assert Task("t", both, test=rows).test is rows

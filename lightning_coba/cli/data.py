@@ -1,0 +1,231 @@
+"""``coba-data``: look at your own data before training on it, and write the configuration that trains on it."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_coba.cli.command_line import command_parser, plain_errors
+
+DESCRIPTION = """\
+Look at your own data before you train on it, and write the configuration that trains on it.
+
+  coba-data check my_tasks                    what would go wrong, what a step will look like
+  coba-data init my_tasks                     write experiment/my_tasks.yaml, with comments, to edit
+  coba-train --config-dir . experiment=my_tasks
+"""
+EPILOG = """\
+`coba-data check --help` and `coba-data init --help` say more. Both read the data the way coba-train does.
+"""
+CHECK = """\
+Read your data the way training will, and say what would stop it or do it harm, with file and line.
+
+  coba-data check my_tasks
+  coba-data check experiment/my_tasks.yaml
+  coba-data check my_tasks --prompt '{question}\\n' --completion answer --max-length 512
+  coba-data check all.jsonl --tokenizer HuggingFaceTB/SmolLM2-360M --batch-size 8 --mixing temperature
+"""
+CHECK_EPILOG = """\
+DIR is whatever data.root of coba-train may be: a folder with a sub-folder or a file a task, or one file with a column
+`task`. JSONL, CSV, TSV, Parquet. The options are those of coba-train's data group, with its defaults. Or it is a file
+of `coba-data init`, which then says how the data is read: of the options, --out and --tokenizer alone count.
+
+Written: OUT/data.html (one file, to send around) and OUT/data.png. Nothing of yours is changed. What was read and
+tokenised is kept for the training. The exit code is 0 if training would run, 1 if there are errors, 2 for wrong usage.
+"""
+
+
+INIT = """\
+Look at your data and write a configuration to train on it, with a comment at each choice.
+
+  coba-data init my_tasks
+  coba-data init my_tasks --prompt '{en}\\n' --completion de
+  coba-data init all.jsonl --model HuggingFaceTB/SmolLM2-360M --out conf/experiment/first.yaml
+"""
+INIT_EPILOG = """\
+Columns are told by their names (prompt/completion, question/answer, instruction/input/output, messages and so on), in
+each task by itself; where that is not sure, the error lists them and what to type.
+
+Written: experiment/<name of DIR>.yaml, or --out FILE, which must be in a folder named `experiment`. It is used with
+
+  coba-train --config-dir FOLDER_OF_experiment experiment=NAME
+
+and any key=value after that still wins.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    made = command_parser("coba-data", DESCRIPTION, EPILOG)
+    commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    add_check(commands)
+    add_init(commands)
+    return made
+
+
+def add_init(commands: Any) -> None:
+    """Add ``coba-data init``."""
+    made = commands.add_parser(
+        "init",
+        help="write a configuration to train on the data",
+        description=INIT,
+        epilog=INIT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.set_defaults(run=init)
+    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or a file a task, or one file")
+    made.add_argument("--out", metavar="FILE", help="file to write (default: experiment/<name of DIR>.yaml)")
+    made.add_argument("--force", action="store_true", help="replace a file that is there")
+    made.add_argument("--model", metavar="MODEL", help="hub id, folder or .gguf (default: that of model=smollm2)")
+    made.add_argument("--prompt", metavar="COLUMN", help="of all tasks: column or template, instead of a guess")
+    made.add_argument("--completion", metavar="COLUMN", help="the same of what is learned")
+    made.add_argument("--messages", metavar="COLUMN", help="of all tasks: column of conversations")
+
+
+def add_check(commands: Any) -> None:
+    """Add ``coba-data check``."""
+    made = commands.add_parser(
+        "check",
+        help="say what would go wrong with the data, and what a step will look like",
+        description=CHECK,
+        epilog=CHECK_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.set_defaults(run=check)
+    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or a file a task, or one file; or a .yaml")
+    made.add_argument("--out", default="data_report", metavar="DIR", help="folder to write to (default: %(default)s)")
+    reading = made.add_argument_group("how a row is read")
+    reading.add_argument("--prompt", default="prompt", metavar="COLUMN", help="or a template such as '{question}\\n'")
+    reading.add_argument("--completion", default="completion", metavar="COLUMN", help="the same of what is learned")
+    reading.add_argument("--messages", default="messages", metavar="COLUMN", help="column of conversations")
+    reading.add_argument(
+        "--chat", action=argparse.BooleanOptionalAction, help="render all rows with the chat template (--no-chat: none)"
+    )
+    reading.add_argument("--tokenizer", metavar="MODEL", help="hub id, folder or .gguf (default: of model=smollm2)")
+    reading.add_argument(
+        "--max-length", type=int, default=1024, metavar="N", help="tokens a row (default: %(default)s)"
+    )
+    reading.add_argument("--overlong", choices=("error", "drop"), default="error", help="completions that do not fit")
+    reading.add_argument("--overlap", choices=("drop", "error"), default="drop", help="a prompt in two splits")
+    mixed = made.add_argument_group("how a step is made")
+    mixed.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows a step (default: %(default)s)")
+    mixed.add_argument("--batching", choices=("grouped", "packed", "random"), default="grouped")
+    mixed.add_argument(
+        "--mixing", choices=("proportional", "temperature", "uniform", "round_robin", "stratified"),
+        default="proportional", help="how the tasks share an epoch (default: %(default)s)",
+    )  # fmt: skip
+    mixed.add_argument("--validation-rows", type=int, default=64, metavar="N", help="a task (default: %(default)s)")
+    mixed.add_argument(
+        "--max-epochs", type=int, default=3, metavar="N", help="length of the run (default: %(default)s)"
+    )
+    mixed.add_argument("--max-steps", type=int, default=-1, metavar="N", help="the same in optimizer steps")
+    mixed.add_argument(
+        "--val-check-interval", type=_interval, default=0.1, metavar="X",
+        help="share of an epoch, or number of steps, between validation passes (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _interval(text: str) -> float | int:
+    return float(text) if "." in text else int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``coba-data``."""
+    given = (command := parser()).parse_args(arguments)
+    with plain_errors(command):
+        well = given.run(given)
+    if not well:
+        sys.exit(1)
+
+
+def check(given: argparse.Namespace) -> bool:
+    """Inspect the data, print and write what was found, and return whether training would run."""
+    from rich.console import Console
+
+    from lightning_coba.data import inspect_data
+    from lightning_coba.data.model_tokenizer import load_tokenizer
+    from lightning_coba.reports.data_report import write_data_report
+
+    data, length, model = _of_experiment(Path(given.dir)) if given.dir.endswith(".yaml") else _of_options(given)
+    model = given.tokenizer or model
+    data.tokenizer = load_tokenizer(model)
+    found = inspect_data(data, length)
+    facts = (
+        f"tokenizer {model} · max_length {data.max_length} · batch_size {data.batch_size} · {data.mixing.rule} mixing"
+    )
+    report = write_data_report(found, given.out, given.dir, data.max_length, facts)
+    console = Console()
+    console.print(report)
+    console.print(f"\nOpen {report.folder}/data.html", soft_wrap=True, highlight=False)
+    return not found.stops_training
+
+
+def _of_options(given: argparse.Namespace) -> tuple[Any, Any, str]:
+    from lightning_coba.data import MultitaskDataModule, RunLength
+
+    names = ("messages", "chat", "max_length", "overlong", "overlap", "batch_size", "batching", "mixing")
+    options = {name: getattr(given, name) for name in (*names, "validation_rows")}
+    rules: dict[str, Any] = {"prompt": unescaped(given.prompt), "completion": unescaped(given.completion)}
+    data = MultitaskDataModule(root=given.dir, **options, **rules)
+    return data, RunLength(given.max_epochs, given.max_steps, given.val_check_interval), default_model()
+
+
+def _of_experiment(file: Path) -> tuple[Any, Any, str]:
+    from hydra.utils import instantiate
+
+    from lightning_coba.cli.experiment_file import composed
+    from lightning_coba.data import RunLength
+
+    config = composed(file)
+    trainer = {name: config.trainer[name] for name in RunLength.__dataclass_fields__ if name in config.trainer}
+    return instantiate(config.data, _convert_="all"), RunLength(**trainer), str(config.model.model)
+
+
+def init(given: argparse.Namespace) -> bool:
+    """Write a configuration, and print what to type next."""
+    from rich.console import Console
+
+    from lightning_coba.data import tasks_at
+    from lightning_coba.data.column_guess import rules_of
+    from lightning_coba.data.model_tokenizer import load_tokenizer
+    from lightning_coba.data.run_draft import draft_run
+    from lightning_coba.data.run_draft_yaml import draft_yaml, write_draft
+
+    typed = {name: getattr(given, name) for name in ("prompt", "completion", "messages") if getattr(given, name)}
+    rules = {name: unescaped(rule) for name, rule in typed.items()}
+    tasks = tasks_at(given.dir)
+    columns = rules_of(tasks, rules)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(given.dir).resolve().name.partition(".")[0])
+    out = Path(given.out or Path("experiment") / f"{name}.yaml")
+    config_dir = str(out.parent.parent)
+    draft = draft_run(tasks, columns, load_tokenizer(given.model or default_model()))
+    text = draft_yaml(draft, given.dir, out.stem, config_dir, given.model)
+    write_draft(out, text, given.force)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(text, markup=False)
+    console.print(f"Written to {out}. Read it, edit it, and then:\n", markup=False)
+    train = f"coba-train --config-dir {config_dir} experiment={out.stem}"
+    for line in (f"coba-data check {out}", train, f"{train} balancer=uniform", "coba-report runs"):
+        console.print(f"  {line}", markup=False)
+    return True
+
+
+def unescaped(text: str) -> str:
+    r"""Return a template in which ``\n`` and ``\t`` are what they mean: a shell passes them on as they are typed."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def default_model() -> str:
+    """Return the model of ``model=smollm2``."""
+    import yaml
+
+    from lightning_coba.cli.config_folder import config_folder
+
+    text = (Path(config_folder()) / "model" / "smollm2.yaml").read_text(encoding="utf-8")
+    return str(yaml.safe_load(text)["model"])
+
+
+if __name__ == "__main__":
+    main()

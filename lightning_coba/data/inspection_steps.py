@@ -1,0 +1,198 @@
+"""What the optimizer will be fed: the mixture of a step, padding, and how often the run is validated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_coba.data.findings import Finding
+from lightning_coba.data.inspected_task import listed
+from lightning_coba.data.planner import Planner
+from lightning_coba.data.tokenization import TokenizedRows
+
+_STEPS_MEASURED = 200  # of padding, which is alike throughout
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """How long a run is and how often it is validated, as ``coba-train`` has it.
+
+    Attributes:
+        max_epochs: epochs; used where ``max_steps`` is not above 0.
+        max_steps: optimizer steps.
+        val_check_interval: a share of an epoch (a float of at most 1), or a number of batches.
+        accumulate_grad_batches: batches that share an optimizer step.
+        window_records: records that CoBa's slopes look back on.
+        warmup_records: the record from which its weights move.
+    """
+
+    max_epochs: int = 3
+    max_steps: int = -1
+    val_check_interval: float | int = 0.1
+    accumulate_grad_batches: int = 1
+    window_records: int = 10
+    warmup_records: int = 3
+
+    def steps(self, steps_an_epoch: int) -> int:
+        """Return the optimizer steps of the run."""
+        return self.max_steps if self.max_steps > 0 else self.max_epochs * steps_an_epoch
+
+    def records(self, steps_an_epoch: int) -> int:
+        """Return how many validation passes there are, each of which is a record for the balancer."""
+        steps = self.steps(steps_an_epoch)
+        if isinstance(self.val_check_interval, int):
+            return steps // max(1, self.val_check_interval // self.accumulate_grad_batches)
+        interval = max(1, int(steps_an_epoch * self.val_check_interval))
+        epochs, rest = divmod(steps, steps_an_epoch)
+        return epochs * (steps_an_epoch // interval) + rest // interval
+
+
+@dataclass(frozen=True, eq=False)
+class StepFacts:
+    """The first epoch as it is planned.
+
+    Attributes:
+        tasks: names of the K tasks.
+        rows: rows of each task in each step, int64 ``[steps, K]``.
+        tokens: the same in tokens that are read.
+        completion_tokens: the same in tokens that are learned.
+        padding: share of what the model computes that is padding.
+        length: of the run.
+    """
+
+    tasks: tuple[str, ...]
+    rows: np.ndarray
+    tokens: np.ndarray
+    completion_tokens: np.ndarray
+    padding: float
+    length: RunLength
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return len(self.rows)
+
+    @property
+    def token_shares(self) -> np.ndarray:
+        """Share of each task in the tokens of an epoch, float64 ``[K]``."""
+        return self.tokens.sum(axis=0) / self.tokens.sum()
+
+    @property
+    def completion_shares(self) -> np.ndarray:
+        """Share of each task in the tokens that are learned in an epoch, float64 ``[K]``."""
+        return self.completion_tokens.sum(axis=0) / self.completion_tokens.sum()
+
+    @property
+    def presence(self) -> np.ndarray:
+        """Share of the steps that hold a row of each task, float64 ``[K]``."""
+        return (self.rows > 0).mean(axis=0)
+
+
+def step_facts(tasks: Sequence[str], tokens: Sequence[TokenizedRows], planner: Planner, length: RunLength) -> StepFacts:
+    """Count what the steps of the first epoch hold.
+
+    Args:
+        tasks: names.
+        tokens: the training rows of each.
+        planner: of their steps.
+        length: of the run.
+    """
+    plan = planner.plan(0)
+    k, row = plan.rows[:, 0].astype(np.int64), plan.rows[:, 1]
+    first = np.concatenate([[0], np.cumsum([len(task) for task in tokens])[:-1]])
+    read = np.concatenate([task.lengths for task in tokens])[first[k] + row].astype(np.int64)
+    learned = np.concatenate([task.completion_tokens for task in tokens])[first[k] + row].astype(np.int64)
+    num_steps = len(plan.steps) - 1
+    ends = plan.sequences[plan.steps]  # of each step, in rows
+    cell = np.repeat(np.arange(num_steps), np.diff(ends)) * len(tasks) + k
+
+    def counted(weights: np.ndarray) -> np.ndarray:
+        return np.bincount(cell, weights, num_steps * len(tasks)).astype(np.int64).reshape(num_steps, -1)
+
+    padding = _padding([task.lengths for task in tokens], planner, length.accumulate_grad_batches)
+    return StepFacts(tuple(tasks), counted(np.ones(len(k))), counted(read), counted(learned), padding, length)
+
+
+def _padding(lengths: Sequence[np.ndarray], planner: Planner, num_parts: int) -> float:
+    """Return the padding's share of the first batches."""
+    read = computed = 0
+    for number in range(min(_STEPS_MEASURED, planner.num_steps(0))):
+        for part in planner.parts(number, num_parts):
+            if not len(part.rows):
+                continue
+            tokens = np.array([lengths[task][row] for task, row in part.rows.tolist()], dtype=np.int64)
+            sequences = np.add.reduceat(tokens, part.sequences[:-1])
+            read += int(tokens.sum())
+            computed += int(sequences.max()) * len(sequences)
+    return 1 - read / computed
+
+
+def step_findings(facts: StepFacts) -> list[Finding]:
+    """Return what the plan of the run calls for."""
+    return [*_record_findings(facts), *_mixture_findings(facts)]
+
+
+def _record_findings(facts: StepFacts) -> list[Finding]:
+    length, an_epoch = facts.length, facts.steps_an_epoch
+    records, steps = length.records(an_epoch), length.steps(an_epoch)
+    wanted = length.window_records + length.warmup_records
+    plan = f"the run has {steps} optimizer steps and {records} validation passes"
+    if records >= wanted:
+        return []
+    cure = more_records(steps, wanted)
+    if records < length.warmup_records + 2:
+        what = f"{plan}: too few for CoBa, whose weights move from record {length.warmup_records} on"
+        return [Finding("warning", "", what, cure)]
+    what = f"{plan}; CoBa's slopes look back on {length.window_records}, so most of the run has shorter ones"
+    return [Finding("note", "", what, cure)]
+
+
+def more_records(steps: int, wanted: int) -> str:
+    """Return the options that give a run of so many steps as many records as are wanted, about twice over if it can."""
+    interval = max(1, steps // (2 * wanted))
+    if steps < wanted:
+        return f"Train longer: trainer.max_steps={4 * wanted} {validated_every(4 * wanted // (2 * wanted))}."
+    return f"Set {validated_every(interval)}."
+
+
+def validated_every(steps: int) -> str:
+    """Return the options that validate after so many optimizer steps, whatever the length of an epoch."""
+    return f"trainer.val_check_interval={steps} trainer.check_val_every_n_epoch=null"
+
+
+def _mixture_findings(facts: StepFacts) -> list[Finding]:
+    found = []
+    if len(facts.tasks) > 1:
+        rare = [task for task, share in zip(facts.tasks, facts.presence, strict=True) if share < 0.5]
+        if rare:
+            found.append(
+                Finding(
+                    "note",
+                    "",
+                    f"fewer than half of the steps hold a row of {listed(rare)}",
+                    "data.mixing=stratified puts every task into each step (small ones repeat); data.batching=random "
+                    "does not gather rows of similar length, at the price of padding.",
+                )
+            )
+        largest = int(np.argmax(facts.completion_shares))
+        share = facts.completion_shares[largest]
+        if share >= 0.8:
+            found.append(
+                Finding(
+                    "note",
+                    facts.tasks[largest],
+                    f"{share:.0%} of all learned tokens of an epoch are this task's (losses are means a task, so it "
+                    "still counts as one of them)",
+                    "data.mixing=temperature shows the others more often; max_rows of Task caps it.",
+                )
+            )
+    if facts.padding >= 0.3:
+        found.append(
+            Finding(
+                "note",
+                "",
+                f"{facts.padding:.0%} of what the model computes is padding",
+                "Set data.batching=grouped, or data.batching=packed.",
+            )
+        )
+    return found

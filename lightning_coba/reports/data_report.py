@@ -1,0 +1,155 @@
+"""From an inspection of data to a picture, a page, and what is shown on the screen."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE
+from rich.console import Group as Lines
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lightning_coba.reports.data_page import DataPage, render_data_html
+from lightning_coba.reports.data_tables import (
+    TASK_COLUMNS_ON_SCREEN,
+    label_table,
+    run_sentence,
+    split_table,
+    step_table,
+    task_table,
+)
+from lightning_coba.reports.page import PageFigure, PageTable
+
+if TYPE_CHECKING:
+    from lightning_coba.data.findings import Finding
+    from lightning_coba.data.inspection import Inspection
+    from lightning_coba.data.inspection_example import Example
+
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_PROMPT_CHARACTERS_ON_SCREEN = 160
+_FINDINGS_ON_SCREEN = 12
+_CAPTION = (
+    "Token lengths by task and split; share of an epoch by task; what the first optimizer steps hold; the balance of "
+    "labels, where completions are labels."
+)
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """Hold what was found and where it was written; print it with `rich`."""
+
+    inspection: "Inspection"
+    folder: Path
+
+    def __rich__(self) -> Lines:
+        """Show findings, tables and examples, short enough for one or two screens."""
+        found = self.inspection
+        parts: list[RenderableType] = []
+        if found.splits:
+            parts.append(_screen_table(task_table(found.splits, found.steps).only(TASK_COLUMNS_ON_SCREEN)))
+        if found.steps is not None:
+            parts += [_screen_table(step_table(found.steps, most=4)), Text(run_sentence(found.steps))]
+        if found.examples:
+            parts.append(Text("\nA row of each task: dim is read, green is learned\n", style="italic"))
+        parts += [_example_lines(example) for example in found.examples]
+        parts.append(Text())
+        parts += [Text(headline(found)[0], style="bold"), *_finding_lines(found.findings)]
+        return Lines(*parts)
+
+
+def write_data_report(
+    inspection: "Inspection", out: str | os.PathLike[str], title: str, max_length: int, facts: str
+) -> DataReport:
+    """Write ``data.png`` and ``data.html`` about some data.
+
+    Args:
+        inspection: of `inspect_data`.
+        out: folder to write to; files of these names are replaced.
+        title: where the data lies.
+        max_length: tokens of a row.
+        facts: what else it was read with, in a line.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks: list[PageTable | PageFigure] = []
+    if inspection.splits:
+        blocks.append(task_table(inspection.splits, inspection.steps))
+    picture = folder / "data.png"
+    if inspection.steps is not None:
+        from lightning_coba.reports.data_figure import data_figure  # matplotlib takes a second
+
+        drawn = PageFigure.of(data_figure(inspection, max_length), picture.name, _CAPTION)
+        picture.write_bytes(drawn.png)
+        blocks.append(drawn)
+        blocks.append(step_table(inspection.steps))
+    else:
+        picture.unlink(missing_ok=True)  # an older one would be of other data
+    if inspection.labels:
+        blocks.append(label_table(inspection.labels))
+    if inspection.splits:
+        blocks.append(split_table(inspection.splits))
+    sentences = headline(inspection)
+    page = DataPage(title, sentences, facts, inspection.findings, blocks, inspection.examples)
+    (folder / "data.html").write_text(render_data_html(page), encoding="utf-8")
+    return DataReport(inspection, folder)
+
+
+def headline(inspection: "Inspection") -> list[str]:
+    """Return the answer in words: whether training would run, and on what."""
+    counts: Counter[str] = Counter(finding.level for finding in inspection.findings)
+    told = [f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in _STYLES if counts[level]]
+    verdict = "Training would stop" if inspection.stops_training else "Training would run"
+    sentences = [f"{verdict}: {', '.join(told) or 'nothing to mend'}."]
+    if inspection.steps is not None:
+        sentences.append(run_sentence(inspection.steps))
+    return sentences
+
+
+def _finding_lines(findings: Sequence["Finding"]) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for finding in findings[:_FINDINGS_ON_SCREEN]:
+        text = Text()
+        text.append(finding.level, style=_STYLES[finding.level])
+        text.append(f" {finding.task}: " if finding.task else ": ", style="bold")
+        text.append(f"{finding.what}. ")
+        text.append(finding.cure, style="italic")
+        if finding.place:
+            text.append(f" [{finding.place}]", style="dim")
+        lines.append(Padding(text, (0, 0, 0, 2)))
+    if len(findings) > _FINDINGS_ON_SCREEN:
+        lines.append(Text(f"  and {len(findings) - _FINDINGS_ON_SCREEN} more in data.html", style="dim"))
+    return lines
+
+
+def _example_lines(example: "Example") -> Text:
+    text = Text(f"{example.task}  ", style="")
+    text.stylize("bold", 0, len(example.task))
+    for piece in example.pieces:
+        shown = piece.text.replace("\n", "↵")
+        if not piece.learned and len(shown) > _PROMPT_CHARACTERS_ON_SCREEN:
+            shown = "…" + shown[-_PROMPT_CHARACTERS_ON_SCREEN:]
+        style = "bold green" if piece.learned else "dim"
+        text.append(shown, style=f"{style} reverse" if piece.special else style)
+    return text
+
+
+def _screen_table(table: PageTable) -> Table:
+    screen = Table(box=SIMPLE, padding=(0, 1, 0, 0), show_edge=False, caption=table.caption, caption_justify="left")
+    screen.title, screen.title_justify = f"\n{table.title}", "left"
+    for number, name in enumerate(table.columns):
+        # The name of a task may go over two lines, a number may not.
+        screen.add_column(
+            Text(name),
+            justify="right" if number else "left",
+            no_wrap=number > 0,
+            overflow="fold",
+            min_width=10 * (not number),
+        )
+    for row in table.rows:
+        screen.add_row(*(Text(cell.text) for cell in row))
+    return screen

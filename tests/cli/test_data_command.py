@@ -1,0 +1,114 @@
+"""`coba-data` from a folder of the user's to a trained run."""
+
+import json
+
+import pytest
+
+from lightning_coba.cli.data import default_model, main, parser, unescaped
+
+
+@pytest.fixture
+def my_tasks(tmp_path, monkeypatch):
+    """Two tasks with other columns, one as a CSV of Windows, in the folder one stands in."""
+    monkeypatch.chdir(tmp_path)
+    for task in ("qa", "chat"):
+        (tmp_path / "my_tasks" / task).mkdir(parents=True)
+    lines = "question,answer\r\n" + "".join(f'"how many, {i}?",{i}\r\n' for i in range(40))
+    (tmp_path / "my_tasks" / "qa" / "train.csv").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    rows = [{"prompt": f"say {i}", "completion": f"{i}!"} for i in range(40)]
+    (tmp_path / "my_tasks" / "chat" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "my_tasks"
+
+
+def test_from_a_folder_to_a_trained_run(my_tasks, capsys, model_folder, command, tmp_path):
+    main(["init", "my_tasks", "--model", str(model_folder)])
+    printed = capsys.readouterr().out
+    for line in ("coba-data check experiment/my_tasks.yaml", "coba-train --config-dir . experiment=my_tasks"):
+        assert f"  {line}\n" in printed
+    main(["check", "experiment/my_tasks.yaml"])
+    shown = capsys.readouterr().out
+    assert "Training would run" in shown
+    assert "how many, " in shown
+    assert (tmp_path / "data_report" / "data.html").is_file()
+    small = ["trainer.max_steps=2", "trainer.val_check_interval=1", "trainer.accelerator=cpu", "peft.r=2"]
+    out = command(tmp_path, "--config-dir", ".", "experiment=my_tasks", *small)
+    assert "Everything is in" in out
+    card = json.loads((tmp_path / "runs" / "my_tasks-coba-seed1" / "run.json").read_text())
+    assert (card["tasks"], card["suite"], card["status"]) == (["chat", "qa"], "my_tasks", "finished")
+
+
+def test_errors_end_with_code_1_and_everything_named(my_tasks, capsys, model_folder):
+    with (my_tasks / "chat" / "train.jsonl").open("a") as stream:
+        stream.write('{"prompt": "x"}\n')
+    with pytest.raises(SystemExit) as end:
+        main(["check", "my_tasks", "--tokenizer", str(model_folder), "--out", "seen"])
+    assert end.value.code == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Training would stop" in shown
+    assert "my_tasks/chat/train.jsonl:41" in shown
+    assert "'question', 'answer'" in shown
+    assert "there is no column" in (my_tasks.parent / "seen" / "data.html").read_text()
+
+
+def test_options_reach_the_reading(my_tasks, capsys, model_folder):
+    options = ["--prompt", "{question}\\n", "--completion", "answer", "--max-length", "32", "--batch-size", "4"]
+    (my_tasks / "chat" / "train.jsonl").unlink()
+    (my_tasks / "chat").rmdir()
+    main(["check", "my_tasks", "--tokenizer", str(model_folder), *options])
+    shown = capsys.readouterr().out
+    assert "An epoch has 8 optimizer steps" in shown
+    assert "?↵" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check", "nowhere"], "must be a folder"),
+        (["check", "experiment/no.yaml"], "Write one with coba-data init DIR"),
+        (["init", "my_tasks", "--out", "here.yaml"], "in a folder named 'experiment'"),
+        (["check", "my_tasks", "--tokenizer", "./nowhere"], "must be a folder, a .gguf file or a hub id"),
+    ],
+)
+def test_wrong_usage_is_one_plain_message(my_tasks, capsys, model_folder, arguments, says):
+    given = [*arguments, "--model", str(model_folder)] if arguments[0] == "init" else arguments
+    with pytest.raises(SystemExit) as end:
+        main(given)
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("coba-data: ")
+    assert says in error
+
+
+def test_unsure_columns_are_asked_for(my_tasks, capsys, model_folder):
+    (my_tasks / "qa" / "train.csv").write_text("en,de\nyes,ja\n")
+    with pytest.raises(SystemExit) as end:
+        main(["init", "my_tasks", "--model", str(model_folder)])
+    assert end.value.code == 2
+    assert r"--prompt '{en}\n' --completion de" in capsys.readouterr().err
+    assert not (my_tasks.parent / "experiment").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["init", "--help"]])
+def test_help_is_something_to_act_on(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert f"\n  coba-data {'check' if len(arguments) == 1 else arguments[0]} my_tasks" in text
+    assert "experiment" in text
+
+
+def test_defaults_are_those_of_training(here, tmp_path):
+    composed = here(tmp_path, "data=files", "data.root=x", "model=smollm2", only_compose=True)
+    given = parser().parse_args(["check", "x"])
+    for name in ("prompt", "completion", "messages", "chat", "max_length", "overlong", "overlap", "batch_size"):
+        assert getattr(given, name) == composed.data[name], name
+    for name in ("batching", "mixing", "validation_rows"):
+        assert getattr(given, name) == composed.data[name], name
+    for name in ("max_epochs", "max_steps", "val_check_interval"):
+        assert getattr(given, name) == composed.trainer[name], name
+    assert default_model() == composed.model.model
+
+
+def test_a_shell_s_backslash_n_is_a_line_break():
+    assert unescaped(r"{a}\n\t{b}") == "{a}\n\t{b}"

@@ -1,0 +1,80 @@
+import json
+
+import pytest
+
+from lightning_coba.data import Task
+from lightning_coba.data.column_guess import guess_columns, rules_of
+from lightning_coba.data.row_cache import row_tables
+
+TURNS = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]
+CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "rules"),
+    [
+        ({"prompt": "p\n", "completion": "c"}, {}),
+        ({"prompt": "p", "completion": "c"}, {"prompt": "{prompt}\n"}),
+        ({"prompt": CHAT[:1], "completion": CHAT[1:]}, {}),
+        ({"question": "q", "answer": "a", "id": 3}, {"prompt": "{question}\n", "completion": "answer"}),
+        ({"question": "q ", "answer": "a"}, {"prompt": "question", "completion": "answer"}),
+        (
+            {"question": "q", "answer": "a", "context": "c"},
+            {"prompt": "{context}\n{question}\n", "completion": "answer"},
+        ),
+        (
+            {"instruction": "i", "input": "", "output": "o"},
+            {"prompt": "{instruction}\n{input}\n", "completion": "output"},
+        ),
+        ({"instruction": "i", "output": "o"}, {"prompt": "{instruction}\n", "completion": "output"}),
+        ({"source": "s", "target": "t"}, {"prompt": "{source}\n", "completion": "target"}),
+        ({"text": "t", "label": 3}, {"prompt": "{text}\n", "completion": "{label}"}),
+        ({"messages": CHAT}, {}),
+        ({"messages": CHAT, "prompt": "hi"}, {}),
+        ({"conversations": TURNS, "id": "x"}, {"messages": "conversations"}),
+    ],
+)
+def test_columns_are_told_by_their_names_and_the_rows_can_be_read(row, rules):
+    source = [row] * 3
+    assert guess_columns(Task("t", source)).rules == rules
+    (table,) = row_tables([Task("t", source, **rules)])
+    assert len(table.store) == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "advice"),
+    [
+        ({"en": "yes", "de": "ja"}, r"'en', 'de'. Type --prompt '\{en\}\\n' --completion de, or what is meant"),
+        ({"translation": {"en": "yes", "de": "ja"}}, r"Type --prompt '\{translation\[en\]\}\\n' --completion '\{tran"),
+        ({"text": "words"}, r"add a column 'prompt' that is empty, and type --completion text"),
+    ],
+)
+def test_what_cannot_be_told_is_an_error_with_what_to_type(tmp_path, row, advice):
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=advice) as caught:
+        guess_columns(Task("t", file))
+    assert str(caught.value).startswith(f"{file}: which columns of task 't'")
+
+
+def test_a_column_that_some_rows_lack_is_not_taken():
+    rows = [{"question": "q", "context": "c", "answer": "a"}, {"question": "q", "context": None, "answer": "a"}]
+    assert guess_columns(Task("t", rows)).rules["prompt"] == "{question}\n"
+
+
+def test_only_the_rows_of_the_task_are_looked_at():
+    rows = [{"task": "a", "en": "x", "de": "y"}, {"task": "b", "question": "q", "answer": "a"}]
+    assert guess_columns(Task("b", rows, where={"task": "b"})).rules["completion"] == "answer"
+    with pytest.raises(ValueError, match=r"Type --prompt '\{en\}"):
+        guess_columns(Task("a", rows, where={"task": "a"}))
+
+
+def test_an_empty_task_is_refused():
+    with pytest.raises(ValueError, match="The train split of task 't' is empty"):
+        guess_columns(Task("t", []))
+
+
+def test_what_was_typed_holds_for_all_tasks():
+    tasks = [Task(name, [{"en": "x", "de": "y"}]) for name in "ab"]
+    found = rules_of(tasks, {"prompt": "{en}\n", "completion": "de"})
+    assert {name: columns.rules["completion"] for name, columns in found.items()} == {"a": "de", "b": "de"}

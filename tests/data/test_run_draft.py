@@ -1,0 +1,107 @@
+import re
+
+import pytest
+import yaml
+
+from lightning_coba.data import MultitaskDataModule, Task, tasks_at
+from lightning_coba.data.column_guess import rules_of
+from lightning_coba.data.run_draft import draft_run
+from lightning_coba.data.run_draft_yaml import draft_yaml, write_draft
+
+
+def rows(count, width=3, **more):
+    return [{"question": f"{i:0{width}d}", "answer": "yes", **more} for i in range(count)]
+
+
+@pytest.fixture
+def draft(tokenizer):
+    def make(*tasks):
+        return draft_run(tasks, rules_of(tasks, {}), tokenizer)
+
+    return make
+
+
+def test_lengths_hold_nearly_all_rows_and_every_completion(draft):
+    many, long = rows(300), rows(1, width=700)
+    # 3 characters, the line break of the template, "yes" and the end token.
+    assert draft(Task("a", many + long)).data["max_length"].value == 64
+    assert draft(Task("a", many + rows(1, width=100))).data["max_length"].value == 64
+    assert draft(Task("a", rows(300, width=58) + rows(1, width=90))).data["max_length"].value == 128  # nearly as long
+    assert draft(Task("a", rows(300, width=90))).data["max_length"].value == 128
+    answers = [*many, {"question": "x", "answer": "y" * 300}]
+    assert draft(Task("a", answers)).data["max_length"].value == 320  # 300, the end token, and a start token
+
+
+def test_long_rows_share_a_step_over_several_batches(draft):
+    found = draft(Task("a", rows(200, width=4000)))
+    assert found.data["batch_size"].value * found.trainer["accumulate_grad_batches"].value == 16
+    assert found.data["batch_size"].value < 16
+    interval, steps = (found.trainer[name].value for name in ("val_check_interval", "max_steps"))
+    assert interval % found.trainer["accumulate_grad_batches"].value == 0
+    assert 40 <= steps // (interval // found.trainer["accumulate_grad_batches"].value) <= 60
+
+
+@pytest.mark.parametrize(("count", "steps"), [(20, 10), (4000, 600), (21_000, 3000)])
+def test_a_run_is_neither_learning_by_heart_nor_endless(draft, count, steps):
+    assert draft(Task("a", rows(count))).trainer["max_steps"].value == steps
+
+
+def test_unequal_tasks_are_mixed_by_temperature(draft):
+    assert draft(Task("a", rows(90)), Task("b", rows(30))).data["mixing"].value == "proportional"
+    mixing = draft(Task("a", rows(400)), Task("b", rows(30))).data["mixing"]
+    assert mixing.value == "temperature"
+    assert "a has 13 times the rows of b" in mixing.why
+
+
+def test_carved_rows_are_not_counted(draft):
+    held_out = [{"question": f"v{i}", "answer": "yes"} for i in range(5)]
+    assert draft(Task("a", rows(100)), Task("b", rows(100), held_out, held_out)).sizes == {"a": 80, "b": 100}
+
+
+def written(folder, contents):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.csv").write_text(contents)
+
+
+def test_the_yaml_reads_the_data_that_was_looked_at(tmp_path, tokenizer):
+    root = tmp_path / "mine"
+    written(root / "a", "question,answer\n" + "".join(f"q{i},no: {i}\n" for i in range(30)))
+    tasks = tasks_at(root)
+    text = draft_yaml(draft_run(tasks, rules_of(tasks, {}), tokenizer), str(root), "mine", "conf", "some/model")
+    assert "# coba-train --config-dir conf experiment=mine" in text
+    settings = yaml.safe_load(text)
+    assert settings["model"]["model"] == "some/model"
+    assert settings["data"]["prompt"] == "{question}\n"
+    MultitaskDataModule(tokenizer=tokenizer, **settings["data"]).setup()
+
+
+def test_tasks_with_other_columns_are_named_one_by_one(tmp_path, tokenizer):
+    root = tmp_path / "mine"
+    written(root / "a", "question,answer\n" + "".join(f"q{i},no\n" for i in range(30)))
+    written(root / "b", "prompt,completion\n" + "".join(f"{i} ,no\n" for i in range(30)))
+    tasks = tasks_at(root)
+    settings = yaml.safe_load(
+        draft_yaml(draft_run(tasks, rules_of(tasks, {}), tokenizer), str(root), "mine", ".", None)
+    )
+    named = [{key: value for key, value in task.items() if key != "_target_"} for task in settings["data"].pop("tasks")]
+    assert [task["name"] for task in named] == ["a", "b"]
+    assert [task.get("completion") for task in named] == ["answer", None]
+    data = MultitaskDataModule([Task(**task) for task in named], tokenizer=tokenizer, **settings["data"])
+    data.setup()
+    assert data.sizes["train"] == {"a": 24, "b": 24}
+
+
+def test_a_file_is_replaced_on_request_alone(tmp_path):
+    file = tmp_path / "experiment" / "x.yaml"
+    write_draft(file, "one")
+    with pytest.raises(FileExistsError, match="Add --force"):
+        write_draft(file, "two")
+    assert file.read_text() == "one"
+    write_draft(file, "two", force=True)
+    assert file.read_text() == "two"
+
+
+def test_a_folder_of_another_name_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "experiment" / "x.yaml"))):
+        write_draft(tmp_path / "x.yaml", "text")
+    assert not list(tmp_path.iterdir())
