@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.cli.command_line import command_parser, plain_errors
+from lightning_coba.cli.templates import unescaped
 
 DESCRIPTION = """\
 Look at your own data before you train on it, and write the configuration that trains on it.
@@ -144,8 +145,8 @@ def check(given: argparse.Namespace) -> bool:
     """Inspect the data, print and write what was found, and return whether training would run."""
     from rich.console import Console
 
-    from lightning_coba.data import inspect_data
     from lightning_coba.data.model_tokenizer import load_tokenizer
+    from lightning_coba.inspection import inspect_data
     from lightning_coba.reports.data_report import write_data_report
 
     data, length, model = _of_experiment(Path(given.dir)) if given.dir.endswith(".yaml") else _of_options(given)
@@ -163,7 +164,8 @@ def check(given: argparse.Namespace) -> bool:
 
 
 def _of_options(given: argparse.Namespace) -> tuple[Any, Any, str]:
-    from lightning_coba.data import MultitaskDataModule, RunLength
+    from lightning_coba.data import MultitaskDataModule
+    from lightning_coba.inspection import RunLength
 
     names = ("messages", "chat", "max_length", "overlong", "overlap", "batch_size", "batching", "mixing")
     options = {name: getattr(given, name) for name in (*names, "validation_rows")}
@@ -176,7 +178,7 @@ def _of_experiment(file: Path) -> tuple[Any, Any, str]:
     from hydra.utils import instantiate
 
     from lightning_coba.cli.experiment_file import composed
-    from lightning_coba.data import RunLength
+    from lightning_coba.inspection import RunLength
 
     config = composed(file)
     trainer = {name: config.trainer[name] for name in RunLength.__dataclass_fields__ if name in config.trainer}
@@ -188,10 +190,10 @@ def init(given: argparse.Namespace) -> bool:
     from rich.console import Console
 
     from lightning_coba.data import tasks_at
-    from lightning_coba.data.column_guess import rules_of
     from lightning_coba.data.model_tokenizer import load_tokenizer
-    from lightning_coba.data.run_draft import draft_run
-    from lightning_coba.data.run_draft_yaml import draft_yaml, write_draft
+    from lightning_coba.inspection.column_guess import rules_of
+    from lightning_coba.inspection.run_draft import draft_run
+    from lightning_coba.inspection.run_draft_yaml import draft_yaml, write_draft
 
     typed = {name: getattr(given, name) for name in ("prompt", "completion", "messages") if getattr(given, name)}
     rules = {name: unescaped(rule) for name, rule in typed.items()}
@@ -210,11 +212,6 @@ def init(given: argparse.Namespace) -> bool:
     for line in (f"coba-data check {out}", train, f"{train} balancer=uniform", "coba-report runs"):
         console.print(f"  {line}", markup=False)
     return True
-
-
-def unescaped(text: str) -> str:
-    r"""Return a template in which ``\n`` and ``\t`` are what they mean: a shell passes them on as they are typed."""
-    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def default_model() -> str:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_coba.cli import plugins, resolvers
 from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.sweep import report_sweep
+from lightning_coba.cli.templates import quoted_templates
 
 # Hydra resolves the run's folder before it calls `train`.
 resolvers.register()
@@ -43,6 +44,7 @@ command = hydra.main(version_base="1.3", config_path=config_folder(), config_nam
 
 def main() -> None:
     """Run the command; after a sweep, say what became of its jobs, however it ended."""
+    sys.argv[1:] = quoted_templates(sys.argv[1:])
     try:
         command()
     except SystemExit as end:

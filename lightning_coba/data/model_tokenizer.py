@@ -21,9 +21,9 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> Any:
 
     path = Path(name_or_path).expanduser()
     if name_or_path.endswith(".gguf"):
-        from lightning_coba.modules.language_model import _as_safetensors, find_gguf
+        from lightning_coba.modules.gguf import as_safetensors, find_gguf
 
-        path = _as_safetensors(find_gguf(name_or_path))
+        path = as_safetensors(find_gguf(name_or_path))
     elif not path.is_dir() and name_or_path.startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"`load_tokenizer.name_or_path` must be a folder, a .gguf file or a hub id; got {name_or_path!r}, which is "

@@ -50,7 +50,7 @@ class BaseModel:
 
 def _file_name(given: str, pattern: str) -> str:
     """Return the name of the file that a pattern such as ``package/*.gguf`` stands for."""
-    from lightning_coba.modules.language_model import find_gguf
+    from lightning_coba.modules.gguf import find_gguf
 
     try:
         return find_gguf(given).name

@@ -1,9 +1,13 @@
 """Modules: the weights that a balancer moves, and a language model that is trained with them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_coba.modules.protocol import ReportsTaskLosses
 from lightning_coba.modules.task_weights import TaskWeights
+
+if TYPE_CHECKING:
+    from lightning_coba.modules.language_model import load_language_model
+    from lightning_coba.modules.multitask_lm import MultitaskLM
 
 __all__ = ["MultitaskLM", "ReportsTaskLosses", "TaskWeights", "load_language_model"]
 

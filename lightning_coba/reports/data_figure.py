@@ -15,10 +15,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK
 
 if TYPE_CHECKING:
-    from lightning_coba.data.inspection import Inspection
-    from lightning_coba.data.inspection_lengths import SplitFacts
-    from lightning_coba.data.inspection_steps import StepFacts
-    from lightning_coba.data.inspection_texts import LabelFacts
+    from lightning_coba.inspection.inspecting import Inspection
+    from lightning_coba.inspection.lengths import SplitFacts
+    from lightning_coba.inspection.steps import StepFacts
+    from lightning_coba.inspection.texts import LabelFacts
 
 _STEPS_SHOWN = 40
 _TASK_INCHES = 0.42

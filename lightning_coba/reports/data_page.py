@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from lightning_coba.reports.page import PageFigure, PageTable, page_environment
 
 if TYPE_CHECKING:
-    from lightning_coba.data.findings import Finding
-    from lightning_coba.data.inspection_example import Example
+    from lightning_coba.inspection.example import Example
+    from lightning_coba.inspection.findings import Finding
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from lightning_coba.reports.data_tables import (
 from lightning_coba.reports.page import PageFigure, PageTable
 
 if TYPE_CHECKING:
-    from lightning_coba.data.findings import Finding
-    from lightning_coba.data.inspection import Inspection
-    from lightning_coba.data.inspection_example import Example
+    from lightning_coba.inspection.example import Example
+    from lightning_coba.inspection.findings import Finding
+    from lightning_coba.inspection.inspecting import Inspection
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _PROMPT_CHARACTERS_ON_SCREEN = 160

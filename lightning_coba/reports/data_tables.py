@@ -9,9 +9,9 @@ import numpy as np
 from lightning_coba.reports.page import Cell, PageTable
 
 if TYPE_CHECKING:
-    from lightning_coba.data.inspection_lengths import SplitFacts
-    from lightning_coba.data.inspection_steps import StepFacts
-    from lightning_coba.data.inspection_texts import LabelFacts
+    from lightning_coba.inspection.lengths import SplitFacts
+    from lightning_coba.inspection.steps import StepFacts
+    from lightning_coba.inspection.texts import LabelFacts
 
 #: Columns of the table of tasks that fit on a screen.
 TASK_COLUMNS_ON_SCREEN = ("task", "train", "val", "test", "prompt", "completion", "learned", "steps")

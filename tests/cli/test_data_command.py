@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lightning_coba.cli.data import default_model, main, parser, unescaped
+from lightning_coba.cli.data import default_model, main, parser
 
 
 @pytest.fixture
@@ -108,7 +108,3 @@ def test_defaults_are_those_of_training(here, tmp_path):
     for name in ("max_epochs", "max_steps", "val_check_interval"):
         assert getattr(given, name) == composed.trainer[name], name
     assert default_model() == composed.model.model
-
-
-def test_a_shell_s_backslash_n_is_a_line_break():
-    assert unescaped(r"{a}\n\t{b}") == "{a}\n\t{b}"

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig
 
 from lightning_coba.modules import MultitaskLM, language_model, load_language_model
-from lightning_coba.modules.language_model import find_gguf
+from lightning_coba.modules.gguf import find_gguf
 
 
 @pytest.fixture

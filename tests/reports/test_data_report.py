@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lightning_coba.data.findings import Finding
-from lightning_coba.data.inspection import Inspection
-from lightning_coba.data.inspection_example import Example, Piece
-from lightning_coba.data.inspection_lengths import SplitFacts
-from lightning_coba.data.inspection_steps import RunLength, StepFacts
-from lightning_coba.data.inspection_texts import LabelFacts
+from lightning_coba.inspection.example import Example, Piece
+from lightning_coba.inspection.findings import Finding
+from lightning_coba.inspection.inspecting import Inspection
+from lightning_coba.inspection.lengths import SplitFacts
+from lightning_coba.inspection.steps import RunLength, StepFacts
+from lightning_coba.inspection.texts import LabelFacts
 from lightning_coba.reports.data_figure import data_figure
 from lightning_coba.reports.data_report import headline, write_data_report
 from lightning_coba.reports.data_tables import label_table, split_table, step_table, task_table

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_coba.data.findings import Finding
-from lightning_coba.data.inspected_task import InspectedTask, counted, listed
 from lightning_coba.data.task import SPLITS
+from lightning_coba.inspection.findings import Finding
+from lightning_coba.inspection.inspected_task import InspectedTask, counted, listed
 
 #: Held-out losses of fewer rows are too noisy for the slope of a task.
 FEWEST_HELD_OUT_ROWS = 30

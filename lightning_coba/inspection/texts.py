@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lightning_coba.data.findings import Finding
-from lightning_coba.data.inspected_task import InspectedTask, counted, listed
 from lightning_coba.data.task import SPLITS
+from lightning_coba.inspection.findings import Finding
+from lightning_coba.inspection.inspected_task import InspectedTask, counted, listed
 
 _BLANK = r"[\s\p{Z}]"  # RE2's \s is ASCII alone
 _REPLACEMENT = "�"
@@ -100,6 +100,7 @@ def _joints(task: InspectedTask) -> list[Finding]:
     empty = _matching(prompts, rf"^{_BLANK}*$")
     blank_end = _matching(prompts, rf"{_BLANK}$")
     blank_start = _matching(completions, rf"^{_BLANK}")
+    rule = task.prompt_rule if "{" in task.prompt_rule else f"{{{task.prompt_rule}}}"
     found = []
     found += _finding(
         task, rows[empty], "warning", "with an empty prompt: the completion is learned from nothing",
@@ -108,7 +109,7 @@ def _joints(task: InspectedTask) -> list[Finding]:
     found += _finding(
         task, rows[~empty & ~blank_end & ~blank_start], "warning",
         "with a prompt that ends without a space or line break: the completion follows straight on its last letter",
-        "Set data.prompt='{prompt}\\n' (the column's name in braces), or end the prompts so.",
+        f"Set data.prompt='{rule}\\n', or end the prompts so.",
     )  # fmt: skip
     found += _finding(
         task, rows[blank_end & _matching(completions, r"^( \S|[\r\n])")], "note",

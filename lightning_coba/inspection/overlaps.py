@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lightning_coba.data.findings import Finding
-from lightning_coba.data.inspected_task import InspectedTask, counted
 from lightning_coba.data.splits import SharedPrompts, Splits
+from lightning_coba.inspection.findings import Finding
+from lightning_coba.inspection.inspected_task import InspectedTask, counted
 
 #: Completions from this many characters on are no labels: to meet one again in test is to have seen the answer.
 _LONG_COMPLETION = 40

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_coba.data.inspected_task import InspectedTask
+from lightning_coba.inspection.inspected_task import InspectedTask
 
 
 class Piece(NamedTuple):

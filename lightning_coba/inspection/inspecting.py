@@ -12,24 +12,24 @@ import pyarrow as pa
 from lightning_coba.data.arrow_store import ArrowStore
 from lightning_coba.data.datamodule import MultitaskDataModule
 from lightning_coba.data.encoding import TEXT_COLUMNS, Encoder
-from lightning_coba.data.findings import Finding, by_gravity
-from lightning_coba.data.inspected_task import InspectedTask
-from lightning_coba.data.inspection_example import Example, example_of
-from lightning_coba.data.inspection_lengths import SplitFacts, length_findings, size_findings, split_facts
-from lightning_coba.data.inspection_overlaps import (
-    common_train_findings,
-    emptied_findings,
-    known_answer_findings,
-    shared_prompt_findings,
-)
-from lightning_coba.data.inspection_steps import RunLength, StepFacts, step_facts, step_findings
-from lightning_coba.data.inspection_texts import LabelFacts, label_facts, label_findings, text_findings
 from lightning_coba.data.row_cache import Problem, RowTable, readable_rows, row_tables
 from lightning_coba.data.run_plan import plan_run
 from lightning_coba.data.splits import Splits, carve, disjoint, shared_prompts
 from lightning_coba.data.task import SPLITS, Task
 from lightning_coba.data.token_cache import token_tables
 from lightning_coba.data.tokenization import select_rows
+from lightning_coba.inspection.example import Example, example_of
+from lightning_coba.inspection.findings import Finding, by_gravity, together
+from lightning_coba.inspection.inspected_task import InspectedTask
+from lightning_coba.inspection.lengths import SplitFacts, length_findings, size_findings, split_facts
+from lightning_coba.inspection.overlaps import (
+    common_train_findings,
+    emptied_findings,
+    known_answer_findings,
+    shared_prompt_findings,
+)
+from lightning_coba.inspection.steps import RunLength, StepFacts, step_facts, step_findings
+from lightning_coba.inspection.texts import LabelFacts, label_facts, label_findings, text_findings
 
 _UNCUT = 2**30
 
@@ -72,7 +72,8 @@ def inspect_data(datamodule: MultitaskDataModule, length: RunLength | None = Non
         ValueError: The datamodule has no tokenizer, or it has no end token.
 
     Example:
-        >>> from lightning_coba.data import MultitaskDataModule, Task, inspect_data
+        >>> from lightning_coba.data import MultitaskDataModule, Task
+        >>> from lightning_coba.inspection import inspect_data
         >>> data = MultitaskDataModule([Task("doubles", "doubles.jsonl")], tokenizer=tokenizer)  # doctest: +SKIP
         >>> [finding.what for finding in inspect_data(data).findings]  # doctest: +SKIP
         ["validation has 2 rows, carved from train: its loss is noisy, and so is the slope that steers"]
@@ -104,8 +105,9 @@ def _inspected(datamodule: MultitaskDataModule, length: RunLength) -> Inspection
     except ValueError as error:  # a conversation that the chat template does not take
         place, _, message = str(error).partition(": ")
         return Inspection(by_gravity([*findings, Finding("error", "", message, "Correct the row.", place)]))
+    rules = {task.name: task for task in datamodule.tasks}
     tasks = [
-        _inspected_task(name, read[name], splits[name], disjoined[name], store, datamodule)
+        _inspected_task(rules[name], read[name], splits[name], disjoined[name], store, datamodule)
         for name, store in zip(splits, stores, strict=True)
     ]
     return _facts(datamodule, length, tasks, findings)
@@ -136,7 +138,7 @@ def _facts(
     if steps is not None:
         findings += step_findings(steps)
     examples = [example_of(task, datamodule.tokenizer) for task in usable]
-    return Inspection(by_gravity(findings), sizes, labels, examples, steps)
+    return Inspection(by_gravity(together(findings)), sizes, labels, examples, steps)
 
 
 def _read(tasks: Sequence[Task]) -> tuple[dict[str, RowTable], list[Finding]]:
@@ -187,13 +189,13 @@ def _with_splits(read: dict[str, RowTable]) -> tuple[dict[str, Splits], list[Fin
 
 
 def _inspected_task(
-    name: str, table: RowTable, splits: Splits, disjoined: Splits, store: ArrowStore, datamodule: MultitaskDataModule
+    task: Task, table: RowTable, splits: Splits, disjoined: Splits, store: ArrowStore, datamodule: MultitaskDataModule
 ) -> InspectedTask:
     overlong = store.numbers("overlong")
     kept = {split: rows[~overlong[rows]] for split, rows in disjoined.rows.items()}
     prompt, completion = _whole_lengths(table, store, datamodule.tokenizer)
     own = frozenset(table.splits())
-    return InspectedTask(name, table, splits, own, kept, store, prompt, completion)
+    return InspectedTask(task.name, task.prompt, table, splits, own, kept, store, prompt, completion)
 
 
 def _whole_lengths(table: RowTable, store: ArrowStore, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:

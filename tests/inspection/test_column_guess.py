@@ -3,8 +3,8 @@ import json
 import pytest
 
 from lightning_coba.data import Task
-from lightning_coba.data.column_guess import guess_columns, rules_of
 from lightning_coba.data.row_cache import row_tables
+from lightning_coba.inspection.column_guess import guess_columns, rules_of
 
 TURNS = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]

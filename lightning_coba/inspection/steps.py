@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_coba.data.findings import Finding
-from lightning_coba.data.inspected_task import listed
 from lightning_coba.data.planner import Planner
 from lightning_coba.data.tokenization import TokenizedRows
+from lightning_coba.inspection.findings import Finding
+from lightning_coba.inspection.inspected_task import listed
 
 _STEPS_MEASURED = 200  # of padding, which is alike throughout
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from lightning_coba.data import MultitaskDataModule, RunLength, Task, inspect_data
+from lightning_coba.data import MultitaskDataModule, Task
+from lightning_coba.inspection import RunLength, inspect_data
 
 
 def rows(count, start=0, prompt="{} is:\n", completion="c{}"):

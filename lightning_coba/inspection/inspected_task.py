@@ -19,6 +19,7 @@ class InspectedTask:
 
     Attributes:
         name: of the task.
+        prompt_rule: the column that holds the prompt, or its template.
         table: its rows as text.
         splits: its rows by split, before rows are dropped.
         own: the splits that were given; the others are carved from train.
@@ -29,6 +30,7 @@ class InspectedTask:
     """
 
     name: str
+    prompt_rule: str
     table: RowTable
     splits: Splits
     own: frozenset[str]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lightning_coba.data.column_guess import Columns
 from lightning_coba.data.encoding import TEXT_COLUMNS, Encoder
 from lightning_coba.data.row_cache import RowTable, row_tables
 from lightning_coba.data.task import SPLITS, Task
+from lightning_coba.inspection.column_guess import Columns
 
 _UNCUT = 2**30
 #: Tasks with more rows than this are measured on so many, evenly spread.

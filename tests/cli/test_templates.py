@@ -1,0 +1,34 @@
+"""A template typed as it reads arrives as it is meant."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.cli.templates import quoted_templates, unescaped
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (r"{question}\n", "{question}\n"),
+        (r"Translate to German: {en}\n", "Translate to German: {en}\n"),
+        ("""{a}, "{b}", it's so:\\t""", """{a}, "{b}", it's so:\t"""),
+        ('"{quoted} already"', "{quoted} already"),
+        ("column", "column"),
+    ],
+)
+def test_a_template_reaches_the_configuration(typed, meant):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        config = compose("train", quoted_templates(["data=files", "data.root=x", f"data.prompt={typed}"]))
+    assert config.data.prompt == meant
+
+
+def test_other_arguments_are_left_alone():
+    arguments = ["-m", "balancer.balancer.weights={a: 2, b: 1}", "seed=1,2"]
+    assert quoted_templates(arguments) == arguments
+
+
+def test_escapes_are_what_they_mean():
+    assert unescaped(r"{a}\n\t{b}") == "{a}\n\t{b}"
