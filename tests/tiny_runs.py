@@ -66,6 +66,7 @@ def overrides(model_folder, data_folder):
         "balancer.warmup_records=1",
         "optimizer.lr=3e-3",
         "scheduler.num_warmup_steps=2",
+        "logger=csv",  # the default imports tensorboard and draws images
     ]
 
 

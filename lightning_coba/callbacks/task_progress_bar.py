@@ -1,71 +1,142 @@
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from rich.columns import Columns
+from rich.console import Console, RenderableType
+from rich.text import Text
 
-from lightning_coba.log_keys import BALANCE, TRAIN_LOSS, VAL_LOSS, task_key
-from lightning_coba.modules.task_weights import TaskWeights
+from lightning_coba.callbacks.task_balancing import TaskBalancing
+from lightning_coba.callbacks.task_standings import ARROWS, ASCII_ARROWS, Standings, standings_of, standings_table
+from lightning_coba.log_keys import TRAIN_LOSS, VAL_LOSS
+
+#: Rows that the tasks may take below the bar; a bar that fills the screen cannot be redrawn in place.
+MOST_ROWS = 4
 
 
 class TaskProgressBar(RichProgressBar):
-    """Rich progress bar, with a line above it after each validation pass: every task's loss and weight.
+    """Show a rich progress bar, how each task stands below it, and a table after each validation pass.
 
-    A part of the line reads ``de 2.55·w.17``: validation loss 2.55, weight 0.17. Where the output is no terminal (a log
-    file) a bar cannot be redrawn, and a plain line takes its place each time the Trainer logs.
+    Use it with any module: it reads the records of the balancers in ``trainer.callbacks``. A part of the line reads
+    ``de 0.82↓ w.17``: the loss is 0.82 of what it was before training and falls, the weight is 0.17. The table has
+    the loss on the validation rows, the slope, the weight and its change, and the scores of balancers that have them;
+    a task whose loss rises is red.
+
+    Where the output is no terminal (a log file) a bar cannot be redrawn. One plain line a validation pass takes the
+    place of the table, and one each time the Trainer logs that of the bar. Where the encoding has no arrows, ``v``,
+    ``=`` and ``^`` stand for falls, stays and rises.
+
+    Args:
+        **options: of Lightning's ``RichProgressBar``.
+
+    Example:
+        >>> trainer = L.Trainer(callbacks=[TaskProgressBar()], logger=False, enable_checkpointing=False)
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"leave": True, **options})
         self._said = ""
+        self._standings: list[Standings] = []
+        self._records_shown = -1
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Return the loss; the tasks would not fit beside a bar."""
         loss = trainer.callback_metrics.get(TRAIN_LOSS)
         return {} if loss is None else {"loss": round(float(loss), 3)}
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say how the tasks stand."""
-        super().on_validation_end(trainer, pl_module)
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._say(trainer, f"validated  {_tasks_line(trainer.callback_metrics, _task_names(pl_module))}")
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin with what a checkpoint brought."""
+        super().on_train_start(trainer, pl_module)
+        self._records_shown = -1
+        self._look(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Where there is no bar, write the loss: here, since a module logs it after the callbacks' batch end."""
+        """Keep the line current, as often as the Trainer logs: a module logs after the callbacks' batch end."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        due = trainer.global_step and trainer.global_step % trainer.log_every_n_steps == 0
-        if self._console is not None and self._console.is_terminal:
+        if not trainer.global_step or trainer.global_step % trainer.log_every_n_steps:
             return
-        if due and TRAIN_LOSS in trainer.callback_metrics:
+        if self._is_live:
+            self._look(trainer, pl_module)
+        elif TRAIN_LOSS in trainer.callback_metrics:
             self._say(trainer, f"train_loss {float(trainer.callback_metrics[TRAIN_LOSS]):.3f}")
 
-    def _say(self, trainer: L.Trainer, text: str) -> None:
-        console = self._console
-        if console is None or not trainer.is_global_zero:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say how the tasks stand."""
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._console is None:
             return
-        end = f"/{trainer.max_steps}" if trainer.max_steps > 0 else ""
-        line = f"step {trainer.global_step}{end}  {text}"
-        if line != self._said:
-            self._said = line
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._standings = standings_of(trainer, pl_module)
+        self._records_shown = _num_records(trainer)
+        mean = trainer.callback_metrics.get(VAL_LOSS)
+        mean = "" if mean is None else f"{VAL_LOSS} {float(mean):.3f}"
+        if not self._is_live:
+            arrows = self._arrows(self._console)
+            tasks = [part for standings in self._standings for part in _parts(standings, arrows)]
+            self._say(trainer, "  ".join(["validated", *([mean] if mean else []), *tasks]))
+        elif trainer.is_global_zero:
+            for standings in self._standings:
+                factor = f"DF {standings.divergence_factor:.2f}" if standings.divergence_factor >= 0 else ""
+                title = "  ".join(part for part in (_step(trainer), "validated", mean, standings.name, factor) if part)
+                unicode = self._arrows(self._console) is ARROWS
+                self._console.print(standings_table(standings, title, unicode), "")
+
+    @property
+    def _is_live(self) -> bool:
+        return self._console is not None and self._console.is_terminal
+
+    @staticmethod
+    def _arrows(console: Console) -> tuple[str, ...]:
+        return ARROWS if console.encoding.lower().startswith("utf") else ASCII_ARROWS
+
+    def _init_progress(self, trainer: L.Trainer) -> None:
+        super()._init_progress(trainer)
+        progress = self.progress
+        if progress is None or progress.get_renderables == self._renderables:
+            return
+        self._of_bar = progress.get_renderables
+        progress.get_renderables = self._renderables  # what rich's Progress is meant to be extended by
+
+    def _renderables(self) -> list[RenderableType]:
+        if not self._is_live or self._console is None:
+            return [*self._of_bar()]
+        lines = [_line(standings, self._console, self._arrows(self._console)) for standings in self._standings]
+        return [*self._of_bar(), *lines]
+
+    def _look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        records = _num_records(trainer)
+        if self._is_live and records != self._records_shown:
+            self._records_shown = records
+            self._standings = standings_of(trainer, pl_module)
+
+    def _say(self, trainer: L.Trainer, text: str) -> None:
+        line = f"{_step(trainer)}  {text}"
+        if self._console is None or not trainer.is_global_zero or line == self._said:
+            return
+        self._said = line
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _task_names(pl_module: L.LightningModule) -> Sequence[str]:
-    for child in pl_module.children():
-        if isinstance(child, TaskWeights):
-            return child.tasks
-    return ()
+def _num_records(trainer: L.Trainer) -> int:
+    return sum(callback.num_records for callback in trainer.callbacks if isinstance(callback, TaskBalancing))
 
 
-def _tasks_line(metrics: Mapping[str, Tensor], tasks: Sequence[str]) -> str:
-    parts = []
-    for task in tasks:
-        loss, weight = metrics.get(task_key(VAL_LOSS, task)), metrics.get(task_key(f"{BALANCE}/weight", task))
-        if loss is not None:
-            share = "" if weight is None else f"·w{float(weight):.2f}".replace("w0.", "w.")
-            parts.append(f"{task} {float(loss):.2f}{share}")
-    return "  ".join(parts)
+def _step(trainer: L.Trainer) -> str:
+    return f"step {trainer.global_step}" + (f"/{trainer.max_steps}" if trainer.max_steps > 0 else "")
+
+
+def _parts(standings: Standings, arrows: tuple[str, ...]) -> list[str]:
+    name = [f"[{standings.name}]"] if standings.name else []
+    return [*name, *(task.words(arrows) for task in standings.tasks)]
+
+
+def _line(standings: Standings, console: Console, arrows: tuple[str, ...]) -> RenderableType:
+    """Return the tasks side by side, never broken inside one, in a few rows at most."""
+    parts = _parts(standings, arrows)
+    widest = max(len(part) for part in parts)
+    columns = max(console.width // (widest + 2), 1)
+    if len(parts) > (most := columns * MOST_ROWS):
+        parts = [*parts[: most - 1], f"... {len(parts) - most + 1} more"]
+    return Columns([Text(part, style="cyan", no_wrap=True) for part in parts], padding=(0, 2, 0, 0), equal=True)

@@ -1,4 +1,4 @@
-"""``coba-report``: compare the methods of finished runs, in tables, figures and one page."""
+"""``coba-report``: compare the methods of finished runs, and show what became of a single one, each as one page."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,13 +10,18 @@ Compare the methods of finished runs: which balancer had the lowest test loss, o
 
   coba-train -m data=files data.root=my_tasks balancer=coba,uniform seed=1,2,3
   coba-report multirun/my_tasks
+
+Or look into one run, finished or still under way: what became of each task, and what the balancer answered.
+
+  coba-report runs/my_tasks-coba-seed1
 """
 EPILOG = """\
 Each DIR is the folder of a run, or a tree that holds runs at any depth; unfinished ones are listed and left out.
 Runs are compared where they differ in method and seed alone. Run balancer=uniform too: the others are measured
 against it. Runs of a single task of the suite (coba-train -m experiment=single) are recognised as its baseline.
 
-Written: report.html (one file, to send around), report.md, figures/*.png, and runs.csv (a row a run and task).
+Written to --out: report.html (one file, to send around), report.md, figures/*.png, and runs.csv (a row a run and task).
+Where DIR is itself the folder of a run: also DIR/report.html, the page about that run.
 """
 
 
@@ -36,12 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from rich.console import Console
 
     from lightning_coba.reports.comparison_report import write_comparison_report
+    from lightning_coba.reports.run_page import write_run_pages
 
     with plain_errors(command):
         report = write_comparison_report(given.dirs, given.out)
+        pages = write_run_pages(given.dirs)
     console = Console()
     console.print(report)
     console.print(f"\n{report.num_runs} runs read. Open {report.folder}/report.html", soft_wrap=True, highlight=False)
+    for page in pages:
+        console.print(f"About the run itself: {page}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from lightning_coba.cache_folder import cache_folder
 from lightning_coba.callbacks import StepTimer, TaskBalancing
+from lightning_coba.cli.errors import one_line
 from lightning_coba.cli.folder_lock import locked
 from lightning_coba.cli.run_folder import RunFolder, checkpoint_step, described, run_length
 from lightning_coba.data import MultitaskDataModule
@@ -24,12 +26,16 @@ from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, 
 from lightning_coba.modules import MultitaskLM
 from lightning_coba.reports import (
     MetricsCSV,
+    RunTensorBoard,
     before_after_rows,
     before_after_table,
     read_balance,
     write_before_after,
     write_figures,
+    write_run_page,
 )
+from lightning_coba.reports.collection import flat
+from lightning_coba.reports.run_loggers import finish_wandb
 
 #: What a run's card calls the test metrics beside the loss.
 TEST_METRICS = {"accuracy": TEST_ACCURACY, "exact_match": TEST_EXACT_MATCH}
@@ -46,35 +52,39 @@ def run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None)
     Returns:
         The best validation loss, NaN where no validation pass was made.
     """
+    exit_code = 1
     try:
-        return _run(settings, folder, checkpoint)
+        val_loss = _run(settings, folder, checkpoint)
+        exit_code = 0
+        return val_loss
     except BaseException as error:  # an interrupt too
         # What fails before it trained leaves nothing, but in a sweep, where nobody watches.
         if folder.card.get("status") == "running" or (in_sweep() and folder.card.get("status") != "finished"):
             folder.write_failure(error)
+            _write_page(folder)
         raise
+    finally:
+        finish_wandb(exit_code)
 
 
 def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None) -> float:
     console = Console()
     L.seed_everything(settings["seed"], verbose=False)
+    trainer = _trainer(settings)  # first: what a logger misses is said before the model is loaded
+    _refuse_sweep_of_processes(trainer)
     datamodule: MultitaskDataModule = instantiate(settings["data"], _convert_="all")
     cache_folder().mkdir(parents=True, exist_ok=True)
     with locked(cache_folder()):  # models are converted and rows tokenised once, however many runs start together
         module = _module(settings)
         datamodule.tokenizer = module.tokenizer
         datamodule.prepare_data()
-    trainer = _trainer(settings)
-    _refuse_sweep_of_processes(trainer)
     # Bad data is reported before anything is written or trained.
     datamodule.setup("fit")
     if trainer.is_global_zero:
         console.print(datamodule.summary())
         if not trainer.fast_dev_run:
-            _open_folder(settings, folder, datamodule.task_names)
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV):
-                logger.truncate(checkpoint_step(checkpoint))
+            _open_folder(settings, folder, datamodule.task_names, trainer)
+            _open_loggers(settings, trainer, checkpoint)
 
     before = folder.card.get("test_before") if checkpoint else None
     if before is None and settings["test_before"] and not trainer.fast_dev_run:
@@ -91,6 +101,7 @@ def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None
     val_loss = _best_score(best, folder)
     if not trainer.is_global_zero:
         return val_loss
+    _log_results(trainer, results, folder)
     _write_results(folder, trainer, module, before, after)
     if before is not None:
         console.print(before_after_table(before_after_rows(before, after, datamodule.test_tokens)))
@@ -102,6 +113,7 @@ def _run(settings: Mapping[str, Any], folder: RunFolder, checkpoint: Path | None
         val_loss=val_loss if isfinite(val_loss) else None,
         **_measured(trainer, results, datamodule.task_names),
     )
+    _write_page(folder)
     console.print(f"Everything is in {folder.path}", soft_wrap=True, highlight=False)
     return val_loss
 
@@ -144,10 +156,38 @@ def _trainer(settings: Mapping[str, Any]) -> L.Trainer:
     return instantiate(settings["trainer"] | {"callbacks": callbacks, "logger": loggers or False}, _convert_="all")
 
 
-def _open_folder(settings: Mapping[str, Any], folder: RunFolder, tasks: list[str]) -> None:
+def _open_folder(settings: Mapping[str, Any], folder: RunFolder, tasks: list[str], trainer: L.Trainer) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(dict(settings)), folder.path / "config.yaml")
-    folder.write_card(status="running", tasks=tasks, **described(settings))
+    records = next((c.losses_shown for c in trainer.callbacks if isinstance(c, TaskBalancing)), None)
+    folder.write_card(status="running", tasks=tasks, records=records, **described(settings))
+
+
+def _open_loggers(settings: Mapping[str, Any], trainer: L.Trainer, checkpoint: Path | None) -> None:
+    """Give the loggers the settings; what an earlier attempt logged behind its checkpoint is logged again."""
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCSV | RunTensorBoard):
+            logger.truncate(checkpoint_step(checkpoint))
+        logger.log_hyperparams(flat(settings))
+
+
+def _log_results(trainer: L.Trainer, results: Mapping[str, float], folder: RunFolder) -> None:
+    """Give the loggers the test results, in the row of the last step."""
+    last = folder.path / "checkpoints" / "last.ckpt"
+    steps = trainer.global_step or checkpoint_step(last if last.is_file() else None)  # 0 where other processes trained
+    for logger in trainer.loggers:
+        logger.log_metrics(results, step=max(steps - 1, 0))
+        logger.save()
+        logger.finalize("success")
+
+
+@rank_zero_only
+def _write_page(folder: RunFolder) -> None:
+    """Write the page of the run; a fault in it takes nothing from the run, whose results are there."""
+    try:
+        write_run_page(folder.path)
+    except Exception as error:
+        rank_zero_warn(f"The page of the run could not be written ({one_line(error)}). Try coba-report {folder.path}")
 
 
 def _test(

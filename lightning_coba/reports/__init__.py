@@ -7,13 +7,27 @@ from lightning_coba.reports.collection import Run, find_runs, read_run
 from lightning_coba.reports.comparison import Comparison, compare
 from lightning_coba.reports.comparison_report import ComparisonReport, write_comparison_report
 from lightning_coba.reports.grouping import Group, Suite, group_suites
+from lightning_coba.reports.past_runs import LossTable, read_losses
+from lightning_coba.reports.run_page import write_run_page
 from lightning_coba.reports.runs import BalanceTable, read_balance
 from lightning_coba.reports.statistics import bootstrap_interval
 from lightning_coba.reports.tables import before_after_rows, before_after_table, write_before_after
 
 if TYPE_CHECKING:
     from lightning_coba.reports.figures import loss_ratio_figure, scores_figure, weights_figure, write_figures
+    from lightning_coba.reports.live import follow
     from lightning_coba.reports.metrics_csv import MetricsCSV
+    from lightning_coba.reports.replay import replay_settings
+    from lightning_coba.reports.replay_figures import (
+        final_weights_figure,
+        replayed_weights_figure,
+        turning_points_figure,
+        weight_range_figure,
+    )
+    from lightning_coba.reports.replay_findings import task_findings
+    from lightning_coba.reports.replay_grid import default_settings, name_settings, parse_settings
+    from lightning_coba.reports.replay_report import ReplayReport, write_replay_report
+    from lightning_coba.reports.run_loggers import RunMLflow, RunTensorBoard, RunWandb
 
 __all__ = [
     "BALANCE_COLUMNS",
@@ -21,32 +35,65 @@ __all__ = [
     "Comparison",
     "ComparisonReport",
     "Group",
+    "LossTable",
     "MetricsCSV",
+    "ReplayReport",
     "Run",
+    "RunMLflow",
+    "RunTensorBoard",
+    "RunWandb",
     "Suite",
     "before_after_rows",
     "before_after_table",
     "bootstrap_interval",
     "compare",
+    "default_settings",
+    "final_weights_figure",
     "find_runs",
+    "follow",
     "group_suites",
     "loss_ratio_figure",
+    "name_settings",
+    "parse_settings",
     "read_balance",
+    "read_losses",
     "read_run",
+    "replay_settings",
+    "replayed_weights_figure",
     "scores_figure",
+    "task_findings",
+    "turning_points_figure",
+    "weight_range_figure",
     "weights_figure",
     "write_before_after",
     "write_comparison_report",
     "write_figures",
+    "write_replay_report",
+    "write_run_page",
 ]
 
 #: Names whose modules import lightning or matplotlib, which takes seconds: loaded when they are first asked for.
 _HEAVY = {
     "MetricsCSV": "metrics_csv",
+    "ReplayReport": "replay_report",
+    "RunMLflow": "run_loggers",
+    "RunTensorBoard": "run_loggers",
+    "RunWandb": "run_loggers",
+    "default_settings": "replay_grid",
+    "final_weights_figure": "replay_figures",
+    "follow": "live",
     "loss_ratio_figure": "figures",
+    "name_settings": "replay_grid",
+    "parse_settings": "replay_grid",
+    "replay_settings": "replay",
+    "replayed_weights_figure": "replay_figures",
     "scores_figure": "figures",
+    "task_findings": "replay_findings",
+    "turning_points_figure": "replay_figures",
+    "weight_range_figure": "replay_figures",
     "weights_figure": "figures",
     "write_figures": "figures",
+    "write_replay_report": "replay_report",
 }
 
 

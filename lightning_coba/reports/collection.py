@@ -14,7 +14,7 @@ import yaml
 
 from lightning_coba.log_keys import VAL_LOSS, task_key
 
-CARD = "run.json"
+CARD, METRICS = "run.json", "metrics.csv"
 UNKNOWN = "(unknown)"
 #: Columns of ``runs.csv`` before and after those of the metrics, of which there are as many as the runs have.
 RUN_COLUMNS = ("suite", "method", "label", "seed", "status", "task", "test_loss_before", "test_loss_after")
@@ -107,7 +107,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     except (OSError, ValueError) as error:
         return Run(folder, "unreadable", error=f"{CARD} cannot be read: {error}")
     timing = _mapping(card.get("timing"))
-    curves, last_step = _read_curves(folder / "metrics.csv")
+    curves, last_step = read_curves(folder / METRICS)
     after = _numbers(card.get("test_after"))
     named = card.get("tasks")
     tasks = [str(task) for task in (named if isinstance(named, list) and named else after)]
@@ -127,7 +127,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         seconds_per_step=_number(timing.get("seconds_per_step")),
         validation_seconds=_number(timing.get("validation_seconds")),
         settings=_read_settings(folder / "config.yaml"),
-        curves={task: curves[key] for task in tasks if (key := task_key(VAL_LOSS, task)) in curves},
+        curves={task: curves[task] for task in tasks if task in curves},
     )
     return replace(run, error=_why_incomplete(run, card.get("error")))
 
@@ -194,8 +194,13 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for key, value in node.items() for k, v in flat(value, f"{prefix}{key}.").items()}
 
 
-def _read_curves(file: Path) -> tuple[dict[str, dict[int, float]], int]:
-    """Return validation losses by key and step, and the number of steps that were logged."""
+def read_curves(file: Path, prefix: str = VAL_LOSS) -> tuple[dict[str, dict[int, float]], int]:
+    """Return losses by task and step from ``metrics.csv``, and the number of steps that were logged.
+
+    Args:
+        file: complete or not; where there is none, there are no curves.
+        prefix: of the losses' columns, ``val_loss`` or ``train_loss``.
+    """
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -203,7 +208,8 @@ def _read_curves(file: Path) -> tuple[dict[str, dict[int, float]], int]:
     # Without its line break the last line may be half of one, and still have all its cells.
     reader = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
     columns = next(reader, [])
-    wanted = {i: name for i, name in enumerate(columns) if name.startswith(VAL_LOSS + "/")}
+    beginning = task_key(prefix, "")
+    wanted = {i: name.removeprefix(beginning) for i, name in enumerate(columns) if name.startswith(beginning)}
     curves: dict[str, dict[int, float]] = {}
     last = 0
     for cells in reader:

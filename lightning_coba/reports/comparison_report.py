@@ -1,6 +1,5 @@
 """From folders of runs to a folder with the report."""
 
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,12 +16,15 @@ from rich.text import Text
 
 from lightning_coba.reports.collection import find_runs, read_run, write_runs_csv
 from lightning_coba.reports.comparison import Comparison, compare
-from lightning_coba.reports.comparison_page import PageFigure, PageSection, render_html, render_markdown
-from lightning_coba.reports.comparison_tables import PageTable, left_out_table, loss_table, metric_tables, summary_table
+from lightning_coba.reports.comparison_page import PageSection, render_html, render_markdown
+from lightning_coba.reports.comparison_tables import left_out_table, loss_table, metric_tables, summary_table
 from lightning_coba.reports.comparison_text import count, headline
 from lightning_coba.reports.grouping import Suite, group_suites, shown
+from lightning_coba.reports.page import PageFigure, PageTable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from lightning_coba.reports.comparison_figures import Style
 
 #: Columns of the summary that fit on a screen.
@@ -131,14 +133,12 @@ def _blocks(
 ) -> list[PageTable | PageFigure]:
     from lightning_coba.reports import comparison_figures as draw  # matplotlib takes a second
 
-    def figure(name: str, drawn: object, caption: str) -> list[PageFigure]:
+    def figure(name: str, drawn: "Figure | None", caption: str) -> list[PageFigure]:
         if drawn is None:
             return []
-        buffer = io.BytesIO()
-        drawn.savefig(buffer)  # type: ignore[attr-defined]
-        path = f"figures/{anchor}-{name}.png"
-        (out / path).write_bytes(buffer.getvalue())
-        return [PageFigure(path, caption, buffer.getvalue())]
+        made = PageFigure.of(drawn, f"figures/{anchor}-{name}.png", caption)
+        (out / made.path).write_bytes(made.png)
+        return [made]
 
     change = draw.change_figure(comparison)
     cost = draw.cost_figure(comparison, styles)

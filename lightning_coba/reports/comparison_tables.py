@@ -1,8 +1,6 @@
 """The tables of a comparison as cells of text, for any page or screen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
@@ -10,41 +8,8 @@ from lightning_coba.reports.collection import Run
 from lightning_coba.reports.comparison import Comparison
 from lightning_coba.reports.comparison_text import DASH, METRIC_NAMES, percent, reading
 from lightning_coba.reports.grouping import Suite
+from lightning_coba.reports.page import Cell, PageTable
 from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
-
-
-class Cell(NamedTuple):
-    """One number as text; `best` = the best of its row or column."""
-
-    text: str
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class PageTable:
-    """Hold a table whose first column names its rows.
-
-    Attributes:
-        title: of the table.
-        columns: their names, the first that of the row names.
-        rows: as many cells each as there are columns.
-        caption: what the numbers are.
-        reading: column -> what it means, for those that need words.
-        is_text: whether the cells are words, to be aligned left.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    caption: str = ""
-    reading: Mapping[str, str] = field(default_factory=dict)
-    is_text: bool = False
-
-    def only(self, columns: Sequence[str]) -> "PageTable":
-        """Return the table with some of its columns."""
-        kept = [i for i, name in enumerate(self.columns) if name in columns]
-        rows = [[row[i] for i in kept] for row in self.rows]
-        return PageTable(self.title, [self.columns[i] for i in kept], rows, self.caption)
 
 
 def summary_table(comparison: Comparison) -> PageTable:

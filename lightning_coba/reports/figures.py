@@ -45,9 +45,9 @@ def loss_ratio_figure(balance: BalanceTable, losses: Losses = "validation") -> F
     Like its two siblings it uses no pyplot state. In a notebook, ``%matplotlib inline`` shows what it
     returns.
     """
-    figure, (axes,) = _canvas(1, height=4.4)
+    figure, (axes,) = canvas(1, height=4.4)
     before, symbol = ("before training", "V(0)") if losses == "validation" else ("the first record", "L(0)")
-    _title(
+    title(
         axes,
         f"{losses.capitalize()} loss relative to {before}",
         f"loss / {symbol}; below 1 = better than {before}",
@@ -56,33 +56,33 @@ def loss_ratio_figure(balance: BalanceTable, losses: Losses = "validation") -> F
     axes.axhline(1, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
     axes.set_ylabel(f"{losses} loss / {symbol}")
     lines = _draw_tasks(axes, balance, balance.ratio)
-    _name_tasks(figure, {axes: lines})
+    name_tasks(figure, {axes: lines})
     return figure
 
 
 def weights_figure(balance: BalanceTable) -> Figure:
     """Draw the task weights against the optimizer step; equal weights, 1/K, are dashed."""
-    figure, (axes,) = _canvas(1, height=4.4)
-    _title(axes, "Task weights", "they sum to 1; dashed = uniform, 1/K")
+    figure, (axes,) = canvas(1, height=4.4)
+    title(axes, "Task weights", "they sum to 1; dashed = uniform, 1/K")
     _steps(axes, balance)
     axes.axhline(1 / len(balance.tasks), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
     axes.set_ylabel("weight")
     lines = _draw_tasks(axes, balance, balance.weight)
     _from_zero(axes)
-    _name_tasks(figure, {axes: lines})
+    name_tasks(figure, {axes: lines})
     return figure
 
 
 def scores_figure(balance: BalanceTable) -> Figure:
     """Draw what CoBa's weights are made of: both convergence scores, and the factor that mixes them."""
-    figure, (relative, absolute, factor) = _canvas(3, height=9.0)
-    _title(relative, "Relative convergence score (RCS)", "high = converges more slowly than the others")
-    _title(
+    figure, (relative, absolute, factor) = canvas(3, height=9.0)
+    title(relative, "Relative convergence score (RCS)", "high = converges more slowly than the others")
+    title(
         absolute,
         "Absolute convergence score (ACS)",
         "high = still improves at its own past pace, low = diverges",
     )
-    _title(
+    title(
         factor,
         "Divergence factor (DF)",
         "weight = DF · RCS + (1 - DF) · ACS",
@@ -100,8 +100,13 @@ def scores_figure(balance: BalanceTable) -> Figure:
     _say_if_empty(factor, balance.divergence_factor)
     # The mftcoder form may exceed 1.
     factor.set_ylim(-0.03, max(1.05, factor.get_ylim()[1]))
-    _name_tasks(figure, lines)
+    name_tasks(figure, lines)
     return figure
+
+
+def has_scores(balance: BalanceTable) -> bool:
+    """Return whether the balancer has convergence scores: CoBa, past its warm-up."""
+    return bool(np.isfinite(balance.rcs).any())
 
 
 def write_figures(balance: BalanceTable, folder: str | os.PathLike[str], losses: Losses = "validation") -> list[Path]:
@@ -165,14 +170,15 @@ def spread(targets: Sequence[float], gap: float, low: float, high: float) -> NDA
     return positions
 
 
-def _canvas(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+def canvas(panels: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure without pyplot's state, and its panels, one below the other."""
     layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12)
     figure = Figure(figsize=(8.5, height), dpi=150, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(panels, 1, squeeze=False)[:, 0])
 
 
-def _title(axes: Axes, title: str, reading: str) -> None:
+def title(axes: Axes, title: str, reading: str) -> None:
     """Say what is drawn, and below, in grey, how to read it."""
     axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=20)
     below = {"xytext": (0, 7), "textcoords": "offset points", "xycoords": "axes fraction"}
@@ -239,7 +245,7 @@ def _from_zero(axes: Axes) -> None:
     axes.set_ylim(0, 1.06 * axes.dataLim.y1)
 
 
-def _name_tasks(figure: Figure, panels: Mapping[Axes, Sequence[Line2D]]) -> None:
+def name_tasks(figure: Figure, panels: Mapping[Axes, Sequence[Line2D]]) -> None:
     """Write each task's name at the end of its line; where there are too many, in a legend."""
     lines = next(iter(panels.values()))
     if len(lines) > MOST_LABELS:

@@ -1,7 +1,4 @@
-"""The callbacks of a run folder: the checkpoint to resume from, whole windows, balance.csv, and the progress bar."""
-
-import io
-import re
+"""The callbacks of a run folder: the checkpoint to resume from, whole windows and balance.csv."""
 
 import lightning as L
 import pytest
@@ -11,14 +8,7 @@ from lightning.pytorch.loggers import Logger
 
 from lightning_coba import ConvergenceBalancer
 from lightning_coba.balancers import Uniform
-from lightning_coba.callbacks import (
-    BalanceCSV,
-    LastCheckpoint,
-    TaskBalancing,
-    TaskProgressBar,
-    WholeWindows,
-    task_progress_bar,
-)
+from lightning_coba.callbacks import BalanceCSV, LastCheckpoint, TaskBalancing, WholeWindows
 from lightning_coba.reports import BALANCE_COLUMNS, read_balance
 
 pytestmark = pytest.mark.filterwarnings("ignore:ConvergenceBalancer. about", "ignore:.*never used")
@@ -36,7 +26,7 @@ def trainer(tmp_path):
                 "logger": False,
                 "callbacks": list(callbacks),
                 "enable_checkpointing": any(isinstance(c, LastCheckpoint) for c in callbacks),
-                "enable_progress_bar": any(isinstance(c, TaskProgressBar) for c in callbacks),
+                "enable_progress_bar": False,
                 "enable_model_summary": False,
                 "default_root_dir": tmp_path,
                 "log_every_n_steps": 1,
@@ -218,44 +208,3 @@ def test_step_cadence_is_written_too(trainer, tmp_path):
 def test_run_without_a_balancer_has_no_file(trainer, tmp_path):
     fit(trainer(BalanceCSV(tmp_path / "balance.csv"), max_epochs=1))
     assert not (tmp_path / "balance.csv").exists()
-
-
-# ------------------------------------------------------------------ TaskProgressBar
-
-
-def test_line_shows_each_task_s_loss_and_weight():
-    metrics = {
-        "val_loss/de": torch.tensor(2.549),
-        "balance/weight/de": torch.tensor(0.171),
-        "val_loss/en": torch.tensor(1.0),
-    }
-    assert task_progress_bar._tasks_line(metrics, ["de", "en", "fr"]) == "de 2.55·w.17  en 1.00"
-    metrics["balance/weight/en"] = torch.tensor(1.0)
-    assert task_progress_bar._tasks_line(metrics, ["en"]) == "en 1.00·w1.00"
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_log_file_gets_plain_lines_and_a_terminal_a_bar(trainer, tmp_path, terminal):
-    out = io.StringIO()
-
-    bar = TaskProgressBar(console_kwargs={"file": out, "force_terminal": terminal, "width": 300})
-    balancer = ConvergenceBalancer(**COBA)
-    fit(trainer(balancer, bar, max_steps=6, max_epochs=-1, val_check_interval=2, num_sanity_val_steps=-1))
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "\n")
-    lines = [line.rstrip() for line in plain.splitlines() if line.startswith("step ")]
-    validated = [line for line in lines if "validated" in line]
-    assert [line.split("  ")[0] for line in validated] == [f"step {n}/6" for n in (2, 4, 6)]
-    assert all("·w." in line and all(f" {task} " in line for task in TASKS) for line in validated)
-    if terminal:
-        assert lines == validated  # the loss is beside the bar
-        assert "━" in plain
-    else:
-        assert "\x1b[" not in "".join(lines)
-
-
-def test_bar_itself_shows_the_loss_only(trainer):
-    bar = TaskProgressBar(console_kwargs={"file": io.StringIO()})
-    run = trainer(ConvergenceBalancer(**COBA), bar, max_epochs=1)
-    module = fit(run)
-    shown = bar.get_metrics(run, module)
-    assert set(shown) <= {"loss"}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
     assert [path.name for path in (finished / "runs").iterdir()] == [run.name]
     assert {path.name for path in run.iterdir()} == {
         "adapter", "balance.csv", "before_after.csv", "checkpoints", "config.yaml", "figures", "metrics.csv",
-        "run.json", "tokenizer",
+        "report.html", "run.json", "tokenizer",
     }  # fmt: skip
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["data"]["root"] == str(data_folder)
@@ -94,7 +95,7 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
 
     # A log file gets plain lines.
     assert "step 12/" in printed or "step 12 " in printed
-    assert "validated  cubes" in printed
+    assert re.search(r"validated  val_loss \d+\.\d+  cubes 0\.\d\d. w\.\d\d", printed)
     assert "TEST split" in printed
     assert str(run) in printed
     assert "Traceback" not in printed

@@ -1,0 +1,72 @@
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_coba.callbacks.task_balancing import TaskBalancing
+from lightning_coba.callbacks.task_standings import Standings, standings_columns, standings_of
+
+
+class NotebookView(L.Callback):
+    """Show a training in the notebook that runs it: a table of the tasks and their curves, drawn again in place.
+
+    Use it in the Trainer of a notebook, with any module and any balancer of this package, instead of a progress bar
+    (``enable_progress_bar=False``). For a run of another process, see :func:`lightning_coba.reports.follow`.
+
+    Args:
+        every_n_validations: validation passes between two drawings, which take about half a second each.
+
+    Raises:
+        ValueError: ``every_n_validations`` is not positive.
+        ModuleNotFoundError: at the start of training, where this is no notebook.
+
+    Example:
+        >>> trainer = L.Trainer(callbacks=[NotebookView()], logger=False, enable_checkpointing=False)
+    """
+
+    def __init__(self, every_n_validations: int = 1) -> None:
+        if every_n_validations < 1:
+            raise ValueError(
+                f"`NotebookView.every_n_validations` must be >= 1; got {every_n_validations}. To show "
+                "nothing, leave the callback out."
+            )
+        self.every_n_validations = every_n_validations
+        self._passes = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open an output below the cell."""
+        self._passes = 0
+        if trainer.is_global_zero:
+            from lightning_coba.reports.live import NotebookOutput
+
+            self._output = NotebookOutput()
+            self._output.show("Training has begun; the first validation pass is to come.")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw every n-th time."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._passes += 1
+            if self._passes % self.every_n_validations == 0:
+                self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the end, also of a training that was stopped."""
+        self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        from lightning_coba.reports.live import live_html
+        from lightning_coba.reports.page import Cell, PageTable
+        from lightning_coba.reports.runs import BalanceTable
+
+        def table(standings: Standings) -> PageTable:
+            columns = standings_columns(standings)
+            rows = [[Cell(cell) for cell in row] for row in zip(*columns.values(), strict=True)]
+            return PageTable(standings.name, list(columns), rows)
+
+        tables = [table(standings) for standings in standings_of(trainer, pl_module)]
+        end = f" of {trainer.max_steps}" if trainer.max_steps > 0 else ""
+        balancers = [c for c in trainer.callbacks if isinstance(c, TaskBalancing) and c.num_records]
+        first = balancers[0] if balancers else None
+        balance = BalanceTable.from_history(first.history, first.tasks) if first else None
+        losses = first.losses_shown if first else "validation"
+        self._output.show(live_html(f"Step {trainer.global_step}{end}", tables, balance, losses))

@@ -1,0 +1,103 @@
+"""Read what TensorBoard and MLflow keep of a run."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from lightning_coba.reports.past_runs_rows import Log, Row
+
+EVENTS = "*tfevents*"
+
+
+def read_tensorboard(folder: Path) -> Log:
+    """Read the event files of a folder, at any depth; each folder with event files is a run.
+
+    ``SummaryWriter.add_scalars("val_loss", {"code": ...})`` makes a folder ``val_loss_code`` a task; these are put
+    back together as ``val_loss/code`` of the folder above.
+    """
+    holders = sorted({file.parent for file in folder.rglob(EVENTS)}) if folder.is_dir() else [folder]
+    rows = []
+    for holder in holders:
+        for tag, step, value in _scalars(holder):
+            run = "" if holder == folder else holder.relative_to(folder).as_posix()
+            spread = tag.replace("/", "_") + "_"
+            if holder != folder and holder.name.startswith(spread):
+                tag = f"{tag}/{holder.name.removeprefix(spread)}"
+                run = "" if holder.parent == folder else holder.parent.relative_to(folder).as_posix()
+            rows.append(Row(f"{holder}, {tag}", run, {"step": step, tag: value}))
+    return Log(str(folder), rows)
+
+
+def _scalars(holder: Path) -> Iterator[tuple[str, int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    events = EventAccumulator(str(holder), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    tags = events.Tags()
+    for tag in tags["scalars"]:
+        yield from ((tag, event.step, event.value) for event in events.Scalars(tag))
+    for tag in tags["tensors"]:  # how TensorFlow 2 writes a scalar
+        if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
+            yield from ((tag, e.step, float(make_ndarray(e.tensor_proto))) for e in events.Tensors(tag))
+
+
+def is_mlflow_run(folder: Path) -> bool:
+    """Return whether a folder is one run of MLflow's file store."""
+    return (folder / "metrics").is_dir() and (folder / "meta.yaml").is_file()
+
+
+def mlflow_runs(folder: Path) -> list[Path]:
+    """Return the runs among and below a folder of MLflow's file store."""
+    return sorted(
+        run
+        for depth in ("", "*/", "*/*/")
+        for meta in folder.glob(f"{depth}meta.yaml")
+        if is_mlflow_run(run := meta.parent)
+    )
+
+
+def read_mlflow_folder(folder: Path) -> Log:
+    """Read runs of MLflow's file store: ``metrics/<key>`` holds lines of timestamp, value and step."""
+    runs = mlflow_runs(folder)
+    rows = []
+    for run in runs:
+        for file in sorted(path for path in (run / "metrics").rglob("*") if path.is_file()):
+            key = file.relative_to(run / "metrics").as_posix()
+            for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                parts = text.split()
+                if len(parts) < 2:
+                    raise ValueError(
+                        f"{file}:{line}: a line must be a timestamp, a value and a step; got {text!r}. Delete it."
+                    )
+                step = parts[2] if len(parts) > 2 else "0"
+                rows.append(Row(f"{file}:{line}", run.name if len(runs) > 1 else "", {"step": step, key: parts[1]}))
+    return Log(str(folder), rows)
+
+
+def read_mlflow_database(file: Path) -> Log:
+    """Read the runs of MLflow's SQLite database."""
+    query = (
+        "SELECT runs.name, metrics.run_uuid, metrics.key, metrics.step, metrics.value, metrics.is_nan FROM metrics "
+        "JOIN runs ON runs.run_uuid = metrics.run_uuid WHERE runs.lifecycle_stage = 'active' "
+        "ORDER BY metrics.timestamp, metrics.step"
+    )
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute(query).fetchall()
+    except sqlite3.DatabaseError as error:
+        raise ValueError(
+            f"`read_losses.path` must be a database of MLflow where it ends in {file.suffix}; {file} is none "
+            f"({error}). Give mlflow.db, or the mlruns folder."
+        ) from None
+    several = len({run for _, run, *_ in found}) > 1
+    rows = [
+        Row(
+            f"{file}, {key} at step {step}",
+            f"{name} ({run})" if several else "",
+            {"step": step, key: None if is_nan else value},
+        )
+        for name, run, key, step, value, is_nan in found
+    ]
+    return Log(str(file), rows)

@@ -1,0 +1,190 @@
+"""From the losses of a past run and a few settings to a folder with the answer."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Group as Lines
+from rich.table import Table
+from rich.text import Text
+
+from lightning_coba.balancers import Balancer
+from lightning_coba.reports.page import PageFigure, page_environment
+from lightning_coba.reports.past_runs import LossTable
+from lightning_coba.reports.past_runs_tasks import listed
+from lightning_coba.reports.replay import most_different, replay_settings
+from lightning_coba.reports.replay_findings import SettingFinding, TaskFinding, setting_finding, task_findings
+from lightning_coba.reports.replay_grid import name_settings
+from lightning_coba.reports.replay_tables import number, settings_table, tasks_table, write_settings, write_weights
+from lightning_coba.reports.replay_text import notes, verdict
+from lightning_coba.reports.runs import BalanceTable
+
+#: More settings than this are shown as a map and as ranges, beside the panels of a few.
+MOST_PANELS = 8
+MOST_ON_SCREEN = 6
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayReport:
+    """Hold what was found and written.
+
+    Attributes:
+        folder: where to.
+        table: the losses.
+        results: setting -> its records.
+        tasks: how each task fared.
+        settings: what each setting did.
+        verdict: the answer in sentences, the most important first.
+        notes: what to know before trusting it.
+    """
+
+    folder: Path
+    table: LossTable
+    results: Mapping[str, BalanceTable]
+    tasks: Sequence[TaskFinding]
+    settings: Sequence[SettingFinding]
+    verdict: Sequence[str]
+    notes: Sequence[str]
+
+    @property
+    def facts(self) -> str:
+        """What was read, in a line."""
+        steps = f"{self.table.num_records} records, steps {self.table.steps[0]} to {self.table.steps[-1]}"
+        tasks = f"{len(self.table.tasks)} tasks ({listed(self.table.tasks)})"
+        return f"{self.table.source or 'losses'} · {tasks} · {steps}"
+
+    def __rich__(self) -> Lines:
+        """Show the answer and a short table, at most a screen of it."""
+        parts: list[Text | Table] = [Text(self.facts, style="bright_black"), Text("")]
+        parts += [Text(sentence, style="" if place else "bold") for place, sentence in enumerate(self.verdict)]
+        return Lines(*parts, self._screen_table(), *(Text(f"Note. {note}", style="yellow") for note in self.notes))
+
+    def _screen_table(self) -> Table:
+        shown = most_different(self.results, MOST_ON_SCREEN)
+        more = len(self.settings) - len(shown)
+        caption = f"These differ most; {more} more are in replay.html and settings.csv." if more > 0 else None
+        screen = Table(box=SIMPLE, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
+        for name in ("setting", "moves from record", "largest weight", "change", "DF"):
+            header = Text("\n".join(name.rsplit(" ", 1)))
+            screen.add_column(header, justify="left" if name == "setting" else "right", overflow="fold")
+        for one in (one for one in self.settings if one.name in shown):
+            largest = f"{one.largest:.2f} {one.largest_task}"
+            numbers = (largest, number(one.mean_change, ".3f"), number(one.divergence_factor, ".2f"))
+            screen.add_row(*map(Text, (one.name, str(one.first_record or "never"), *numbers)))
+        return screen
+
+
+def write_replay_report(
+    table: LossTable, settings: Mapping[str, Balancer] | Sequence[Balancer], out: str | os.PathLike[str]
+) -> ReplayReport:
+    """Replay settings on a past run and write ``replay.html``, ``weights.csv``, ``settings.csv`` and ``figures/``.
+
+    Args:
+        table: the losses, as `read_losses` returns them.
+        settings: balancers, by name or not; the verdict is about the first.
+        out: folder to write to; files of these names are replaced.
+
+    Raises:
+        ValueError: there is one task alone, or a setting cannot be replayed.
+
+    Example:
+        ``write_replay_report(read_losses("runs/x"), [CoBa()], "replay")`` is ``coba-replay runs/x --balancer coba``.
+    """
+    if len(table.tasks) < 2:
+        raise ValueError(
+            f"`write_replay_report.table` must have two tasks or more; got {listed(table.tasks)} alone, whose weight "
+            "is 1 whatever balances. Give a run of several tasks."
+        )
+    given = settings if isinstance(settings, Mapping) else name_settings(settings)
+    results = replay_settings(table, given)
+    tasks = task_findings(table)
+    found = [setting_finding(name, result) for name, result in results.items()]
+    report = ReplayReport(
+        folder=Path(out),
+        table=table,
+        results=results,
+        tasks=tasks,
+        settings=found,
+        verdict=verdict(table, tasks, found, next(iter(results.values()))),
+        notes=notes(table, results, given),
+    )
+    _write(report)
+    return report
+
+
+def _write(report: ReplayReport) -> None:
+    (report.folder / "figures").mkdir(parents=True, exist_ok=True)
+    figures = _figures(report)
+    for figure in figures:
+        (report.folder / figure.path).write_bytes(figure.png)
+    write_weights(report.folder / "weights.csv", report.results)
+    write_settings(report.folder / "settings.csv", report.table, report.settings)
+    tables = tasks_table(report.table, report.tasks), settings_table(report.table, report.settings)
+    blocks = [tables[0], figures[0], tables[1], *figures[1:]]
+    page = page_environment(autoescape=True).from_string(_HTML).render(report=report, blocks=blocks)
+    (report.folder / "replay.html").write_text(page, encoding="utf-8")
+
+
+def _figures(report: ReplayReport) -> list[PageFigure]:
+    from lightning_coba.reports import replay_figures as draw  # matplotlib takes a second
+    from lightning_coba.reports.figures import scores_figure
+
+    results, (name, first) = report.results, next(iter(report.results.items()))
+    many = len(results) > MOST_PANELS
+    shown = most_different(results) if many else results
+    which = f" of {len(shown)} of the {len(results)} settings, those that differ most" if many else ""
+    figures = {
+        "losses": (
+            draw.turning_points_figure(report.table),
+            "Validation loss of each task relative to V(0). The diamond marks its lowest point.",
+        ),
+        "weights": (draw.replayed_weights_figure(shown), f"Weights over the run{which}."),
+    }
+    if many:
+        figures["final-weights"] = (
+            draw.final_weights_figure(results),
+            "Weight of each task after the last record, in multiples of the equal share, by setting.",
+        )
+        figures["weight-ranges"] = (
+            draw.weight_range_figure(results),
+            "Range of each task's weight over all settings: where it is narrow, the choice of setting matters little.",
+        )
+    if not math.isnan(report.settings[0].divergence_factor):
+        figures["scores"] = (scores_figure(first), f"What the weights of {name} are made of.")
+    return [PageFigure.of(figure, f"figures/{key}.png", caption) for key, (figure, caption) in figures.items()]
+
+
+_HTML = """\
+{% from "block.html" import show %}
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Replay of a past run</title>
+<style>
+{% include "style.css" %}
+</style>
+</head>
+<body>
+<h1>Replay of a past run</h1>
+<p class="grey">{{ report.facts }}</p>
+{% for sentence in report.verdict %}
+<p{% if loop.first %} class="headline"{% endif %}>{{ sentence }}</p>
+{% endfor %}
+{% for note in report.notes %}
+<p class="note"><strong>Note.</strong> {{ note }}</p>
+{% endfor %}
+{% for block in blocks %}
+{{ show(block) }}
+{% endfor %}
+<h3>What was read</h3>
+{% for note in report.table.notes %}
+<p class="grey">{{ note }}</p>
+{% endfor %}
+</body>
+</html>
+"""

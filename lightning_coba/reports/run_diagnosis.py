@@ -1,0 +1,209 @@
+"""What became of each task in a run, and what its balancer answered: read from the records, said in words."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lightning_coba.log_keys import TRAIN_LOSS
+from lightning_coba.reports.collection import CARD, METRICS, Run, read_curves, read_run
+from lightning_coba.reports.runs import BALANCE_FILE, BalanceTable, read_balance
+
+#: A task is burnt out when its validation loss ends so much above its minimum.
+BURNT_OUT = 0.05
+#: A task is left behind when it still falls and has gained less than this share of what the median task has.
+LEFT_BEHIND = 0.5
+#: What a task can have come to, the worst first, and what that means.
+VERDICTS: Mapping[str, str] = {
+    "worse than at the start": "The validation loss ended above where it began.",
+    "burnt out": f"The validation loss ended more than {100 * BURNT_OUT:.0f} % above its minimum.",
+    "left behind": "The validation loss was still falling at the end, and had fallen, relative to its start, by less "
+    "than half as much as that of the median task.",
+    "still falling": "The validation loss was lowest in the last validation pass.",
+    "converged": f"The validation loss has passed its minimum, and ended at most {100 * BURNT_OUT:.0f} % above it.",
+    "one pass": "A single validation pass shows no course.",
+    "no records": "No validation loss was written down.",
+}
+
+
+@dataclass(frozen=True)
+class TaskDiagnosis:
+    """Say what became of one task; NaN = not known.
+
+    Attributes:
+        task: its name.
+        verdict: one of `VERDICTS`.
+        start: validation loss before training, or in the first pass where that is not known.
+        lowest: of all passes.
+        lowest_step: at which it was lowest.
+        last: of the last pass.
+        slope: change of the loss ratio per record that the balancer saw at the end.
+        weights: in force after each record, ``[T]``; empty without records.
+    """
+
+    task: str
+    verdict: str = "no records"
+    start: float = math.nan
+    lowest: float = math.nan
+    lowest_step: float = math.nan
+    last: float = math.nan
+    slope: float = math.nan
+    weights: Sequence[float] = ()
+
+    @property
+    def change(self) -> float:
+        """Loss at the end relative to the start, less 1."""
+        return self.last / self.start - 1 if self.start else math.nan
+
+    @property
+    def rise(self) -> float:
+        """Loss at the end relative to the minimum, less 1."""
+        return self.last / self.lowest - 1 if self.lowest else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class RunStory:
+    """Hold everything that a page about one run is made of.
+
+    Attributes:
+        run: what the folder says.
+        card: contents of its ``run.json``.
+        balance: the balancer's records; None where there are none.
+        losses: what these hold.
+        training: task -> step -> training loss.
+        tasks: what became of each task.
+        notes: what a reader has to know first.
+    """
+
+    run: Run
+    card: Mapping[str, Any]
+    balance: BalanceTable | None
+    losses: Literal["validation", "training"]
+    training: Mapping[str, Mapping[int, float]]
+    tasks: Sequence[TaskDiagnosis]
+    notes: Sequence[str]
+
+    def having(self, verdict: str) -> list[TaskDiagnosis]:
+        """Return the tasks with a verdict."""
+        return [task for task in self.tasks if task.verdict == verdict]
+
+
+def read_story(folder: str | os.PathLike[str]) -> RunStory:
+    """Read a run folder, complete or not.
+
+    Raises:
+        FileNotFoundError: it is not the folder of a run.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise FileNotFoundError(
+            f"`write_run_page.folder` must be the folder of a run; {folder} has no {CARD}. Give runs/<name>."
+        )
+    run = read_run(folder)
+    card = _card(folder)
+    training, _ = read_curves(folder / METRICS, TRAIN_LOSS)
+    balance, complaint = _balance(folder)
+    losses: Literal["validation", "training"] = "training" if card.get("records") == "training" else "validation"
+    notes = [note for note in (_unfinished(run), complaint, *_oddities(run, balance, losses)) if note]
+    return RunStory(run, card, balance, losses, training, diagnose(run, balance, losses), notes)
+
+
+def diagnose(run: Run, balance: BalanceTable | None, losses: str = "validation") -> list[TaskDiagnosis]:
+    """Say of each task what became of it.
+
+    Args:
+        run: with its curves.
+        balance: the records of its balancer, if it had one.
+        losses: what these hold; training losses say nothing about a task's validation loss.
+    """
+    found = [_follow(task, run, balance, losses == "validation") for task in run.tasks]
+    gains = [-task.change for task in found if math.isfinite(task.change)]
+    median = float(np.median(gains)) if len(gains) > 1 else 0.0
+    return [
+        TaskDiagnosis(**{**vars(task), "verdict": "left behind"})
+        if task.verdict == "still falling" and -task.change < LEFT_BEHIND * median
+        else task
+        for task in found
+    ]
+
+
+def _follow(name: str, run: Run, balance: BalanceTable | None, on_validation: bool) -> TaskDiagnosis:
+    curve = {step: loss for step, loss in run.curves.get(name, {}).items() if math.isfinite(loss)}
+    known: dict[str, Any] = {}
+    start = math.nan
+    if balance is not None and name in balance.tasks:
+        k = balance.tasks.index(name)
+        known = {"slope": float(balance.slope[-1, k]), "weights": balance.weight[:, k].tolist()}
+        there = np.flatnonzero(np.isfinite(balance.ratio[:, k]) & (balance.ratio[:, k] > 0))
+        if on_validation and there.size:
+            start = float(balance.loss[there[0], k] / balance.ratio[there[0], k])
+            curve = curve or dict(zip(balance.steps[there].tolist(), balance.loss[there, k].tolist(), strict=True))
+    if not curve:
+        return TaskDiagnosis(name, **known)
+    steps = sorted(curve)
+    best = min(steps, key=lambda step: (curve[step], step))
+    task = TaskDiagnosis(
+        name,
+        start=start if math.isfinite(start) else curve[steps[0]],
+        lowest=curve[best],
+        lowest_step=float(best),
+        last=curve[steps[-1]],
+        **known,
+    )
+    return TaskDiagnosis(**{**vars(task), "verdict": _verdict(task, len(steps), best == steps[-1])})
+
+
+def _verdict(task: TaskDiagnosis, num_passes: int, lowest_at_the_end: bool) -> str:
+    if task.change > 0:
+        return "worse than at the start"
+    if num_passes == 1:
+        return "one pass"
+    if task.rise > BURNT_OUT:
+        return "burnt out"
+    return "still falling" if lowest_at_the_end else "converged"
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # read_run says so
+    return card if isinstance(card, dict) else {}
+
+
+def _balance(folder: Path) -> tuple[BalanceTable | None, str]:
+    if not (folder / BALANCE_FILE).is_file():
+        return None, ""
+    try:
+        return read_balance(folder), ""
+    except ValueError as error:  # half-written, or none yet
+        return None, str(error)
+
+
+def _unfinished(run: Run) -> str:
+    return "" if run.is_complete else f"The run is {run.status}: {run.error}."
+
+
+def _oddities(run: Run, balance: BalanceTable | None, losses: str) -> list[str]:
+    notes = []
+    if run.status == "finished" and not run.test_before:
+        notes.append("The loss before training was not measured on the test split (test_before=false).")
+    if balance is not None:
+        absent = int((~np.isfinite(balance.loss)).sum())
+        if absent and losses == "validation":  # a training step may well be without some tasks
+            notes.append(
+                f"{absent} of {balance.loss.size} losses in the records are missing: the task was absent, or its loss "
+                "was NaN or infinite and was left out."
+            )
+        scored = np.isfinite(balance.rcs).any()
+        if run.method == "CoBa" and not scored:
+            notes.append(
+                f"All {len(balance.records)} records are within CoBa's warm-up, so the weights stayed equal. Validate "
+                "more often (trainer.val_check_interval)."
+            )
+    return notes

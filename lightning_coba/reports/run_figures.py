@@ -1,0 +1,123 @@
+"""Two figures of a page about one run: every task's losses, and what slopes the weights answered."""
+
+from collections.abc import Mapping
+from math import ceil
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LINESTYLES, canvas, name_tasks, title
+from lightning_coba.reports.runs import BalanceTable
+from lightning_coba.reports.statistics import Array
+
+PANELS_A_ROW = 3
+#: A training loss is drawn as the mean over this share of its values: single steps are noise.
+SMOOTHED = 0.04
+TRAINING = "#b5b5b5"
+
+
+def losses_figure(
+    validation: Mapping[str, Mapping[int, float]], training: Mapping[str, Mapping[int, float]]
+) -> Figure | None:
+    """Draw a panel a task: training and validation loss, the minimum of the latter marked; None without losses.
+
+    Args:
+        validation: task -> step -> loss.
+        training: the same of training steps.
+    """
+    tasks = [task for task in {**validation, **training} if validation.get(task) or training.get(task)]
+    if not tasks:
+        return None
+    columns = min(PANELS_A_ROW, len(tasks))
+    rows = ceil(len(tasks) / columns)
+    figure = Figure(
+        figsize=(max(2.85 * columns, 4.2), 2.05 * rows + 0.45),
+        dpi=150,
+        layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08),
+        facecolor="white",
+    )
+    FigureCanvasAgg(figure)
+    for number, (task, axes) in enumerate(zip(tasks, figure.subplots(rows, columns, squeeze=False).flat, strict=False)):
+        _plain(axes)
+        _draw_losses(axes, task, _curve(validation.get(task, {})), _curve(training.get(task, {})))
+        if number >= len(tasks) - columns:
+            axes.set_xlabel("optimizer step", fontsize=8, color=INK)
+    for axes in figure.axes[len(tasks) :]:
+        axes.remove()
+    handles = [line for line in figure.axes[0].get_lines() if not str(line.get_label()).startswith("_")]
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=8.5)
+    return figure
+
+
+def slope_figure(balance: BalanceTable) -> Figure | None:
+    """Draw each task's weight against its slope, record by record; None where the balancer has no slopes."""
+    there = np.isfinite(balance.slope) & np.isfinite(balance.weight)
+    if not there.any():
+        return None
+    figure, (axes,) = canvas(1, height=4.4)
+    title(axes, "Weight against slope", "dot = last record, line = the way there; right of 0 the loss rises")
+    _plain(axes)
+    axes.axvline(0, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+    axes.axhline(1 / len(balance.tasks), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+    lines = []
+    for k, task in enumerate(balance.tasks):
+        colour, style = COLOURS[k % len(COLOURS)], LINESTYLES[k // len(COLOURS) % len(LINESTYLES)]
+        x, y = balance.slope[there[:, k], k], balance.weight[there[:, k], k]
+        lines += axes.plot(x, y, color=colour, linestyle=style, linewidth=0.9, alpha=0.5, label=task)
+        axes.plot(x[-1:], y[-1:], "o", color=colour, markersize=6)
+    axes.set_xlabel("slope: change of the loss ratio per record", color=INK)
+    axes.set_ylabel("weight", color=INK)
+    name_tasks(figure, {axes: lines})
+    return figure
+
+
+def _draw_losses(axes: Axes, task: str, validation: tuple[Array, Array], training: tuple[Array, Array]) -> None:
+    name = task if len(task) <= 26 else f"{task[:12]}…{task[-13:]}"
+    axes.set_title(name, loc="left", fontsize=9, fontweight="bold", color=INK)
+    steps, smooth = _smooth(*training)
+    axes.plot(steps, smooth, color=TRAINING, linewidth=1.2, label="training (smoothed)")
+    steps, losses = validation
+    (line,) = axes.plot(steps, losses, color=COLOURS[0], linewidth=1.7, label="validation")
+    if len(steps) <= 20:
+        line.set(marker="o", markersize=2.5)
+    if len(losses):  # the first training losses would dwarf all that follows
+        shown = np.concatenate([losses, smooth[len(smooth) // 2 :]])
+        margin = 0.08 * max(np.ptp(shown), 1e-3)
+        axes.set_ylim(shown.min() - margin, shown.max() + margin)
+    best = int(np.argmin(losses)) if len(losses) else None
+    where = ([], []) if best is None else ([steps[best]], [losses[best]])
+    axes.plot(*where, "o", color=COLOURS[2], markersize=6, fillstyle="none", label="validation minimum")
+    if best is not None:
+        axes.annotate(
+            f"{losses[best]:.3g} at {int(steps[best])}", (1, 1.03), xycoords="axes fraction", ha="right", fontsize=7.5,
+            color=GREY,
+        )  # fmt: skip
+
+
+def _curve(losses: Mapping[int, float]) -> tuple[Array, Array]:
+    steps = np.array(sorted(losses), dtype=np.float64)
+    values = np.array([losses[int(step)] for step in steps], dtype=np.float64)
+    there = np.isfinite(values)
+    return steps[there], values[there]
+
+
+def _smooth(steps: Array, values: Array) -> tuple[Array, Array]:
+    """Return means over a moving window, each at the window's middle."""
+    width = max(int(SMOOTHED * len(values)), 1)
+    window = np.full(width, 1 / width)
+    if len(values) < 2:
+        return steps, values
+    return np.convolve(steps, window, "valid"), np.convolve(values, window, "valid")
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(color=HAIR, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(colors=GREY, labelcolor=INK, labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -1,0 +1,274 @@
+"""One page about one run: what became of the tasks, why, and with which settings."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_coba.reports.collection import CARD, Run
+from lightning_coba.reports.comparison_text import DASH, METRIC_NAMES, count, percent
+from lightning_coba.reports.page import Cell, PageFigure, PageTable, page_environment
+from lightning_coba.reports.run_diagnosis import VERDICTS, RunStory, read_story
+from lightning_coba.reports.run_text import headline, in_words
+from lightning_coba.reports.runs import BALANCE_FILE
+from lightning_coba.reports.tables import before_after_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE = "report.html"
+#: Settings that a reader wants to know first.
+FIRST_SETTINGS = {
+    "model": "model.model",
+    "learning rate": "optimizer.lr",
+    "batch size": "data.batch_size",
+    "tokens a row at most": "data.max_length",
+}
+
+
+def write_run_page(folder: str | os.PathLike[str]) -> Path:
+    """Write ``report.html`` into a run folder: one file that needs no other and no network.
+
+    Use it on a finished run, on one still under way, or on one that failed; ``coba-train`` does so at the end, and
+    ``coba-report runs/<name>`` at any time. The page says in words which tasks improved, burnt out or were left behind
+    and what the balancer answered, and shows the losses, weights and scores.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: the folder is not one of a run.
+
+    Example:
+        ``write_run_page("runs/demo-coba-seed1")`` writes ``runs/demo-coba-seed1/report.html``.
+    """
+    story = read_story(folder)
+    path = Path(folder) / PAGE
+    partial = path.with_suffix(".html.partial")
+    partial.write_text(render_run_page(story), encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def write_run_pages(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Write the page of every folder that is itself the folder of a run, and return these pages."""
+    return [write_run_page(folder) for folder in folders if (Path(folder) / CARD).is_file()]
+
+
+def render_run_page(story: RunStory) -> str:
+    """Return the page; everything that comes from the run is escaped."""
+    settings = [(name, str(value)) for name, value in (story.run.settings or {}).items()]
+    packages = [f"{name} {version}" for name, version in (story.card.get("packages") or {}).items() if version]
+    return page_environment(autoescape=True).from_string(_HTML).render(
+        title=_title(story),
+        facts=_facts(story.run),
+        headline=headline(story),
+        notes=story.notes,
+        blocks=[*_tables(story), *_figures(story), *_results(story.run), *_cost(story)],
+        settings=settings,
+        packages=packages,
+        folder=str(story.run.folder),
+    )  # fmt: skip
+
+
+def _title(story: RunStory) -> str:
+    """Return the run's name; the runs of a sweep share one."""
+    run, folder = story.run, story.run.folder.resolve().name
+    name = str(story.card.get("name") or folder)
+    return name if name == folder else f"{name}: {run.method}" + ("" if run.seed is None else f", seed {run.seed}")
+
+
+def _facts(run: Run) -> str:
+    settings = run.settings or {}
+    facts = [
+        f"suite {run.suite}",
+        f"method {run.method}",
+        *([f"seed {run.seed}"] if run.seed is not None else []),
+        count(len(run.tasks), "task"),
+        f"status {run.status}",
+        *(f"{name} {settings[key]}" for name, key in FIRST_SETTINGS.items() if key in settings),
+    ]
+    return " · ".join(facts)
+
+
+def task_table(story: RunStory) -> PageTable:
+    """Return a row a task: what it came to, in numbers."""
+    columns: dict[str, list[str]] = {
+        "task": [task.task for task in story.tasks],
+        "came to": [task.verdict for task in story.tasks],
+        "at the start": [_number(task.start) for task in story.tasks],
+        "lowest": [_number(task.lowest) for task in story.tasks],
+        "at step": [_number(task.lowest_step, ".0f") for task in story.tasks],
+        "at the end": [_number(task.last) for task in story.tasks],
+        "change": [percent(task.change) for task in story.tasks],
+        "above lowest": [percent(task.rise) for task in story.tasks],
+        "slope": [_number(task.slope, "+.4f") for task in story.tasks],
+        "first weight": [_number(task.weights[0]) if task.weights else DASH for task in story.tasks],
+        "last weight": [_number(task.weights[-1]) if task.weights else DASH for task in story.tasks],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cell != DASH for cell in cells)}
+    verdicts = {task.verdict for task in story.tasks}
+    return PageTable(
+        "What became of each task" if story.run.status != "running" else "The tasks so far",
+        list(shown),
+        _cells(list(zip(*shown.values(), strict=True))),
+        "Losses per completion token on the validation split, which steers the weights and chooses the checkpoint.",
+        {name: words for name, words in VERDICTS.items() if name in verdicts},
+    )
+
+
+def _tables(story: RunStory) -> list[PageTable]:
+    if not story.tasks:
+        return []
+    words = [(task.task, in_words(task, story)) for task in story.tasks]
+    columns = ["task", "its course, and the balancer's answer"]
+    return [task_table(story), PageTable("Why", columns, _cells(words), is_text=True)]
+
+
+def _figures(story: RunStory) -> list[PageFigure]:
+    from lightning_coba.reports import figures as draw  # matplotlib takes a second
+    from lightning_coba.reports.run_figures import losses_figure, slope_figure
+
+    balance = story.balance
+    drawn = {
+        "Loss of each task in training steps and in validation passes; the ring marks the validation minimum.": (
+            "losses.png",
+            lambda: losses_figure(story.run.curves, story.training),
+        )
+    }
+    if balance is not None:
+        drawn |= {
+            "Losses in the balancer's records, relative to the start.": (
+                "loss_ratio.png",
+                lambda: draw.loss_ratio_figure(balance, story.losses),
+            ),
+            "Weights in force after each record.": ("weights.png", lambda: draw.weights_figure(balance)),
+            "Which slopes the weights answered.": ("slopes.png", lambda: slope_figure(balance)),
+        }
+        if draw.has_scores(balance):
+            drawn["What CoBa's weights are made of."] = ("scores.png", lambda: draw.scores_figure(balance))
+    figures = (_figure(story.run.folder, caption, *found) for caption, found in drawn.items())
+    return [figure for figure in figures if figure is not None]
+
+
+def _figure(folder: Path, caption: str, name: str, draw: "Callable[[], Figure | None]") -> PageFigure | None:
+    """Return a figure as the run has drawn it, or draw it where the records went on since."""
+    path, records = folder / "figures" / name, folder / BALANCE_FILE
+    if path.is_file() and records.is_file() and path.stat().st_mtime_ns >= records.stat().st_mtime_ns:
+        return PageFigure(f"figures/{name}", caption, path.read_bytes())
+    figure = draw()
+    return None if figure is None else PageFigure.of(figure, f"figures/{name}", caption)
+
+
+def _results(run: Run) -> list[PageTable]:
+    if not run.test_after:
+        return []
+    caption = "Loss per completion token on the test split, at the checkpoint with the lowest mean validation loss."
+    metrics = {METRIC_NAMES.get(name, name): values for name, values in run.test_metrics.items()}
+    tasks = [task for task in run.tasks if task in run.test_after]
+    header = ["task", "before", "after", "after / before", *metrics]
+    rows = [
+        (
+            row["task"],
+            _number(row["test_loss_before"]),
+            _number(row["test_loss_after"]),
+            _number(row["ratio"]),
+            *(_share(values, row["task"], tasks) for values in metrics.values()),
+        )
+        for row in before_after_rows(
+            {task: run.test_before.get(task, float("nan")) for task in tasks},
+            {task: run.test_after[task] for task in tasks},
+        )
+    ]
+    if not run.test_before:
+        header, rows = [header[0], *header[2:3], *header[4:]], [(row[0], row[2], *row[4:]) for row in rows]
+    return [PageTable("Test results", header, _cells(rows), caption)]
+
+
+def _cost(story: RunStory) -> list[PageTable]:
+    run = story.run
+    if not isfinite(run.seconds_per_step):
+        return []
+    training = run.seconds_per_step * run.steps
+    whole = training + run.validation_seconds
+    rows = [
+        ("optimizer steps", f"{run.steps:,.0f}, {_seconds(run.seconds_per_step)} each, {_seconds(training)} in all"),
+        (
+            "validation passes",
+            f"{_seconds(run.validation_seconds)} in all, {100 * run.validation_seconds / whole:.0f} % of the time",
+        ),
+    ]
+    if story.balance is not None:
+        by_passes = set(story.balance.steps.tolist()) <= {step for curve in run.curves.values() for step in curve}
+        within = (
+            "taken from the validation passes, whose time they cost"
+            if by_passes and story.losses == "validation"
+            else "taken in training steps, whose time above includes them"
+        )
+        rows.append(("the balancer's records", f"{len(story.balance.records):,}, {within}"))
+    return [PageTable("Time", ["", "time"], _cells(rows), "Checkpoints and tests are not counted.", is_text=True)]
+
+
+def _cells(rows: Sequence[Sequence[str]]) -> list[list[Cell]]:
+    return [[Cell(text) for text in row] for row in rows]
+
+
+def _number(value: float, form: str = ".3f") -> str:
+    return f"{value:{form}}" if isfinite(value) else DASH
+
+
+def _share(values: Mapping[str, float], task: str, tasks: Sequence[str]) -> str:
+    """Return a metric of a task, or in the row of means its mean."""
+    there = [values[name] for name in (tasks if task == "mean" and task not in values else [task]) if name in values]
+    return f"{100 * sum(there) / len(there):.1f} %" if there else DASH
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+_HTML = """\
+{% from "block.html" import show %}
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+{% include "style.css" %}
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+<p class="grey">{{ facts }}</p>
+{% for sentence in headline %}
+<p{% if loop.first %} class="headline"{% endif %}>{{ sentence }}</p>
+{% endfor %}
+{% for note in notes %}
+<p class="note"><strong>Note.</strong> {{ note }}</p>
+{% endfor %}
+{% for block in blocks %}
+{{ show(block) }}
+{% endfor %}
+{% if settings %}
+<h3>Settings</h3>
+<details><summary>{{ settings | length }} settings, as they can be given to coba-train</summary>
+<div class="wide"><table class="words"><tbody>
+{% for name, value in settings %}
+<tr><th scope="row">{{ name }}</th><td>{{ value }}</td></tr>
+{% endfor %}
+</tbody></table></div></details>
+{% endif %}
+<h3>Environment</h3>
+<p class="grey">{{ packages | join(" · ") or "not written down" }}</p>
+<p class="grey">{{ folder }}</p>
+</body>
+</html>
+"""

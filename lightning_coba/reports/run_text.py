@@ -1,0 +1,112 @@
+"""Say in sentences what a run did and why each task has the weight that it has."""
+
+from collections.abc import Sequence
+from math import isfinite
+
+import numpy as np
+
+from lightning_coba.reports.comparison_text import count, percent
+from lightning_coba.reports.run_diagnosis import BURNT_OUT, RunStory, TaskDiagnosis
+
+#: A slope smaller than this is called flat: a change of the loss ratio per record.
+FLAT = 1e-4
+
+
+def headline(story: RunStory) -> list[str]:
+    """Return what a reader wants to know first, computed from the numbers."""
+    return [_what_was_trained(story), *_test_in_words(story), *_verdicts_in_words(story)]
+
+
+def _what_was_trained(story: RunStory) -> str:
+    run = story.run
+    steps = f" for {int(run.steps):,} steps" if isfinite(run.steps) else ""
+    verb = {"finished": "trained", "running": "has been training"}.get(run.status, "began to train")
+    return f"{run.method} {verb} {count(len(run.tasks), 'task')}{steps}."
+
+
+def _test_in_words(story: RunStory) -> list[str]:
+    before, after = story.run.test_before, story.run.test_after
+    both = [
+        task for task in story.run.tasks if isfinite(before.get(task, np.nan)) and isfinite(after.get(task, np.nan))
+    ]
+    if not both:
+        return []
+    first, last = (float(np.mean([losses[task] for task in both])) for losses in (before, after))
+    better = sum(after[task] < before[task] for task in both)
+    worse = [task for task in both if after[task] > before[task]]
+    return [
+        f"Test loss: {better} of {count(len(both), 'task')} better than before training; mean {first:.3f} before, "
+        f"{last:.3f} after ({percent(last / first - 1)})." + (f" Worse: {_listed(worse)}." if worse else "")
+    ]
+
+
+def _verdicts_in_words(story: RunStory) -> list[str]:
+    if all(task.verdict in ("no records", "one pass") for task in story.tasks):
+        return []
+    lines = []
+    if worse := story.having("worse than at the start"):
+        lines.append(f"Worse on validation than at the start: {_listed([_with(t, t.change) for t in worse])}.")
+    if burnt := story.having("burnt out"):
+        since = [f"{task.task} ({percent(task.rise)} since step {task.lowest_step:.0f})" for task in burnt]
+        lines.append(f"Burnt out, the validation loss rising from its minimum: {_listed(since)}.")
+    elif not worse:
+        lines.append(f"No task is burnt out: none ended more than {100 * BURNT_OUT:.0f} % above its minimum.")
+    if behind := story.having("left behind"):
+        lines.append(f"Left behind: {_listed([_with(task, task.change) for task in behind])}.")
+    falling = len(story.having("still falling")) + len(behind)
+    if falling:
+        lines.append(f"{count(falling, 'task')} still improved in the last validation pass: a longer run may help.")
+    return lines
+
+
+def in_words(task: TaskDiagnosis, story: RunStory) -> str:
+    """Return what happened to a task and what the balancer answered."""
+    return " ".join(part for part in (_course(task), _answer(task, story)) if part)
+
+
+def _course(task: TaskDiagnosis) -> str:
+    if not isfinite(task.last):
+        return "No validation loss was written down."
+    if task.verdict == "one pass":
+        return f"One validation pass: {task.last:.3f} ({percent(task.change)} from the start)."
+    text = f"From {task.start:.3f} to {task.last:.3f} ({percent(task.change)})"
+    if task.lowest == task.last:
+        return f"{text}, lowest at the end."
+    return f"{text}; lowest, {task.lowest:.3f}, at step {task.lowest_step:.0f}, since then {percent(task.rise)}."
+
+
+def _answer(task: TaskDiagnosis, story: RunStory) -> str:
+    weights = [weight for weight in task.weights if isfinite(weight)]
+    if not weights or story.balance is None:
+        return ""
+    equal = 1 / len(story.balance.tasks)
+    if max(abs(weight - equal) for weight in weights) < 1e-9:
+        return f"Weight {equal:.3f} throughout, an equal share."
+    slope = ""
+    if isfinite(task.slope):
+        course = "flat" if abs(task.slope) < FLAT else "falling" if task.slope < 0 else "rising"
+        slope = f"Slope at the end {task.slope:+.4f} a record ({course}){_scores(task, story)}. "
+    low, high = min(weights), max(weights)
+    return (
+        f"{slope}Weight {weights[0]:.3f} at first, {weights[-1]:.3f} at the end ({weights[-1] / equal:.2f} of an equal "
+        f"share), between {low:.3f} and {high:.3f}."
+    )
+
+
+def _scores(task: TaskDiagnosis, story: RunStory) -> str:
+    balance = story.balance
+    assert balance is not None
+    k = balance.tasks.index(task.task)
+    rcs, acs, factor = balance.rcs[-1, k], balance.acs[-1, k], balance.divergence_factor[-1]
+    if not all(map(isfinite, (rcs, acs, factor))):
+        return ""
+    return f"; RCS {rcs:.2f} and ACS {acs:.2f} are mixed {100 * factor:.0f} : {100 - 100 * factor:.0f}"
+
+
+def _with(task: TaskDiagnosis, change: float) -> str:
+    return f"{task.task} ({percent(change)})"
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])

@@ -1,0 +1,157 @@
+"""The progress bar as it is read: on terminals of two widths, in a log file, with any module and any balancer."""
+
+import io
+import re
+
+import lightning as L
+import pytest
+from foreign import QUIET, SHORT_RUNS, TASKS, Foreign, Stepping, rows, train_loader, val_loader
+from rich.console import Console
+from torch.utils.data import DataLoader
+
+from lightning_coba import ConvergenceBalancer, TaskWeights
+from lightning_coba.balancers import FAMO, CoBa, Uniform
+from lightning_coba.callbacks import TaskBalancing, TaskProgressBar
+from lightning_coba.callbacks.task_standings import ASCII_ARROWS, Standing, Standings, standings_table
+
+pytestmark = pytest.mark.filterwarnings(SHORT_RUNS)
+COBA = {"window_records": 3, "warmup_records": 1}
+MANY = ("deutsch", "francais", "code_python", "summaries", "qa", "math-word-problems", "nli", "sentiment")
+
+
+@pytest.fixture
+def shown():
+    """Return a function that fits with the bar and returns what was written, without the codes of a terminal."""
+
+    def run(*callbacks, module=None, terminal=True, width=120, encoding="utf-8", steps=6, raw=False):
+        buffer = io.BytesIO()
+        out = io.TextIOWrapper(buffer, encoding=encoding, errors="strict")
+        bar = TaskProgressBar(console_kwargs={"file": out, "force_terminal": terminal, "width": width})
+        options = QUIET | {"enable_progress_bar": True, "log_every_n_steps": 1, "max_steps": steps, "max_epochs": -1}
+        trainer = L.Trainer(**options, val_check_interval=2, num_sanity_val_steps=-1, callbacks=[*callbacks, bar])
+        trainer.fit(module or Foreign(), train_loader(), val_loader())
+        out.flush()
+        written = buffer.getvalue().decode(encoding)
+        return written if raw else re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).replace("\r", "\n")
+
+    yield run
+    import rich
+
+    rich._console = None  # Lightning reconfigures the one that all share
+
+
+def test_a_task_in_a_few_characters():
+    task = Standing("de", val_loss=2.549, ratio=0.821, slope=-0.01, weight=0.171)
+    assert task.words() == "de 0.82↓ w.17"
+    assert task.words(ASCII_ARROWS) == "de 0.82v w.17"
+    assert Standing("de", 2.549, ratio=1.2, slope=0.3, weight=1.0).words() == "de 1.20↑ w1.00"
+    assert Standing("de", 2.549, ratio=1.2, slope=1e-6, weight=-0.25).words() == "de 1.20→ w-.25"
+    assert Standing("de", 2.549).words() == "de 2.55"
+    assert Standing("de", weight=0.5).words() == "de w.50"
+
+
+def test_log_file_gets_a_line_a_validation_pass_and_no_bar(shown):
+    written = shown(ConvergenceBalancer(**COBA), terminal=False, raw=True)
+    assert "\x1b[" not in written.split("Epoch")[0]
+    lines = [line for line in written.splitlines() if "validated" in line]
+    assert [line.split("  ")[0] for line in lines] == [f"step {n}/6" for n in (2, 4, 6)]
+    for task in TASKS:
+        assert re.search(rf"  {task} \d\.\d\d[↓→↑] w\.\d\d", lines[-1])
+    assert not re.search("[↓→↑]", lines[0])  # one record has no direction
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_shows_a_table_and_a_line_that_fit(shown, width):
+    class Many(Foreign):
+        def losses(self, batch):
+            x, y = batch
+            hidden = self.trunk(x)
+            return {t: (self.heads[t](hidden)[:, 0] - y[:, i % 3]).square().mean() for i, t in enumerate(self.names)}
+
+    written = shown(ConvergenceBalancer(**COBA), module=Many(MANY), width=width)
+    assert max(len(line) for line in written.splitlines()) <= width
+    tables = written.split("validated")[1:]
+    assert len(tables) == 3
+    header = next(line for line in tables[-1].splitlines() if line.startswith("task"))
+    assert header.split() == ["task", "val", "loss", "/", "before", "slope", "weight", "change", "RCS", "ACS"]
+    for task in MANY:
+        assert re.search(
+            rf"^{task} +\d+\.\d+ +\d\.\d+ +[+-]0\.\d+ [↓→↑] +0\.\d+ +[+-]0\.\d+ +0\.\d+ +0\.\d+", tables[-1], re.M
+        )
+    after = tables[-1].splitlines()
+    last_bar = max(i for i, line in enumerate(after) if "━" in line)
+    below = " ".join(after[last_bar + 1 :])
+    assert all(re.search(rf"{task} \d\.\d\d[↓→↑] w\.\d\d", below) for task in MANY)
+    assert len(after) - last_bar - 1 <= 5
+
+
+def test_rows_below_the_bar_are_few_whatever_the_number_of_tasks(shown):
+    module = Foreign(steers=False)
+    names = [f"task-{i:02}-with-a-long-name" for i in range(30)]
+    module.task_weights = TaskWeights(names)
+
+    def validation_step(batch, batch_idx):
+        for name in names:
+            module.log(f"val_loss/{name}", 1.0)
+
+    module.validation_step = validation_step
+    bar = shown(module=module, width=80).split("validated")[-1].splitlines()
+    below = bar[max(i for i, line in enumerate(bar) if "━" in line) + 1 :]
+    assert sum("task-" in line for line in below) == 4
+    assert "... 23 more" in below[3]
+
+
+def test_old_terminals_get_letters_they_know(shown):
+    written = shown(ConvergenceBalancer(**COBA), terminal=False, encoding="cp1252", steps=4)
+    assert re.search(r"a \d\.\d\d[v=^] w\.\d\d", written)
+    table = standings_table(Standings([Standing("a", 1.0, 0.9, -0.1, 0.5)]), "title", unicode=False)
+    out = io.StringIO()
+    Console(file=out, width=80).print(table)
+    assert out.getvalue().isascii()
+    assert "-0.1000 v" in out.getvalue()
+
+
+def test_line_is_current_with_the_step_cadence_and_training_losses(shown):
+    written = shown(TaskBalancing(FAMO()), module=Stepping(), steps=4)
+    table = written.split("validated")[-1]
+    assert "train / first" in table
+    assert "RCS" not in table
+    before_validation = written.split("validated")[0]
+    assert re.search(r"^a \d\.\d\d", before_validation, re.M)  # record 1 is shown at step 2
+
+
+def test_two_balancers_are_named(shown):
+    class Two(Foreign):
+        def __init__(self):
+            super().__init__()
+            self.other_weights = TaskWeights(TASKS)
+
+        def training_step(self, batch, batch_idx):
+            losses = self.losses(batch)
+            return self.task_weights.combine(losses) + self.other_weights.combine(losses)
+
+    second = TaskBalancing(CoBa(**COBA), attribute="other_weights", tasks=TASKS)
+    line = shown(TaskBalancing(Uniform(), tasks=TASKS), second, module=Two(), terminal=False).splitlines()
+    last = [text for text in line if "validated" in text][-1]
+    assert re.search(r"\[task_weights\]  a .*  \[other_weights\]  a ", last)
+
+
+def test_without_a_balancer_the_losses_are_shown(shown):
+    module = Foreign(steers=False)
+    module.task_weights = TaskWeights(TASKS)
+    line = [text for text in shown(module=module, terminal=False).splitlines() if "validated" in text][-1]
+    assert re.search(r"  a \d+\.\d\d  b \d+\.\d\d  c \d+\.\d\d$", line)
+    assert "validated" in shown(module=Foreign(steers=False), terminal=False)  # nothing is known of its tasks
+
+
+def test_a_task_whose_loss_rises_is_red():
+    table = standings_table(Standings([Standing("up", 1.0, 1.2, 0.1, 0.5), Standing("down", 1.0, 0.8, -0.1, 0.5)]), "")
+    assert [row.style for row in table.rows] == ["red", ""]
+
+
+def test_bar_itself_shows_the_loss_only():
+    bar = TaskProgressBar(console_kwargs={"file": io.StringIO()})
+    trainer = L.Trainer(**QUIET | {"enable_progress_bar": True, "max_epochs": 1}, callbacks=[bar])
+    module = Foreign(steers=False)
+    trainer.fit(module, DataLoader(rows(8), batch_size=4), val_loader())
+    assert set(bar.get_metrics(trainer, module)) <= {"loss"}

@@ -1,0 +1,248 @@
+"""The answer of a replay: in words, pictures and files."""
+
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from rich.console import Console
+
+from lightning_coba.balancers import DWA, CoBa, Fixed, Uniform
+from lightning_coba.reports import (
+    LossTable,
+    default_settings,
+    final_weights_figure,
+    name_settings,
+    parse_settings,
+    replay_settings,
+    replayed_weights_figure,
+    task_findings,
+    turning_points_figure,
+    weight_range_figure,
+    write_replay_report,
+)
+from lightning_coba.reports.replay_figures import TURNED
+from lightning_coba.reports.replay_findings import setting_finding
+from lightning_coba.reports.replay_text import notes, verdict
+
+T = np.arange(24.0)
+CURVES = {
+    "turns": 1 + 0.02 * (T - 8) ** 2 / 8,  # lowest at record 9
+    "flat": np.where(T < 6, 2 - 0.2 * T, 0.8),
+    "learns": 3 - 0.08 * T,
+}
+
+
+def table_of(**curves):
+    return LossTable(list(curves), np.arange(1, 25) * 50, np.stack(list(curves.values()), axis=1), source="log.csv")
+
+
+@pytest.fixture(scope="module")
+def table():
+    return table_of(**CURVES)
+
+
+@pytest.fixture(scope="module")
+def report(table, tmp_path_factory):
+    return write_replay_report(table, default_settings(None, 24), tmp_path_factory.mktemp("replay"))
+
+
+# ---------------------------------------------------------------- findings
+
+
+def test_where_tasks_stand_at_the_end(table):
+    found = {one.task: one for one in task_findings(table)}
+    assert {task: one.state for task, one in found.items()} == {
+        "turns": "diverging",
+        "flat": "flat",
+        "learns": "improving",
+    }
+    turns = found["turns"]
+    assert (turns.best_record, turns.best_step) == (9, 450)
+    assert turns.rise == pytest.approx(CURVES["turns"][-1] - 1)
+    assert turns.last_ratio == pytest.approx(CURVES["turns"][-1] / CURVES["turns"][0])
+    assert [one.has_turned for one in found.values()] == [True, False, False]
+
+
+def test_noise_is_no_trend():
+    noise = np.random.default_rng(0).normal(size=24)
+    (found,) = task_findings(table_of(noisy=1 + 0.05 * noise))
+    assert found.state == "flat"
+
+
+def test_a_task_of_two_records_or_none():
+    table = LossTable(["two", "none"], [1, 2, 3], [[2, np.nan], [1, np.nan], [np.nan, np.nan]])
+    two, none = task_findings(table)
+    assert (two.state, two.best_record, none.state, none.best_record) == ("unknown", 2, "unknown", 0)
+
+
+def test_what_a_setting_did():
+    table = LossTable(["a", "b"], [10, 20, 30], np.ones((3, 2)))
+    results = replay_settings(table, {"equal": Uniform(), "fixed": Fixed([3, 1])})
+    equal, fixed = (setting_finding(name, result) for name, result in results.items())
+    assert (equal.first_record, equal.mean.tolist(), equal.raised, equal.damped) == (0, [0.5, 0.5], [], [])
+    assert (fixed.first_record, fixed.final.tolist(), fixed.largest, fixed.largest_task) == (1, [0.75, 0.25], 0.75, "a")
+    assert (fixed.mean_change, fixed.raised, fixed.damped) == (0.0, ["a"], ["b"])
+
+
+def test_how_restless_the_weights_are(table):
+    (result,) = replay_settings(table, CoBa()).values()
+    found = setting_finding("CoBa", result)
+    assert found.first_record == 3
+    assert found.mean_change == pytest.approx(np.abs(np.diff(result.weight, axis=0)).sum(axis=1)[1:].mean())
+
+
+# ---------------------------------------------------------------- words
+
+
+def test_the_verdict_names_what_overfitted_and_what_was_done(report):
+    headline, *rest = report.verdict
+    assert headline.startswith("There was something to balance: turns ended above its lowest loss.")
+    assert "CoBa (default) would then have taken weight from turns" in headline
+    text = " ".join(rest)
+    assert "still improving: learns; flat: flat; diverging: turns (+56% since its lowest, at step 450)" in text
+    assert "71% of the run apart: flat at record 7, learns at record 24 of 24" in text
+    assert "moved the weights from record 3 (step 150) on" in text
+    assert re.search(r"turns \d+ records? after record 9", text)
+    assert "All 27 settings of CoBa raise learns and damp flat." in text
+
+
+def words(table, *settings):
+    """Return the verdict and the notes, without the pictures."""
+    results = replay_settings(table, settings)
+    found = [setting_finding(name, result) for name, result in results.items()]
+    said = verdict(table, task_findings(table), found, next(iter(results.values())))
+    return said, notes(table, results, name_settings(settings))
+
+
+def test_a_run_without_overfitting_is_called_that():
+    said, _ = words(table_of(fast=2 * np.exp(-T / 40), slow=2 * np.exp(-T / 80)), CoBa())
+    assert said[0].startswith("No task overfitted; CoBa would have changed the shares")
+    assert "All tasks were at their best at one record, 24 of 24." in said
+
+
+def test_equal_tasks_leave_little_to_balance():
+    said, _ = words(table_of(a=3 - 0.05 * T, b=3 - 0.05 * T), CoBa())
+    assert said[0].startswith("Little to balance")
+
+
+def test_a_setting_that_does_not_damp_what_overfits_is_called_that(table):
+    said, _ = words(table, Uniform())
+    assert "Uniform would not have taken weight from it." in said[0]
+    assert "Uniform would have kept all weights equal throughout." in said
+
+
+def test_a_replay_says_that_it_is_one(report):
+    assert "not what training under them would have given" in report.notes[-1]
+    assert any("V(0)" in note for note in report.notes)
+
+
+def test_a_measured_baseline_is_not_warned_about(table):
+    measured = table.with_initial({"turns": 2.0, "flat": 2.0, "learns": 3.0})
+    assert not any("V(0)" in note for note in words(measured, CoBa())[1])
+
+
+def test_stand_ins_are_named(table):
+    _, said = words(table, CoBa(), DWA(block_records=2))
+    assert "DWA block 2: made for training losses; validation losses stand in for them." in said
+
+
+def test_too_few_records_are_called_that(table):
+    said, to_know = words(LossTable(table.tasks, table.steps[:2], table.losses[:2]), CoBa())
+    assert said[0] == "Too few records to say where the tasks were heading."
+    assert "CoBa would have kept all weights equal throughout." in said
+    assert "Only 2 records: CoBa would not move before record 3" in to_know[0]
+    assert "there are 12 and more (trainer.val_check_interval" in to_know[0]
+    _, to_know = words(LossTable(table.tasks, table.steps[:12], table.losses[:12]), CoBa())
+    assert not any("Only" in note for note in to_know)
+
+
+def test_the_runs_own_weights_are_compared(table):
+    own = CoBa(window_records=6)
+    (result,) = replay_settings(table, own).values()
+    for weights, said in ((result.weight, "gives the weights that the run had"), (result.weight / 2, "weights up to")):
+        ran = LossTable(table.tasks, table.steps, table.losses, balancer=own, weights=weights)
+        assert any(said in note for note in words(ran, own)[1])
+
+
+def test_one_task_has_nothing_to_balance(tmp_path):
+    with pytest.raises(ValueError, match="two tasks or more; got a alone"):
+        write_replay_report(table_of(a=3 - T / 30), [CoBa()], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- files and pictures
+
+
+def test_the_files(report, table):
+    with (report.folder / "weights.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 27 * 24 * 3
+    last = rows[71]
+    assert (last["setting"], last["record"], last["step"], last["task"]) == ("CoBa (default)", "24", "1200", "learns")
+    first = next(iter(report.results.values()))
+    assert float(last["weight"]) == first.weight[-1, 2]
+    assert (rows[0]["slope"], rows[0]["rcs"]) == ("", "")
+    with (report.folder / "settings.csv").open(encoding="utf-8") as stream:
+        settings = list(csv.DictReader(stream))
+    assert [row["setting"] for row in settings] == list(report.results)
+    assert float(settings[0]["final_weight/learns"]) == first.weight[-1, 2]
+    assert settings[0]["damped"].split()[0] == "turns"
+    figures = {path.stem for path in (report.folder / "figures").glob("*.png")}
+    assert figures == {"losses", "weights", "final-weights", "weight-ranges", "scores"}
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_it_shows(table, tmp_path):
+    odd = LossTable(["<b>a</b>", "b", "c"], table.steps, table.losses, source="<script>", notes=["<i>read</i>"])
+    report = write_replay_report(odd, parse_settings(["coba", "uniform"]), tmp_path)
+    page = (tmp_path / "replay.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert not re.search(r"<(?:b|i|script)>", page)
+    assert all(name in page for name in report.results)
+
+
+def test_the_screen_holds_the_answer_in_one_screen(report):
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(report)
+    text = console.export_text()
+    assert "There was something to balance" in text
+    assert "21 more are in replay.html" in text
+    assert len(text.splitlines()) <= 45
+
+
+def visible(figure):
+    return [axes for axes in figure.axes if axes.get_visible()]
+
+
+def test_turning_points_are_marked(table):
+    panels = visible(turning_points_figure(table))
+    marks = {axes.get_title("left"): axes.lines[1] for axes in panels}
+    assert marks["turns"].get_xdata()[0] == 450
+    assert to_hex(marks["turns"].get_color()) == TURNED
+    assert to_hex(marks["learns"].get_color()) != TURNED
+
+
+def test_each_setting_has_a_panel_and_each_task_a_line(table):
+    results = replay_settings(table, [CoBa(), Uniform()])
+    panels = visible(replayed_weights_figure(results))
+    assert [axes.get_title("left") for axes in panels] == ["CoBa", "Uniform"]
+    for axes, result in zip(panels, results.values(), strict=True):
+        for k in range(3):
+            np.testing.assert_array_equal(axes.lines[k].get_ydata(), result.weight[:, k])
+
+
+def test_many_settings_are_a_map_and_ranges(report):
+    axes = final_weights_figure(report.results).axes[0]
+    shown = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(shown, [3 * result.weight[-1] for result in report.results.values()])
+    ends = [axes.texts[0].get_text() for axes in visible(weight_range_figure(report.results))]
+    finals = shown / 3
+    assert ends[0] == f"ends at {finals[:, 0].min():.2f} to {finals[:, 0].max():.2f}"
+
+
+def test_steps_that_start_over_are_numbered(table):
+    again = LossTable(table.tasks, [1, 2] * 12, table.losses)
+    assert visible(turning_points_figure(again))[0].lines[0].get_xdata().tolist() == list(range(1, 25))

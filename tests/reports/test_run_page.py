@@ -1,0 +1,180 @@
+"""The page of one run: what it says of every kind of run, and that nothing of a run gets into it unescaped."""
+
+import json
+import re
+
+import pytest
+
+from lightning_coba.log_keys import BALANCE_COLUMNS
+from lightning_coba.reports import MetricsCSV, write_run_page
+from lightning_coba.reports.run_diagnosis import read_story
+from lightning_coba.reports.run_page import write_run_pages
+from lightning_coba.reports.run_text import headline, in_words
+
+STEPS = (10, 20, 30, 40)
+
+
+def write(folder, curves, *, starts=None, weights=None, slopes=None, training=True, after=None, **card):
+    """Write a run folder: `curves` is task -> validation loss at steps 10, 20, 30, 40."""
+    tasks = list(curves)
+    folder.mkdir(parents=True)
+    entries = {
+        "status": "finished", "name": folder.name, "tasks": tasks, "method": "CoBa", "seed": 1, "suite": "suite",
+        "packages": {"torch": "2.13.0"}, "timing": {"seconds_per_step": 0.5, "steps": 40, "validation_seconds": 5.0},
+        "test_before": dict.fromkeys(tasks, 4.0), "test_after": after or dict.fromkeys(tasks, 3.0),
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(entries | card))
+    (folder / "config.yaml").write_text("model: {model: tiny}\noptimizer: {lr: 0.001}\n")
+    logger = MetricsCSV(folder)
+    for step in range(max(STEPS)):
+        if training:
+            logger.log_metrics({f"train_loss/{task}": 3 - step / 40 for task in tasks}, step)
+        if step + 1 in STEPS:
+            record = STEPS.index(step + 1)
+            logger.log_metrics({f"val_loss/{task}": curve[record] for task, curve in curves.items()}, step)
+    logger.save()
+    if weights is not None:
+        rows = [BALANCE_COLUMNS]
+        for t, step in enumerate(STEPS):
+            for task in tasks:
+                loss = curves[task][t]
+                start = (starts or {}).get(task, 4.0)
+                slope = slopes[task] if slopes else ""
+                rows.append((t + 1, step, task, loss, loss / start, slope, "", "", "", weights[task][t]))
+        text = "".join(",".join(str(cell) for cell in row) + "\n" for row in rows)
+        (folder / "balance.csv").write_text(text)
+    return folder
+
+
+CURVES = {
+    "burns": (3.0, 2.0, 2.2, 2.6),
+    "falls": (3.0, 2.5, 2.2, 2.0),
+    "slow": (3.9, 3.85, 3.8, 3.75),
+    "done": (3.0, 2.0, 2.01, 2.02),
+    "worse": (4.1, 4.2, 4.3, 4.4),
+}
+WEIGHTS = {"burns": (0.2, 0.2, 0.1, 0.05), **dict.fromkeys(list(CURVES)[1:], (0.2, 0.2, 0.225, 0.2375))}
+SLOPES = {"burns": 0.05, "falls": -0.04, "slow": -0.01, "done": 0.00001, "worse": 0.02}
+
+
+def page_of(folder):
+    return write_run_page(folder).read_text(encoding="utf-8")
+
+
+def test_each_task_gets_its_verdict(tmp_path):
+    story = read_story(write(tmp_path / "run", CURVES, weights=WEIGHTS, slopes=SLOPES))
+    verdicts = {task.task: task.verdict for task in story.tasks}
+    assert verdicts == {
+        "burns": "burnt out", "falls": "still falling", "slow": "left behind", "done": "converged",
+        "worse": "worse than at the start",
+    }  # fmt: skip
+    burns = story.tasks[0]
+    assert (burns.start, burns.lowest, burns.lowest_step, burns.last) == (4.0, 2.0, 20, 2.6)
+    assert burns.rise == pytest.approx(0.3)
+    assert burns.change == pytest.approx(-0.35)
+
+
+def test_headline_and_diagnosis_in_words(tmp_path):
+    after = {"burns": 3.0, "falls": 2.0, "slow": 3.9, "done": 2.0, "worse": 4.4}
+    story = read_story(write(tmp_path / "run", CURVES, weights=WEIGHTS, slopes=SLOPES, after=after))
+    assert headline(story) == [
+        "CoBa trained 5 tasks for 40 steps.",
+        "Test loss: 4 of 5 tasks better than before training; mean 4.000 before, 3.060 after (-23.5 %). Worse: worse.",
+        "Worse on validation than at the start: worse (+10.0 %).",
+        "Burnt out, the validation loss rising from its minimum: burns (+30.0 % since step 20).",
+        "Left behind: slow (-6.2 %).",
+        "2 tasks still improved in the last validation pass: a longer run may help.",
+    ]
+    assert in_words(story.tasks[0], story) == (
+        "From 4.000 to 2.600 (-35.0 %); lowest, 2.000, at step 20, since then +30.0 %. Slope at the end +0.0500 a "
+        "record (rising). Weight 0.200 at first, 0.050 at the end (0.25 of an equal share), between 0.050 and 0.200."
+    )
+    assert "(flat)" in in_words(story.tasks[3], story)
+    assert "lowest at the end" in in_words(story.tasks[1], story)
+
+
+def test_page_is_one_file_and_holds_every_part(tmp_path):
+    folder = write(tmp_path / "run", CURVES, weights=WEIGHTS, slopes=SLOPES)
+    page = page_of(folder)
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
+    assert len(re.findall("<img", page)) == 4  # losses, ratios, weights, slopes; no scores were recorded
+    for part in (
+        "burnt out",
+        "optimizer.lr",
+        "torch 2.13.0",
+        "Test results",
+        "500 ms each, 20 s in all",
+        "20 % of the time",
+    ):
+        assert part in page, part
+    assert [path.name for path in folder.glob("report*")] == ["report.html"]
+
+
+def test_text_of_a_run_is_escaped(tmp_path):
+    folder = write(tmp_path / "run", {"<b>t</b>": (3, 2, 1, 1)}, method="<script>x</script>", suite="a&b", error="<i>")
+    (folder / "config.yaml").write_text("data: {root: '<img src=x>'}\n")
+    page = page_of(folder)
+    assert not re.search("<script|<b>t|<img src=x|<i>", page)
+    assert "&lt;script&gt;x" in page
+    assert "a&amp;b" in page
+
+
+def test_runs_of_every_kind_have_a_page(tmp_path):
+    alone = write(tmp_path / "alone", {"only": (3.0, 2.0, 2.0, 1.9)}, weights={"only": (1, 1, 1, 1)})
+    assert "Weight 1.000 throughout" in page_of(alone)
+    many = {f"task-{i}": (3.0, 2.0, 1.9, 1.8) for i in range(20)}
+    assert page_of(write(tmp_path / "many", many, weights=dict.fromkeys(many, (0.05,) * 4))).count("<tr>") > 40
+    assert "training loss" not in page_of(write(tmp_path / "plain", CURVES, training=False))
+
+    trained = write(tmp_path / "famo", CURVES, weights=WEIGHTS, method="FAMO", records="training")
+    story = read_story(trained)
+    assert story.tasks[0].start == 3.0  # the first pass: training losses say nothing about validation
+    assert "taken in training steps" in page_of(trained)
+
+
+def test_unfinished_and_broken_runs_say_so(tmp_path):
+    killed = write(tmp_path / "killed", CURVES, weights=WEIGHTS, status="running", test_after={}, timing={})
+    (killed / "balance.csv").write_text((killed / "balance.csv").read_text()[:-9])
+    page = page_of(killed)
+    assert "was killed: continue it with resume=auto" in page
+    assert "must have 10 cells" in page or "must be a number" in page
+    assert "Test results" not in page
+
+    failed = tmp_path / "failed"
+    failed.mkdir()
+    (failed / "run.json").write_text(json.dumps({"status": "failed", "error": "ValueError: boom", "tasks": ["a"]}))
+    page = page_of(failed)
+    assert "ValueError: boom" in page
+    assert "no records" in page
+    (failed / "run.json").write_text("{")
+    assert "cannot be read" in page_of(failed)
+
+    with pytest.raises(FileNotFoundError, match=r"has no run.json. Give runs/<name>"):
+        write_run_page(tmp_path)
+
+
+def test_a_run_within_its_warm_up_is_told_apart_from_one_that_chose_equal_weights(tmp_path):
+    story = read_story(write(tmp_path / "run", CURVES, weights=dict.fromkeys(CURVES, (0.2,) * 4)))
+    assert any("within CoBa's warm-up" in note for note in story.notes)
+    story = read_story(write(tmp_path / "other", CURVES, weights=dict.fromkeys(CURVES, (0.2,) * 4), method="Uniform"))
+    assert story.notes == []
+
+
+def test_figures_of_the_run_are_taken_where_they_are_new(tmp_path):
+    folder = write(tmp_path / "run", CURVES, weights=WEIGHTS)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "weights.png").write_bytes(b"drawn by the run")
+    assert "ZHJhd24gYnkgdGhlIHJ1bg==" in page_of(folder)
+    (folder / "balance.csv").write_text((folder / "balance.csv").read_text())  # the records went on
+    import os
+
+    newer = (folder / "figures" / "weights.png").stat().st_mtime_ns + 10**9
+    os.utime(folder / "balance.csv", ns=(newer, newer))
+    assert "ZHJhd24gYnkgdGhlIHJ1bg==" not in page_of(folder)
+
+
+def test_only_folders_that_are_runs_get_a_page(tmp_path):
+    folder = write(tmp_path / "runs" / "mine", CURVES)
+    assert write_run_pages([tmp_path / "runs", folder]) == [folder / "report.html"]
+    assert not (tmp_path / "runs" / "report.html").exists()
