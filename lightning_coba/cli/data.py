@@ -147,7 +147,7 @@ def check(given: argparse.Namespace) -> bool:
 
     from lightning_coba.data.model_tokenizer import load_tokenizer
     from lightning_coba.inspection import inspect_data
-    from lightning_coba.reports.data_report import write_data_report
+    from lightning_coba.reports.data_report.writing import write_data_report
 
     data, length, model = _of_experiment(Path(given.dir)) if given.dir.endswith(".yaml") else _of_options(given)
     model = given.tokenizer or model

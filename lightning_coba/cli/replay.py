@@ -61,14 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     console = Console()
     with plain_errors(command):
-        from lightning_coba.reports.past_runs import read_losses
+        from lightning_coba.reports.past_runs.reading import read_losses
 
         table = read_losses(given.path, given.tasks and given.tasks.split(","), given.pattern, given.run)
         for note in table.notes:
             console.print(note, style="bright_black", soft_wrap=True, highlight=False, markup=False)
         with console.status("Replaying ..."):
-            from lightning_coba.reports.replay_grid import default_settings, parse_settings
-            from lightning_coba.reports.replay_report import write_replay_report
+            from lightning_coba.reports.replay.grid import default_settings, parse_settings
+            from lightning_coba.reports.replay.report import write_replay_report
 
             if given.initial:
                 table = table.with_initial(given.initial)

@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # --help is answered without these.
     from rich.console import Console
 
-    from lightning_coba.reports.comparison_report import write_comparison_report
-    from lightning_coba.reports.run_page import write_run_pages
+    from lightning_coba.reports.comparison.report import write_comparison_report
+    from lightning_coba.reports.run_page.writing import write_run_pages
 
     with plain_errors(command):
         report = write_comparison_report(given.dirs, given.out)

@@ -23,6 +23,8 @@ def train(config: DictConfig) -> float:
     """Run one training and return the best validation loss, which a sweep minimises."""
     # peft imports it wherever it is installed, and it warns of a kernel that is optional.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # Lightning prints its messages itself; Hydra's handler at the root would print them again.
+    logging.getLogger("lightning.pytorch").propagate = False
     # Hydra answers --help without any of this, and it takes seconds to import.
     from lightning_coba.cli.config_check import check_config
     from lightning_coba.cli.run_folder import RunFolder

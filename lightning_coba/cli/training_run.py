@@ -35,7 +35,7 @@ from lightning_coba.reports import (
     write_run_page,
 )
 from lightning_coba.reports.collection import flat
-from lightning_coba.reports.run_loggers import finish_wandb
+from lightning_coba.reports.loggers import finish_wandb
 
 #: What a run's card calls the test metrics beside the loss.
 TEST_METRICS = {"accuracy": TEST_ACCURACY, "exact_match": TEST_EXACT_MATCH}

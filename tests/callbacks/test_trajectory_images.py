@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning_coba import ConvergenceBalancer
 from lightning_coba.callbacks import TrajectoryImages
 from lightning_coba.reports import RunMLflow, RunTensorBoard, RunWandb
-from lightning_coba.reports.run_loggers import finish_wandb
+from lightning_coba.reports.loggers import finish_wandb
 
 pytestmark = pytest.mark.filterwarnings(SHORT_RUNS)
 COBA = {"window_records": 3, "warmup_records": 1}

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_coba.reports import run_loggers
+from lightning_coba.reports import loggers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:ConvergenceBalancer. about"),  # of a run this short
@@ -41,11 +41,11 @@ def test_default_logs_every_key_settings_images_and_results_and_goes_on_after_a_
 
 
 def test_rows_behind_the_checkpoint_are_not_shown_twice(tmp_path):
-    first = run_loggers.RunTensorBoard(tmp_path)
+    first = loggers.RunTensorBoard(tmp_path)
     for step in range(8):
         first.log_metrics({"loss": 1.0}, step)
     first.finalize("failed")
-    again = run_loggers.RunTensorBoard(tmp_path)
+    again = loggers.RunTensorBoard(tmp_path)
     again.truncate(5)
     for step in range(5, 10):
         again.log_metrics({"loss": 2.0}, step)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lightning_coba.reports import compare, group_suites, read_run
-from lightning_coba.reports.comparison_text import headline, percent, reading
+from lightning_coba.reports.comparison.text import headline, percent, reading
 
 
 @pytest.fixture

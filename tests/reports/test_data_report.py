@@ -11,9 +11,9 @@ from lightning_coba.inspection.inspecting import Inspection
 from lightning_coba.inspection.lengths import SplitFacts
 from lightning_coba.inspection.steps import RunLength, StepFacts
 from lightning_coba.inspection.texts import LabelFacts
-from lightning_coba.reports.data_figure import data_figure
-from lightning_coba.reports.data_report import headline, write_data_report
-from lightning_coba.reports.data_tables import label_table, split_table, step_table, task_table
+from lightning_coba.reports.data_report.figure import data_figure
+from lightning_coba.reports.data_report.tables import label_table, split_table, step_table, task_table
+from lightning_coba.reports.data_report.writing import headline, write_data_report
 
 TASKS = ("a<b", "qa")
 

@@ -11,7 +11,7 @@ import yaml
 from lightning_coba.balancers import CoBa, replay
 from lightning_coba.log_keys import BALANCE_COLUMNS
 from lightning_coba.reports import LossTable, MetricsCSV, read_losses
-from lightning_coba.reports.replay import replay_settings
+from lightning_coba.reports.replay.replaying import replay_settings
 
 TASKS = ["code", "qa"]
 INITIAL = np.array([2.5, 4.0])

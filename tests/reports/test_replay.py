@@ -13,8 +13,8 @@ from lightning_coba.reports import (
     replay_settings,
     scores_figure,
 )
-from lightning_coba.reports.replay import most_different
-from lightning_coba.reports.replay_grid import replayable
+from lightning_coba.reports.replay.grid import replayable
+from lightning_coba.reports.replay.replaying import most_different
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from lightning_coba.reports import (
     weight_range_figure,
     write_replay_report,
 )
-from lightning_coba.reports.replay_figures import TURNED
-from lightning_coba.reports.replay_findings import setting_finding
-from lightning_coba.reports.replay_text import notes, verdict
+from lightning_coba.reports.replay.figures import TURNED
+from lightning_coba.reports.replay.findings import setting_finding
+from lightning_coba.reports.replay.text import notes, verdict
 
 T = np.arange(24.0)
 CURVES = {

@@ -7,9 +7,9 @@ import pytest
 
 from lightning_coba.log_keys import BALANCE_COLUMNS
 from lightning_coba.reports import MetricsCSV, write_run_page
-from lightning_coba.reports.run_diagnosis import read_story
-from lightning_coba.reports.run_page import write_run_pages
-from lightning_coba.reports.run_text import headline, in_words
+from lightning_coba.reports.run_page.diagnosis import read_story
+from lightning_coba.reports.run_page.text import headline, in_words
+from lightning_coba.reports.run_page.writing import write_run_pages
 
 STEPS = (10, 20, 30, 40)
 

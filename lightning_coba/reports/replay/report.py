@@ -13,13 +13,13 @@ from rich.text import Text
 
 from lightning_coba.balancers import Balancer
 from lightning_coba.reports.page import PageFigure, page_environment
-from lightning_coba.reports.past_runs import LossTable
-from lightning_coba.reports.past_runs_tasks import listed
-from lightning_coba.reports.replay import most_different, replay_settings
-from lightning_coba.reports.replay_findings import SettingFinding, TaskFinding, setting_finding, task_findings
-from lightning_coba.reports.replay_grid import name_settings
-from lightning_coba.reports.replay_tables import number, settings_table, tasks_table, write_settings, write_weights
-from lightning_coba.reports.replay_text import notes, verdict
+from lightning_coba.reports.past_runs.reading import LossTable
+from lightning_coba.reports.past_runs.tasks import listed
+from lightning_coba.reports.replay.findings import SettingFinding, TaskFinding, setting_finding, task_findings
+from lightning_coba.reports.replay.grid import name_settings
+from lightning_coba.reports.replay.replaying import most_different, replay_settings
+from lightning_coba.reports.replay.tables import number, settings_table, tasks_table, write_settings, write_weights
+from lightning_coba.reports.replay.text import notes, verdict
 from lightning_coba.reports.runs import BalanceTable
 
 #: More settings than this are shown as a map and as ranges, beside the panels of a few.
@@ -129,7 +129,7 @@ def _write(report: ReplayReport) -> None:
 
 
 def _figures(report: ReplayReport) -> list[PageFigure]:
-    from lightning_coba.reports import replay_figures as draw  # matplotlib takes a second
+    from lightning_coba.reports.replay import figures as draw  # matplotlib takes a second
     from lightning_coba.reports.figures import scores_figure
 
     results, (name, first) = report.results, next(iter(report.results.items()))

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lightning_coba.balancers import Balancer, CoBa
-from lightning_coba.reports.past_runs import LossTable
-from lightning_coba.reports.past_runs_tasks import listed
-from lightning_coba.reports.replay_findings import NOTICEABLE, SettingFinding, TaskFinding
+from lightning_coba.reports.past_runs.reading import LossTable
+from lightning_coba.reports.past_runs.tasks import listed
+from lightning_coba.reports.replay.findings import NOTICEABLE, SettingFinding, TaskFinding
 from lightning_coba.reports.runs import BalanceTable
 from lightning_coba.reports.statistics import best_step_spread
 

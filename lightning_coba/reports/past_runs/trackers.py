@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from lightning_coba.reports.past_runs_rows import Log, Row
+from lightning_coba.reports.past_runs.rows import Log, Row
 
 EVENTS = "*tfevents*"
 

@@ -14,8 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lightning_coba.reports.data_page import DataPage, render_data_html
-from lightning_coba.reports.data_tables import (
+from lightning_coba.reports.data_report.page import DataPage, render_data_html
+from lightning_coba.reports.data_report.tables import (
     TASK_COLUMNS_ON_SCREEN,
     label_table,
     run_sentence,
@@ -81,7 +81,7 @@ def write_data_report(
         blocks.append(task_table(inspection.splits, inspection.steps))
     picture = folder / "data.png"
     if inspection.steps is not None:
-        from lightning_coba.reports.data_figure import data_figure  # matplotlib takes a second
+        from lightning_coba.reports.data_report.figure import data_figure  # matplotlib takes a second
 
         drawn = PageFigure.of(data_figure(inspection, max_length), picture.name, _CAPTION)
         picture.write_bytes(drawn.png)

@@ -15,17 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_coba.reports.collection import find_runs, read_run, write_runs_csv
-from lightning_coba.reports.comparison import Comparison, compare
-from lightning_coba.reports.comparison_page import PageSection, render_html, render_markdown
-from lightning_coba.reports.comparison_tables import left_out_table, loss_table, metric_tables, summary_table
-from lightning_coba.reports.comparison_text import count, headline
-from lightning_coba.reports.grouping import Suite, group_suites, shown
+from lightning_coba.reports.comparison.comparing import Comparison, compare
+from lightning_coba.reports.comparison.grouping import Suite, group_suites, shown
+from lightning_coba.reports.comparison.page import PageSection, render_html, render_markdown
+from lightning_coba.reports.comparison.tables import left_out_table, loss_table, metric_tables, summary_table
+from lightning_coba.reports.comparison.text import count, headline
 from lightning_coba.reports.page import PageFigure, PageTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lightning_coba.reports.comparison_figures import Style
+    from lightning_coba.reports.comparison.figures import Style
 
 #: Columns of the summary that fit on a screen.
 ON_SCREEN = ("method", "mean test loss", "change vs uniform", "95 % interval", "time vs uniform")
@@ -87,7 +87,7 @@ def write_comparison_report(paths: Iterable[str | os.PathLike[str]], out: str | 
 
 
 def _sections(suite: Suite, out: Path, anchors: Callable[[str], str]) -> list[PageSection]:
-    from lightning_coba.reports.comparison_figures import method_styles
+    from lightning_coba.reports.comparison.figures import method_styles
 
     styles = method_styles(list(suite.labels.values()))
     split = [f"{key} ({', '.join(sorted({g.settings[key] for g in suite.groups}))})" for key in _keys(suite)]
@@ -131,7 +131,7 @@ def _left_out(suite: Suite, notes: list[str]) -> list[PageTable]:
 def _blocks(
     comparison: Comparison, styles: "Mapping[str, Style]", out: Path, anchor: str
 ) -> list[PageTable | PageFigure]:
-    from lightning_coba.reports import comparison_figures as draw  # matplotlib takes a second
+    from lightning_coba.reports.comparison import figures as draw  # matplotlib takes a second
 
     def figure(name: str, drawn: "Figure | None", caption: str) -> list[PageFigure]:
         if drawn is None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_coba.reports.past_runs_rows import Log
-from lightning_coba.reports.past_runs_tables import SUFFIXES, read_table, trainer_state
-from lightning_coba.reports.past_runs_tasks import listed, task_losses
-from lightning_coba.reports.past_runs_trackers import (
+from lightning_coba.reports.past_runs.rows import Log
+from lightning_coba.reports.past_runs.tables import SUFFIXES, read_table, trainer_state
+from lightning_coba.reports.past_runs.tasks import listed, task_losses
+from lightning_coba.reports.past_runs.trackers import (
     EVENTS,
     is_mlflow_run,
     mlflow_runs,
@@ -170,7 +170,7 @@ def read_losses(
         >>> table.tasks, table.steps.tolist(), table.losses.tolist()
         (['code', 'qa'], [50, 100], [[1.2, 2.7], [1.1, nan]])
     """
-    from lightning_coba.reports.past_runs_folder import METRICS_FILE, is_run_folder, read_run_folder
+    from lightning_coba.reports.past_runs.folders import METRICS_FILE, is_run_folder, read_run_folder
 
     path = Path(path).expanduser()
     if not path.exists():

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_coba.reports.collection import CARD, Run
-from lightning_coba.reports.comparison_text import DASH, METRIC_NAMES, count, percent
+from lightning_coba.reports.comparison.text import DASH, METRIC_NAMES, count, percent
 from lightning_coba.reports.page import Cell, PageFigure, PageTable, page_environment
-from lightning_coba.reports.run_diagnosis import VERDICTS, RunStory, read_story
-from lightning_coba.reports.run_text import headline, in_words
+from lightning_coba.reports.run_page.diagnosis import VERDICTS, RunStory, read_story
+from lightning_coba.reports.run_page.text import headline, in_words
 from lightning_coba.reports.runs import BALANCE_FILE
 from lightning_coba.reports.tables import before_after_rows
 
@@ -131,7 +131,7 @@ def _tables(story: RunStory) -> list[PageTable]:
 
 def _figures(story: RunStory) -> list[PageFigure]:
     from lightning_coba.reports import figures as draw  # matplotlib takes a second
-    from lightning_coba.reports.run_figures import losses_figure, slope_figure
+    from lightning_coba.reports.run_page.figures import losses_figure, slope_figure
 
     balance = story.balance
     drawn = {

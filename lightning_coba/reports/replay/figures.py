@@ -14,8 +14,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LINESTYLES
-from lightning_coba.reports.past_runs import LossTable
-from lightning_coba.reports.replay_findings import task_findings
+from lightning_coba.reports.past_runs.reading import LossTable
+from lightning_coba.reports.replay.findings import task_findings
 from lightning_coba.reports.runs import BalanceTable
 
 PANELS_A_ROW = 3

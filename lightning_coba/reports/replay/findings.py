@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_coba.reports.past_runs import LossTable
+from lightning_coba.reports.past_runs.reading import LossTable
 from lightning_coba.reports.runs import BalanceTable
 
 #: Changes of a loss below this share of it are called none.

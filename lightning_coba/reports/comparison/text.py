@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lightning_coba.reports.comparison import Comparison
+from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.statistics import FEWEST_TASKS, Array, mean_and_deviation, mean_over
 
 #: The method that a reader of this package asks about first.

@@ -14,9 +14,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lightning_coba.reports.comparison import Comparison
+from lightning_coba.reports.comparison.comparing import Comparison
+from lightning_coba.reports.comparison.grouping import REFERENCE
 from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LABEL_GAP, LABEL_SIZE, LINESTYLES, spread
-from lightning_coba.reports.grouping import REFERENCE
 from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
 
 PANELS_A_ROW = 4

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_coba.reports.past_runs_rows import (
+from lightning_coba.reports.past_runs.rows import (
     STEP_COLUMNS,
     Log,
     Row,

@@ -7,7 +7,15 @@ from functools import partial
 import numpy as np
 
 from lightning_coba.reports.collection import Run
-from lightning_coba.reports.grouping import HARDWARE, REFERENCE, WHERE_TASKS_ARE, Group, Suite, differing_keys, shown
+from lightning_coba.reports.comparison.grouping import (
+    HARDWARE,
+    REFERENCE,
+    WHERE_TASKS_ARE,
+    Group,
+    Suite,
+    differing_keys,
+    shown,
+)
 from lightning_coba.reports.statistics import (
     Array,
     best_step_spread,

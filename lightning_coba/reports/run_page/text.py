@@ -5,8 +5,8 @@ from math import isfinite
 
 import numpy as np
 
-from lightning_coba.reports.comparison_text import count, percent
-from lightning_coba.reports.run_diagnosis import BURNT_OUT, RunStory, TaskDiagnosis
+from lightning_coba.reports.comparison.text import count, percent
+from lightning_coba.reports.run_page.diagnosis import BURNT_OUT, RunStory, TaskDiagnosis
 
 #: A slope smaller than this is called flat: a change of the loss ratio per record.
 FLAT = 1e-4

@@ -11,13 +11,13 @@ import yaml
 from numpy.typing import NDArray
 
 from lightning_coba.log_keys import VAL_LOSS, task_key
-from lightning_coba.reports.past_runs_tables import read_table
-from lightning_coba.reports.past_runs_tasks import task_losses
+from lightning_coba.reports.past_runs.tables import read_table
+from lightning_coba.reports.past_runs.tasks import task_losses
 from lightning_coba.reports.runs import BALANCE_FILE, BalanceTable, read_balance
 
 if TYPE_CHECKING:
     from lightning_coba.balancers import CoBa
-    from lightning_coba.reports.past_runs import LossTable
+    from lightning_coba.reports.past_runs.reading import LossTable
 
 METRICS_FILE = "metrics.csv"
 
@@ -40,7 +40,7 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> "LossTabl
         FileNotFoundError: the run has written neither.
         ValueError: it holds no validation loss, or not of these tasks.
     """
-    from lightning_coba.reports.past_runs import LossTable
+    from lightning_coba.reports.past_runs.reading import LossTable
 
     folder = path.parent if path.is_file() else path
     settings = _balancer_settings(folder / "config.yaml")

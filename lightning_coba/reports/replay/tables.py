@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_coba.reports.page import Cell, PageTable
-from lightning_coba.reports.past_runs import LossTable
-from lightning_coba.reports.past_runs_tasks import listed
-from lightning_coba.reports.replay_findings import SettingFinding, TaskFinding
+from lightning_coba.reports.past_runs.reading import LossTable
+from lightning_coba.reports.past_runs.tasks import listed
+from lightning_coba.reports.replay.findings import SettingFinding, TaskFinding
 from lightning_coba.reports.runs import PER_TASK_COLUMNS, BalanceTable
 
 #: More tasks than this have their final weights in the figure and the files alone.

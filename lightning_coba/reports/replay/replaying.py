@@ -7,7 +7,7 @@ import torch
 
 from lightning_coba.balancers import Balancer, Observation
 from lightning_coba.balancers.base import check_baseline
-from lightning_coba.reports.past_runs import LossTable
+from lightning_coba.reports.past_runs.reading import LossTable
 from lightning_coba.reports.runs import BalanceTable
 
 #: Column of a BalanceTable -> field of a balancer's state, where the state has it.
@@ -43,7 +43,7 @@ def replay_settings(
         >>> {name: result.weight[2].round(2).tolist() for name, result in found.items()}
         {'CoBa window 4, warm-up 2': [0.75, 0.25], 'CoBa warm-up 4': [0.5, 0.5]}
     """
-    from lightning_coba.reports.replay_grid import name_settings
+    from lightning_coba.reports.replay.grid import name_settings
 
     given = (
         settings

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.reports.past_runs_rows import STEP_COLUMNS, Log, Row, held_out_families
+from lightning_coba.reports.past_runs.rows import STEP_COLUMNS, Log, Row, held_out_families
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 #: Columns of a long table: which quantity a row is about, its value, and the run.

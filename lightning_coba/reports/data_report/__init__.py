@@ -1,0 +1,1 @@
+"""What an inspection of data found, as tables, a picture and a page."""

@@ -1,0 +1,1 @@
+"""Replay balancers on the losses of a past run."""

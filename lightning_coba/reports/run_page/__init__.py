@@ -1,0 +1,1 @@
+"""One page about one run: how its tasks fared, and why."""
