@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightning_coba.functional import TaskLosses
     from lightning_coba.modules.multitask_lm import MultitaskLM
     from lightning_coba.modules.task_weights import TaskWeights
+    from lightning_coba.trained_run import TrainedRun
 
 __all__ = [
     "ConvergenceBalancer",
@@ -20,6 +21,7 @@ __all__ = [
     "TaskBalancing",
     "TaskLosses",
     "TaskWeights",
+    "TrainedRun",
     "citation",
     "replay",
 ]
@@ -33,6 +35,7 @@ _HOMES = {
     "TaskBalancing": "lightning_coba.callbacks",
     "TaskLosses": "lightning_coba.functional",
     "TaskWeights": "lightning_coba.modules.task_weights",
+    "TrainedRun": "lightning_coba.trained_run",
     "citation": "lightning_coba.citations",
     "replay": "lightning_coba.balancers",
 }

@@ -99,7 +99,8 @@ def _keys_of_run(run: TrainedRun) -> Iterable[str]:
     yield from _keys_of_balancer(_target(balancer.get("balancer", balancer)))
     if run.has_adapter:
         yield from _keys_of_adapter(run.settings["peft"], bool(run.settings["model"].get("load_in_4bit")))
-    yield from (key for part, key in OF_BASE_MODEL.items() if part in run.base_model.lower())
+    model = Path(run.base_model).name.lower()  # the folders above it may be called anything
+    yield from (key for part, key in OF_BASE_MODEL.items() if part in model)
     yield from ("falcon2019lightning", "wolf2020transformers")
     if run.has_adapter:
         yield "mangrulkar2022peft"

@@ -115,7 +115,7 @@ def test_a_run_cites_what_it_used(finished_run, tmp_path):
         "lightning_coba", "kendall2018uw", "quinton2024jacobian", "hu2022lora", "kalajdzievski2023rslora",
         "liu2024dora", "dettmers2023qlora", "allal2025smollm2", *always, "mangrulkar2022peft",
     ]  # fmt: skip
-    settings |= {"peft": {"_target_": "peft.IA3Config"}, "model": {"model": "a/b"}}
+    settings |= {"peft": {"_target_": "peft.IA3Config"}, "model": {"model": "/of/smollm2-project/another"}}
     (copy / "config.yaml").write_text(yaml.safe_dump(settings))
     assert "liu2022ia3" in keys(citation(copy))
     settings["peft"] = {}

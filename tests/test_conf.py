@@ -164,6 +164,7 @@ def test_folder_of_a_job_is_one_folder():
     plain = "balancer=coba,seed=1"
     assert resolvers._as_folder(plain) == plain
     assert resolvers._as_folder("data.root=/a/b,seed=1") == "data.root=_a_b,seed=1"
+    assert resolvers._as_folder("data.prompt=Is `{a}` so? <b>\n,seed=1") == "data.prompt=Isasob,seed=1"
     long = [resolvers._as_folder("x" * 300 + f",seed={seed}") for seed in (1, 2)]
     assert long[0] != long[1]
     assert all(len(name) < 255 for name in long)

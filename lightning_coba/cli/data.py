@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +31,9 @@ Read your data the way training will, and say what would stop it or do it harm, 
 """
 CHECK_EPILOG = """\
 DIR is whatever data.root of coba-train may be: a folder with a sub-folder or a file a task, or one file with a column
-`task`. JSONL, CSV, TSV, Parquet. The options are those of coba-train's data group, with its defaults. Or it is a file
-of `coba-data init`, which then says how the data is read: of the options, --out and --tokenizer alone count.
+`task`. JSONL, CSV, TSV, Parquet. The options are those of coba-train's data group, with its defaults: what a finding
+calls data.prompt is --prompt here. Or it is a file of `coba-data init`, which then says how the data is read: of the
+options, --out and --tokenizer alone count.
 
 Written: OUT/data.html (one file, to send around) and OUT/data.png. Nothing of yours is changed. What was read and
 tokenised is kept for the training. The exit code is 0 if training would run, 1 if there are errors, 2 for wrong usage.
@@ -159,6 +161,10 @@ def check(given: argparse.Namespace) -> bool:
     report = write_data_report(found, given.out, given.dir, data.max_length, facts)
     console = Console()
     console.print(report)
+    if not given.dir.endswith(".yaml") and any("there is no column" in finding.what for finding in found.findings):
+        command = f"coba-data init {shlex.quote(given.dir)}"
+        hint = f"\nName the columns with --prompt and --completion, or let {command} find them."
+        console.print(hint, soft_wrap=True, highlight=False, markup=False)
     console.print(f"\nOpen {report.folder}/data.html", soft_wrap=True, highlight=False)
     return not found.stops_training
 
@@ -208,8 +214,8 @@ def init(given: argparse.Namespace) -> bool:
     console = Console(highlight=False, soft_wrap=True)
     console.print(text, markup=False)
     console.print(f"Written to {out}. Read it, edit it, and then:\n", markup=False)
-    train = f"coba-train --config-dir {config_dir} experiment={out.stem}"
-    for line in (f"coba-data check {out}", train, f"{train} balancer=uniform", "coba-report runs"):
+    train = f"coba-train --config-dir {shlex.quote(config_dir)} experiment={out.stem}"
+    for line in (f"coba-data check {shlex.quote(str(out))}", train, f"{train} balancer=uniform", "coba-report runs"):
         console.print(f"  {line}", markup=False)
     return True
 

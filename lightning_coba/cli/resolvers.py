@@ -60,10 +60,10 @@ def _suite_of(choice: str, root: str | None) -> str:
 def _as_folder(overrides: str) -> str:
     """Return overrides as one folder's name.
 
-    Paths in them would nest folders, brackets and quotes would have to be quoted in a shell, and long names fit no file
-    system.
+    Paths in them would nest folders, brackets, quotes, line breaks and the like would have to be quoted in a shell, and
+    long names fit no file system.
     """
-    name = re.sub(r"""[\[\]{}'" ]""", "", re.sub(r"[/\\]", "_", overrides))
+    name = re.sub(r"""[][{}()<>'"`$&;|*?!#\s]""", "", re.sub(r"[/\\]", "_", overrides))
     if len(name.encode()) <= LONGEST_NAME:
         return name
     digest = hashlib.blake2b(overrides.encode(), digest_size=4).hexdigest()

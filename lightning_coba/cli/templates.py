@@ -3,7 +3,9 @@ r"""Templates on a command line, which are typed as they read: ``data.prompt='{q
 import re
 from collections.abc import Sequence
 
-_TEMPLATE = re.compile(r"(data\.(?:prompt|completion))=(.*)", re.DOTALL)
+_TEMPLATE = re.compile(r"(\+{0,2}data\.(?:prompt|completion))=(.*)", re.DOTALL)
+#: Of these Hydra takes each for half of one, and no others.
+_BACKSLASHES = re.compile(r"(\\+)(?=\"|\Z)")
 
 
 def unescaped(text: str) -> str:
@@ -23,8 +25,10 @@ def quoted_templates(arguments: Sequence[str]) -> list[str]:
 
 def _quoted(argument: str) -> str:
     override = _TEMPLATE.fullmatch(argument)
-    if not override or "{" not in override[2] or override[2][0] in "\"'":
+    if not override or "{" not in override[2]:
         return argument
-    name, template = override.groups()
-    escaped = unescaped(template).replace('"', '\\"')
+    name, template = override[1], unescaped(override[2])
+    if template[0] in "\"'":  # quoted as Hydra asks for it
+        return f"{name}={template}"
+    escaped = _BACKSLASHES.sub(r"\1\1", template).replace('"', '\\"')
     return f'{name}="{escaped}"'

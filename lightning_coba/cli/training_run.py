@@ -235,8 +235,6 @@ def _write_results(
     if before is not None:
         write_before_after(folder.path / "before_after.csv", before_after_rows(before, after))
     balance = folder.path / "balance.csv"
-    if balance.is_file():
-        table = read_balance(balance)
-        if len(table.records):
-            balancer = next(c for c in trainer.callbacks if isinstance(c, TaskBalancing))  # whose records these are
-            write_figures(table, folder.path / "figures", balancer.losses_shown)
+    if balance.is_file() and len(balance.read_text(encoding="utf-8").splitlines()) > 1:  # not before the first record
+        balancer = next(c for c in trainer.callbacks if isinstance(c, TaskBalancing))  # whose records these are
+        write_figures(read_balance(balance), folder.path / "figures", balancer.losses_shown)

@@ -1,6 +1,7 @@
 """Checks of `MultitaskDataModule`'s arguments, whose messages say what to write."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from os import PathLike
 from typing import Any
 
@@ -18,6 +19,13 @@ def checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None
         )
     if root is not None:
         return tasks_at(root, **rules)
+    own = {field.name: field.default for field in fields(Task)}
+    for name, rule in rules.items():
+        if rule != own[name]:
+            raise ValueError(
+                f"`MultitaskDataModule.{name}` must be left out where `tasks` are listed, since each has its own; got "
+                f"{rule!r}. Give it to the tasks: Task(..., {name}={rule!r}), or data.tasks.0.{name} in a configuration."
+            )
     checked = list(tasks or ())
     if not checked or not all(isinstance(task, Task) for task in checked) or isinstance(tasks, Mapping):
         raise ValueError(

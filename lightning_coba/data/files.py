@@ -14,6 +14,7 @@ SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val",
 
 _WORDS = re.compile(r"[a-z]+")
 _SHARD = re.compile(r"[-_.]?(\d+(-of-\d+)?|part[-_.]?\d+)$", re.IGNORECASE)
+_SHARD_OF = re.compile(r"[-_.]?\d+-of-\d+$", re.IGNORECASE)
 
 
 def find_files(path: str | PathLike[str], where: str) -> list[Path]:
@@ -129,3 +130,13 @@ def stem(file: Path) -> str:
         ['train', 'val', 'qa']
     """
     return _SHARD.sub("", file.name[: -len(data_suffix(file.name) or "")])
+
+
+def task_of(file: Path) -> str:
+    """Return the name of the task whose rows a file holds, where each task has a file: a number is part of the name.
+
+    Example:
+        >>> [task_of(Path(name)) for name in ("gsm-00000-of-00002.parquet", "banking77.csv", "qa.jsonl.gz")]
+        ['gsm', 'banking77', 'qa']
+    """
+    return _SHARD_OF.sub("", file.name[: -len(data_suffix(file.name) or "")])

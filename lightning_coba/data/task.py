@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_coba.data.files import SPLIT_NAMES, data_files, saved_splits, split_sources, stem
+from lightning_coba.data.files import SPLIT_NAMES, data_files, saved_splits, split_sources, stem, task_of
 from lightning_coba.data.formats import read_file
 from lightning_coba.data.task_column import values_in_column
 
@@ -157,7 +157,7 @@ def tasks_at(root: str | PathLike[str], **rules: Any) -> list[Task]:
 
     Args:
         root: a folder for `tasks_in_folder`; or a file (or a folder of files and no more) for `tasks_in_file`; or a
-            folder with one file a task, which is named after it.
+            folder with one file a task, which is named after it (but for the ``-00000-of-00002`` of its parts).
         **rules: further arguments for every `Task`, such as ``prompt="question"``.
 
     Raises:
@@ -170,13 +170,13 @@ def tasks_at(root: str | PathLike[str], **rules: Any) -> list[Task]:
     files = data_files(place) if place.is_dir() else []
     if not files or any(split_sources(home) for home in place.iterdir() if home.is_dir()):
         return tasks_in_folder(place, **rules)
-    by_name: dict[str, list[Path]] = {}
-    for file in files:
-        by_name.setdefault(stem(file), []).append(file)
     names = {name for names in SPLIT_NAMES.values() for name in names}
     _, first = next(read_file(files[0]), (0, {}))
-    if names & by_name.keys() or "task" in first:
+    if names & {stem(file) for file in files} or "task" in first:
         return tasks_in_file(place, **rules)
+    by_name: dict[str, list[Path]] = {}
+    for file in files:
+        by_name.setdefault(task_of(file), []).append(file)
     return [Task(name, paths, **rules) for name, paths in sorted(by_name.items())]
 
 

@@ -14,15 +14,16 @@ LONGEST_LABEL, ROWS_PER_LABEL = 60, 2
 def chosen_metrics(rows: Sequence[EvaluationRow], known: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the names of the metrics that fit a task, the main one first.
 
-    Rows with ``answers`` are questions (exact and partial match of the words). Completions that end with a calculated
-    number, which is the ``label`` where there is one, are measured by that number. Short completions on one line of
-    which few are different are labels. All else is text: chrF first, since it needs no words.
+    Rows with ``answers`` are questions (exact and partial match of the words); some may have none, as in SQuAD 2.0.
+    Completions that end with a calculated number, which is the ``label`` where there is one, are measured by that
+    number. Short completions on one line of which few are different are labels. All else is text: chrF first, since it
+    needs no words.
 
     Args:
         rows: those to answer.
         known: further completions of the task, so that the choice does not depend on how many rows are asked.
     """
-    if all(_answers(row) for row in rows):
+    if any(_answers(row) for row in rows):
         return ("answer_match", "token_f1")
     if sum(map(_ends_with_number, rows)) >= 0.9 * len(rows):
         return ("numeric_match",)
@@ -54,7 +55,7 @@ def checked_metrics(wanted: Mapping[str, Sequence[str]], tasks: Sequence[str]) -
 
 
 def metric_of(name: str, task: str, rows: Sequence[EvaluationRow]) -> TextMetric:
-    """Return a metric for a task, fitted to its language and labels."""
+    """Return a metric for a task, fitted to its language and to the labels that its rows have."""
     made = METRICS[name]
     if made is MacroF1:
         return MacroF1(sorted({row.gold for row in rows}))

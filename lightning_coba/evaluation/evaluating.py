@@ -73,10 +73,12 @@ def evaluate(
         FileNotFoundError: the run, its weights or its data are not where they should be.
         ValueError: an argument is outside its domain.
     """
-    run = run if isinstance(run, TrainedRun) else TrainedRun.open(run)
     _check_choice("split", split, SPLITS)
     _check_count("rows", rows)
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    _check_device(chosen)
+    _check_dtype(dtype)
+    run = run if isinstance(run, TrainedRun) else TrainedRun.open(run)
     changes: dict[str, Any] = {} if data is None else {"root": os.fspath(data)}
     datamodule = run.load_datamodule(**changes | ({} if rows is None else {f"{split}_rows": rows}))
     folder = Path(out) if out is not None else run.path / ("evaluation" if split == "test" else "evaluation-validation")
@@ -173,7 +175,7 @@ def _evaluate(
     progress: bool = False,
 ) -> Evaluation:
     _check_count("max_new_tokens", max_new_tokens)
-    if not 1 <= k <= ours.decoding.num_samples:
+    if not 1 <= k <= max(1, ours.decoding.num_samples):
         raise ValueError(
             f"`evaluate.k` must be from 1 to the number of samples, {ours.decoding.num_samples}; got {k}. Take more "
             "samples (--samples), or a smaller k."
@@ -256,6 +258,26 @@ def _checked_tasks(tasks: Sequence[str] | None, known: Sequence[str]) -> list[st
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"`evaluate.{name}` must be one of {', '.join(choices)}; got {value!r}. Choose one.")
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # a name that torch does not know, and one that is not here
+        known = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise ValueError(
+            f"`evaluate.device` must be auto or a device of this machine ({', '.join(known)}); got {name!r}. Choose "
+            "one."
+        ) from error
+
+
+def _check_dtype(name: str | None) -> None:
+    found = None if name is None else getattr(torch, name, None)
+    if name is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ValueError(
+            "`evaluate.dtype` must be one of torch's types of floating-point numbers, such as float32, bfloat16 or "
+            f"float16, or None; got {name!r}. Choose one."
+        )
 
 
 def _check_count(name: str, value: int | None) -> None:

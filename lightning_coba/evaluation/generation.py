@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -142,7 +143,8 @@ def generated_batches(
         with undisturbed(model), _own_settings(model, _settings(batch.budget, end_token, decoding)):
             if decoding.temperature:
                 torch.manual_seed(hash((decoding.seed, batch.rows[0])) % 2**63)
-            yield batch, _answers(model, [prompts[row] for row in batch.rows], end_token, decoding.num_samples)
+            found = _answers(model, [prompts[row] for row in batch.rows], end_token, decoding.num_samples)
+        yield batch, found
 
 
 def context_of(model: PreTrainedModel | Any) -> int | None:
@@ -159,9 +161,9 @@ def _check(prompts: Sequence[Sequence[int]], batch_tokens: int, decoding: Decodi
         )
     if batch_tokens < 1:
         raise ValueError(f"`generate.batch_tokens` must be at least 1; got {batch_tokens}. Choose a larger number.")
-    if decoding.temperature < 0 or decoding.num_samples < 1:
+    if not 0 <= decoding.temperature < inf or decoding.num_samples < 1:
         raise ValueError(
-            "`generate.decoding` must have a temperature of at least 0 and at least 1 sample; got "
+            "`generate.decoding` must have a finite temperature of at least 0 and at least 1 sample; got "
             f"{decoding.temperature} and {decoding.num_samples}. Use temperature=0 for the likeliest tokens."
         )
     if decoding.num_samples > 1 and not decoding.temperature:

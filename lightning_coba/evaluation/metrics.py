@@ -7,7 +7,7 @@ makes the metric of any sums. So the interval of a corpus metric (chrF, BLEU) is
 from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from math import comb
+from math import comb, isclose
 from typing import Any
 
 import torch
@@ -18,8 +18,8 @@ from torchmetrics.text import SacreBLEUScore
 
 from lightning_coba.evaluation.normalisation import collapsed, final_number, label, words
 
-#: Numbers that differ by less, relatively, are the same.
-NUMBER_TOLERANCE = Decimal("1e-6")
+#: Numbers that differ by less, relatively (below 1: absolutely), are the same.
+NUMBER_TOLERANCE = 1e-6
 
 
 class TextMetric(Metric):
@@ -197,7 +197,7 @@ class MacroF1(TextMetric):
     """Mean over the labels of each label's F1; an answer that is no label counts against the right one alone.
 
     Args:
-        labels: all of them; those that neither occur nor are answered are left out of the mean.
+        labels: to take the mean over; those that neither occur nor are answered are left out of it.
     """
 
     def __init__(self, labels: Sequence[str], **options: Any) -> None:
@@ -264,4 +264,5 @@ def _overlap(mine: list[str], gold: list[str]) -> float:
 
 
 def _same_number(mine: Decimal, gold: Decimal | None) -> bool:
-    return gold is not None and abs(mine - gold) <= NUMBER_TOLERANCE * max(Decimal(1), abs(gold))
+    # As floats: a Decimal overflows with an error, and a model writes 1e9999999 as easily as 1.
+    return gold is not None and isclose(mine, gold, rel_tol=NUMBER_TOLERANCE, abs_tol=NUMBER_TOLERANCE)

@@ -12,6 +12,7 @@ NO_SPACES = re.compile(
     r"\U00020000-\U0003FFFF]"
 )
 _ENGLISH_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_CURRENCY = re.compile(r"[$€£¥₹]")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
@@ -61,12 +62,13 @@ def collapsed(text: str) -> str:
 def final_number(text: str) -> Decimal | None:
     r"""Return the number that a calculation ends with: behind the last ``####``, else the last ``=``, else the last.
 
-    Commas between digits and signs of currency do not count.
+    Commas between digits and signs of currency do not count; the long minus of print is a minus.
 
     Example:
         >>> final_number("5*5 = 25 dollars\n#### 1,025.0") == 1025, final_number("3 + 4 = 7"), final_number("none")
         (True, Decimal('7'), None)
     """
+    text = _CURRENCY.sub("", text).replace("\N{MINUS SIGN}", "-")
     for mark in ("####", "="):
         _, found, after = text.rpartition(mark)
         if found and (numbers := _NUMBER.findall(after)):

@@ -21,7 +21,7 @@ class Program:
         command: an absolute path and its arguments.
         files: name -> text.
         limits: what it may use.
-        proof: what it prints behind its last test. Made anew for every run, so that an answer cannot know it
+        proof: the line that it prints behind its last test. Made anew for every run, so that an answer cannot know it
             beforehand; an answer that ends the program early does not get there.
     """
 
@@ -36,7 +36,7 @@ class _Language:
     """How programs of a language are made and run.
 
     Attributes:
-        build: (row, answer, proof) -> files.
+        build: (row, answer, proof as in a string literal) -> files.
         command: runs them.
         needs: programs that must be installed.
         limits: compilers and virtual machines need more than a script.
@@ -70,7 +70,8 @@ def program_of(row: EvaluationRow, answer: str) -> Program:
     """Return the program that tests an answer to a row for which `why_not_run` is None."""
     language = LANGUAGES[_language_of(row)]
     proof = f"proof-{secrets.token_hex(16)}"
-    return Program(language.command(), language.build(row, answer, proof), language.limits, proof)
+    # In all these languages the same escape: the line is one of its own also behind output without a line break.
+    return Program(language.command(), language.build(row, answer, rf"\n{proof}"), language.limits, proof)
 
 
 def _language_of(row: EvaluationRow) -> str:
@@ -88,8 +89,9 @@ def _python(row: EvaluationRow, answer: str, proof: str) -> dict[str, str]:
     elif row.fields.get("code"):
         parts = [str(row.fields["code"]), _asserts(answer)]
     else:
-        parts = [answer, f"assert abs(float(answer) - {row.fields['label']}) <= 1e-6 * max(1, abs(float(answer)))"]
-    return {"main.py": "\n".join([*parts, f"print({proof!r})", ""])}
+        label = f"float('{final_number(str(row.fields['label']))}')"
+        parts = [answer, f"import math\nassert math.isclose(float(answer), {label}, rel_tol=1e-6, abs_tol=1e-6)"]
+    return {"main.py": "\n".join([*parts, f"print('{proof}')", ""])}
 
 
 def _asserts(answer: str) -> str:
@@ -98,7 +100,7 @@ def _asserts(answer: str) -> str:
 
 
 def _javascript(row: EvaluationRow, answer: str, proof: str) -> dict[str, str]:
-    return {"main.js": "\n".join([row.prompt + answer, str(row.fields["test"]), f"console.log({proof!r});", ""])}
+    return {"main.js": "\n".join([row.prompt + answer, str(row.fields["test"]), f"console.log('{proof}');", ""])}
 
 
 def _java(row: EvaluationRow, answer: str, proof: str) -> dict[str, str]:

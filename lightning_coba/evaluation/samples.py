@@ -19,7 +19,8 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 <title>{{ title }}</title>
 <style>
   body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #1a1a1a; }
-  h1 { font-size: 1.5rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; } nav a { margin-right: 1rem; }
+  h1 { font-size: 1.5rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
+  nav { display: flex; flex-wrap: wrap; gap: 0 1rem; }
   article { margin: 1rem 0; border: 1px solid #ddd; border-radius: 6px; padding: .75rem 1rem; }
   .head { color: #666; font-size: .85rem; margin: 0 0 .5rem; }
   .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: .75rem; }

@@ -42,7 +42,9 @@ def _mount(source: str, target: str, kind: str | None, flags: int, options: str 
 
 
 def _unshare() -> None:
-    """Leave the network, the mounts, the processes and the message queues of the machine."""
+    """Leave the network, the mounts, the processes and the message queues of the machine; die first without memory."""
+    with suppress(OSError):  # where /proc is hidden
+        Path("/proc/self/oom_score_adj").write_text("1000")
     flags = NEW_MOUNTS | NEW_UTS | NEW_IPC | NEW_PIDS | NEW_NETWORK
     user, group = os.geteuid(), os.getegid()
     if user:

@@ -1,10 +1,9 @@
 """The tables of a model card."""
 
-import math
 import re
-from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lightning_coba.export.markdown import markdown_table
 from lightning_coba.export.run_data import RunData
 from lightning_coba.reports.collection import flat
 from lightning_coba.reports.runs import BalanceTable, read_balance
@@ -15,29 +14,11 @@ GROUPS = ("peft", "optimizer", "scheduler", "trainer", "data")
 _LEFT_OUT = re.compile(r".*(_target_|default_root_dir|_partial_|num_proc)|data\.(root|tasks.*|seed)|trainer\.enable_.*")
 
 
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table; numbers are right-aligned, pipes in cells are escaped. Empty where there is no row."""
-    cells = [[_cell(value) for value in row] for row in rows]
-    if not cells:
-        return ""
-    is_number = [all(re.fullmatch(r"[-+.\d,e%]*", row[i]) for row in cells) for i in range(len(columns))]
-    rule = ["---:" if right else "---" for right in is_number]
-    return "\n".join(f"| {' | '.join(row)} |" for row in ([*columns], rule, *cells))
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.4g}"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value).replace("|", "\\|").replace("\n", "\\n")
-
-
 def data_section(run: TrainedRun, data: RunData) -> str:
     """Say where the rows came from and how many there were."""
     said = f"Rows from {data.place}. Their origin and licences are not known to this card."
     if not data.sizes:
-        return f"{said} The data was not at hand when it was written, so rows are not counted."
+        return f"{said} The data of the run was not at hand when it was written, so rows are not counted."
     columns = ("task", *(f"{split} rows" for split in data.sizes))
     rows = [(task, *(f"{sizes.get(task, 0):,}" for sizes in data.sizes.values())) for task in run.tasks]
     return f"{said}\n\n{markdown_table(columns, rows)}"
@@ -48,17 +29,19 @@ def weights_section(run: TrainedRun, figure: str | None) -> str:
     settings = run.settings["balancer"]
     listed = [(key, value) for key, value in flat(settings).items() if "_target_" not in key]
     balancer = settings.get("balancer", settings).get("_target_", "")
-    parts = [
-        f"{run.card.get('method', '')} (`{balancer}`). A weight is a task's share in the training loss; they sum to 1.",
-        markdown_table(("setting", "value"), listed),
-    ]
+    method = f"{run.card.get('method', '')} (`{balancer}`)."
+    shown = markdown_table(("setting", "value"), listed)
     try:
         table = read_balance(run.path)
     except (FileNotFoundError, ValueError):
-        return "\n\n".join(filter(None, parts))
-    parts.append(markdown_table(("record", "step", *table.tasks), _quartiles(table)))
-    if figure:
-        parts.append(f"![The tasks' weights over the run]({figure})")
+        return "\n\n".join(filter(None, (f"{method} No record of its weights was kept.", shown)))
+    sizes = "the sizes of all" if (table.weight < 0).any() else "they"
+    parts = [
+        f"{method} A weight is a task's share in the training loss; {sizes} sum to 1.",
+        shown,
+        markdown_table(("record", "step", *table.tasks), _quartiles(table)),
+        f"![The tasks' weights over the run]({figure})" if figure else "",
+    ]
     return "\n\n".join(filter(None, parts))
 
 
@@ -82,7 +65,9 @@ def _in_short(run: TrainedRun) -> str:
     """Return the settings that a reader asks for first, as a sentence."""
     data, trainer, optimizer = (run.settings.get(group) or {} for group in ("data", "trainer", "optimizer"))
     steps = (run.card.get("timing") or {}).get("steps")
-    length = f"{steps:g} optimizer steps" if steps else f"At most {trainer.get('max_epochs')} epochs"
+    most = {"optimizer steps": trainer.get("max_steps"), "epochs": trainer.get("max_epochs")}
+    planned = [f"{number} {what}" for what, number in most.items() if number is not None and number >= 0]
+    length = f"{steps:g} optimizer steps" if steps else f"At most {' and '.join(planned) or 'unlimited steps'}"
     rows = f"{data['batch_tokens']} tokens" if data.get("batch_tokens") else f"{data.get('batch_size')} rows"
     many = trainer.get("accumulate_grad_batches", 1)
     name = str(optimizer.get("_target_", "AdamW")).rpartition(".")[-1]

@@ -1,6 +1,7 @@
 """How an export is loaded and asked: the part of a model card that a reader copies."""
 
 from lightning_coba.export.base_model import BaseModel
+from lightning_coba.export.markdown import code_span
 from lightning_coba.trained_run import TrainedRun
 
 
@@ -37,10 +38,10 @@ _MERGED_FROM_4_BITS = (
 )
 
 
-def loading_section(run: TrainedRun, whole: bool, dtype: str, base: BaseModel, is_chat: bool) -> str:
+def loading_section(run: TrainedRun, whole: bool, dtype: str, base: BaseModel, is_chat: bool | None) -> str:
     """Return the notes, a block of Python that works in the export's folder, and how the model is asked."""
     code = [*_imports(whole, base), "", 'folder = "."  # this folder, or its hub id', *_model(run, whole, dtype, base)]
-    code += ["tokenizer = AutoTokenizer.from_pretrained(folder)", "", *_generation(is_chat)]
+    code += ["tokenizer = AutoTokenizer.from_pretrained(folder)", "", *_generation(bool(is_chat))]
     block = "```python\n" + "\n".join(code) + "\n```"
     return "\n\n".join([*export_notes(run, whole, base), block, _prompts(run, is_chat)])
 
@@ -86,9 +87,19 @@ def _generation(is_chat: bool) -> list[str]:
     ]
 
 
-def _prompts(run: TrainedRun, is_chat: bool) -> str:
+def _prompts(run: TrainedRun, is_chat: bool | None) -> str:
     if is_chat:
         return "It was trained on turns of the tokenizer's chat template: ask it with the same."
-    prompt = str(run.settings["data"].get("prompt") or "")
-    shape = f", made by the template {prompt!r}," if "{" in prompt else ""
-    return f"It was trained on a prompt{shape} directly followed by the answer and the end token: ask it with the same."
+    said = "It was trained on a prompt{} directly followed by the answer and the end token: ask it with the same.{}"
+    unseen = " If its rows were conversations, which this card cannot see, ask it with the tokenizer's chat template."
+    made = [f"{code_span(repr(prompt))}{of}" for of, prompt in _templates(run) if "{" in prompt]
+    shape = f", made by {' or '.join(made)}," if made else ""
+    return said.format(shape, unseen if is_chat is None else "")
+
+
+def _templates(run: TrainedRun) -> list[tuple[str, str]]:
+    """Return the rule of all tasks, or those of each with its name."""
+    data = run.settings["data"]
+    if not isinstance(data.get("tasks"), list):
+        return [("", str(data.get("prompt") or ""))]
+    return [(f" ({task.get('name')})", str(task.get("prompt") or "")) for task in data["tasks"]]

@@ -8,14 +8,10 @@ from pathlib import Path
 
 from lightning_coba.citations import citation
 from lightning_coba.export.base_model import BaseModel
-from lightning_coba.export.card_tables import (
-    data_section,
-    markdown_table,
-    settings_section,
-    weights_section,
-)
+from lightning_coba.export.card_tables import data_section, settings_section, weights_section
 from lightning_coba.export.loading import loading_section
-from lightning_coba.export.results import results_of_test, results_section, scores_of_text
+from lightning_coba.export.markdown import markdown_table
+from lightning_coba.export.results import is_of, results_of_test, results_section, scores_of_text
 from lightning_coba.export.run_data import RunData
 from lightning_coba.trained_run import TrainedRun
 
@@ -94,7 +90,9 @@ def _front_matter(
     # It imports requests, and nothing else here does.
     from huggingface_hub import EvalResult, ModelCardData
 
-    measured = [*results_of_test(run), *scores_of_text(run)] if checkpoint != "last" else []
+    measured = [] if checkpoint == "last" else results_of_test(run)
+    if is_of(run, checkpoint):
+        measured += scores_of_text(run)
     results = [
         EvalResult(
             task_type="text-generation",

@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_coba.export.card_tables import markdown_table
+from lightning_coba.export.markdown import markdown_table
 from lightning_coba.trained_run import TrainedRun
+
+_METRICS = (
+    " Accuracy: share of tokens predicted rightly from the true ones before them; exact match: share of rows in which "
+    "all are."
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,12 @@ def scores_of_text(run: TrainedRun) -> list[Result]:
     return results
 
 
+def is_of(run: TrainedRun, checkpoint: str) -> bool:
+    """Return whether those scores are of a checkpoint's weights; a run ends with its best ones."""
+    scored = (_evaluation(run).get("settings") or {}).get("checkpoint") or "final"
+    return scored == checkpoint or {scored, checkpoint} == {"best", "final"}
+
+
 def _evaluation(run: TrainedRun) -> Mapping[str, Any]:
     file = run.path / "evaluation" / "metrics.json"
     try:
@@ -79,9 +90,7 @@ def results_section(run: TrainedRun, checkpoint: str) -> str:
         subset = f" (a fixed subset of at most {limit} rows)" if limit else ""
         parts = [
             f"On each task's test split{subset}, with the weights of the best validation pass. "
-            "Loss: nats per completion token. "
-            "Accuracy: share of tokens predicted rightly from the true ones before them; exact match: share of rows "
-            "in which all are.",
+            f"Loss: nats per completion token.{_METRICS if metrics else ''}",
             markdown_table(("task", *shown), rows),
         ]
         if checkpoint == "last":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from lightning_coba.export.markdown import code_span
 from lightning_coba.trained_run import TrainedRun
 
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(:[\w.-]+)?")
@@ -19,37 +20,40 @@ class RunData:
     Attributes:
         place: where the rows came from, in words.
         hub_ids: data sets of the Hugging Face hub among it.
-        sizes: split -> task -> rows; empty where the data is gone.
-        is_chat: whether rows were conversations.
+        sizes: split -> task -> rows; empty where the data is gone or no longer holds the tasks of the run.
+        is_chat: whether rows were conversations; None where that cannot be seen any more.
     """
 
     place: str
     hub_ids: Sequence[str]
     sizes: Mapping[str, Mapping[str, int]]
-    is_chat: bool
+    is_chat: bool | None
 
     @classmethod
     def of(cls, run: TrainedRun) -> Self:
         """Read the data of a run; what was tokenised for it is still in the cache."""
         settings = run.settings["data"]
-        is_chat, sizes = bool(settings.get("chat")), {}
+        is_chat, sizes = settings.get("chat"), {}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the run has told its user
                 datamodule = run.load_datamodule()
                 datamodule.setup("fit")
+            if set(datamodule.task_names) != set(run.tasks):
+                raise ValueError("it is other data")
             sizes = datamodule.sizes
             is_chat = any(rows.store.table.column("messages").null_count < rows.store.table.num_rows
                           for rows in datamodule.corpus.texts)  # fmt: skip
         except (OSError, ValueError, ImportError):
             pass
-        return cls(_place(settings), _hub_ids(settings), sizes, is_chat)
+        # The path of a folder that is gone looks like a name on the hub.
+        return cls(_place(settings), _hub_ids(settings) if sizes else (), sizes, is_chat)
 
 
 def _place(settings: Mapping[str, Any]) -> str:
     if root := settings.get("root"):
         # Not the whole path: it may name people and machines.
-        return f"files in `{Path(str(root)).name}`"
+        return f"files in {code_span(Path(str(root)).name)}"
     tasks = settings.get("tasks")
     made_by = tasks.get("_target_") if isinstance(tasks, Mapping) else None
     return f"`{made_by}()`" if made_by else "the tasks of the configuration"

@@ -74,7 +74,7 @@ def guess_columns(task: Task) -> Columns:
     """
     rows, origin = _first_rows(task)
     if not rows:
-        raise ValueError(f"The train split of task {task.name!r} is empty. Give it rows.")
+        raise ValueError(f"The train split of task {task.name!r} is empty ({origin}). Give it rows, or leave it out.")
     told_apart = task.where or {}
     common = [name for name in rows[0] if name not in told_apart and all(row.get(name) is not None for row in rows)]
     pair = next(((read, learned) for read, learned in _PAIRS if {*read, learned} <= set(common)), None)
@@ -117,6 +117,9 @@ def _but_defaults(prompt: str, completion: str) -> dict[str, str]:
 def _unsure(task: str, origin: str, rows: Sequence[Fields], common: Sequence[str]) -> str:
     told = f"{origin}: which columns of task {task!r} are read, and which is learned? They are "
     told += f"{', '.join(map(repr, rows[0])) or 'none'}. "
+    joined = next((mark for mark in ";\t|" if len(rows[0]) == 1 and mark in next(iter(rows[0]))), None)
+    if joined:
+        return f"{told}The fields seem to be parted by {joined!r}: save the file with commas, or with tabs as .tsv."
     nested = next((name for name in common if isinstance(rows[0][name], Mapping)), None)
     texts = [name for name in common if isinstance(rows[0][name], str | int | float)]
     if nested is not None and len(rows[0][nested]) >= 2:

@@ -1,5 +1,6 @@
 """Faults of the texts themselves: white space, encoding, duplicates, contradictions, and unbalanced labels."""
 
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +102,7 @@ def _joints(task: InspectedTask) -> list[Finding]:
     blank_end = _matching(prompts, rf"{_BLANK}$")
     blank_start = _matching(completions, rf"^{_BLANK}")
     rule = task.prompt_rule if "{" in task.prompt_rule else f"{{{task.prompt_rule}}}"
+    typed = shlex.quote(f"{rule}\n".replace("\n", "\\n"))
     found = []
     found += _finding(
         task, rows[empty], "warning", "with an empty prompt: the completion is learned from nothing",
@@ -109,7 +111,7 @@ def _joints(task: InspectedTask) -> list[Finding]:
     found += _finding(
         task, rows[~empty & ~blank_end & ~blank_start], "warning",
         "with a prompt that ends without a space or line break: the completion follows straight on its last letter",
-        f"Set data.prompt='{rule}\\n', or end the prompts so.",
+        f"Set data.prompt={typed} (where tasks are listed one by one: prompt of the task), or end the prompts so.",
     )  # fmt: skip
     found += _finding(
         task, rows[blank_end & _matching(completions, r"^( \S|[\r\n])")], "note",

@@ -47,6 +47,7 @@ def test_errors_end_with_code_1_and_everything_named(my_tasks, capsys, model_fol
     assert "Training would stop" in shown
     assert "my_tasks/chat/train.jsonl:41" in shown
     assert "'question', 'answer'" in shown
+    assert "let coba-data init my_tasks find them" in shown
     assert "there is no column" in (my_tasks.parent / "seen" / "data.html").read_text()
 
 

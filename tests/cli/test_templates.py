@@ -14,7 +14,9 @@ from lightning_coba.cli.templates import quoted_templates, unescaped
         (r"{question}\n", "{question}\n"),
         (r"Translate to German: {en}\n", "Translate to German: {en}\n"),
         ("""{a}, "{b}", it's so:\\t""", """{a}, "{b}", it's so:\t"""),
-        ('"{quoted} already"', "{quoted} already"),
+        (r'"{quoted} already\n"', "{quoted} already\n"),
+        (r"'{quoted}, too\n'", "{quoted}, too\n"),
+        (r"C:\dir\{a} = \"{b}\", it's " + "\\", r"C:\dir\{a} = \"{b}\", it's " + "\\"),
         ("column", "column"),
     ],
 )
@@ -23,6 +25,11 @@ def test_a_template_reaches_the_configuration(typed, meant):
     with initialize_config_dir(config_folder(), version_base="1.3"):
         config = compose("train", quoted_templates(["data=files", "data.root=x", f"data.prompt={typed}"]))
     assert config.data.prompt == meant
+
+
+@pytest.mark.parametrize("plus", ["+", "++"])
+def test_a_plus_before_it_changes_nothing(plus):
+    assert quoted_templates([rf"{plus}data.prompt={{a}}\n"]) == [f'{plus}data.prompt="{{a}}\n"']
 
 
 def test_other_arguments_are_left_alone():

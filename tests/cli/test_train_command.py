@@ -135,6 +135,16 @@ def test_help_shows_where_to_start(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_ends_before_its_first_validation_pass_is_finished(here, overrides, tmp_path):
+    plain = [override for override in overrides if not override.startswith("balancer.")]
+    here(tmp_path / "short", *plain, "balancer=uniform", "trainer.max_steps=1")
+    card = json.loads((tmp_path / "short" / "run.json").read_text())
+    assert card["status"] == "finished"
+    assert len((tmp_path / "short" / "balance.csv").read_text().splitlines()) == 1
+    assert not (tmp_path / "short" / "figures").exists()
+    assert (tmp_path / "short" / "report.html").is_file()
+
+
 def test_full_fine_tuning_leaves_a_model(here, overrides, tmp_path, model_folder):
     own = [o for o in overrides if not o.startswith(("peft.", "scheduler.", "balancer.", "trainer.max_epochs"))]
     short = ["peft=none", "scheduler=none", "balancer=uniform", "trainer.max_epochs=1", "test_before=false"]

@@ -123,6 +123,22 @@ def test_root_may_hold_a_folder_a_task_or_a_file_a_task(tmp_path):
     assert files[0].train == [tmp_path / "files" / "a.jsonl"]
 
 
+def test_a_number_is_part_of_a_tasks_name_and_parts_of_a_file_are_one_task(tmp_path):
+    parts = ["gsm8k-00000-of-00002.jsonl", "gsm8k-00001-of-00002.jsonl"]
+    for name in (*parts, "banking77.jsonl", "clinc150.jsonl", "qa-1.jsonl", "qa-2.jsonl"):
+        write(tmp_path / name, ROW)
+    found = {task.name: [path.name for path in task.train] for task in tasks_at(tmp_path)}
+    assert list(found) == ["banking77", "clinc150", "gsm8k", "qa-1", "qa-2"]
+    assert found["gsm8k"] == parts
+
+
+def test_numbered_files_of_splits_are_not_tasks(tmp_path):
+    for name in ("train-1.jsonl", "train-2.jsonl", "test-00000-of-00001.jsonl"):
+        write(tmp_path / name, ROW | {"task": "a"})
+    [task] = tasks_at(tmp_path)
+    assert (task.name, task.test) == ("a", tmp_path / "test-00000-of-00001.jsonl")
+
+
 def test_root_may_be_files_with_a_task_column(tmp_path):
     both = [ROW | {"task": "b"}, ROW | {"task": "a"}]
     write(tmp_path / "one.jsonl", *both)

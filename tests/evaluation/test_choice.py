@@ -44,6 +44,12 @@ def test_answers_may_have_the_form_of_squad_on_the_hub():
     assert targets_of(rows(["Paris"], answers=[None])[0]) == ["Paris"]
 
 
+def test_questions_without_an_answer_are_questions():
+    squad_2 = rows(["Paris", "none", "none"], answers=[{"text": ["Paris"]}, {"text": []}, {"text": []}])
+    assert chosen_metrics(squad_2) == ("answer_match", "token_f1")
+    assert targets_of(squad_2[1]) == ["none"]
+
+
 def test_english_is_told_by_the_column_or_else_by_the_name():
     assert is_english("qa", rows(["x"], lang=["en"]))
     assert is_english("en", rows(["x"]))

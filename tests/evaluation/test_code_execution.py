@@ -27,6 +27,7 @@ ADD = EvaluationRow(
     [
         (ADD.gold, True),
         ("    return sum((a, b))\n\nprint('and more')", True),
+        ("    return a + b\n\nprint('no line break', end='')", True),
         ("    return a - b", False),
         ("    return a +", False),
         ("", False),
@@ -65,6 +66,10 @@ def test_programs_that_compute_the_label():
     row = EvaluationRow(0, (1,), "4 apples ...\n", "n0 = 4.0\nanswer = n0 * 2", {"label": "8.0"})
     assert has_program(row)
     assert run_tests([row], [["answer = 16 / 2", "answer = 9", "result = 8"]], True) == [[True, False, False]]
+    endless = ["answer = 1e999", "answer = float('nan')"]  # their distance to any label is within any share of them
+    assert run_tests([row], [endless], True) == [[False, False]]
+    thousand = EvaluationRow(0, (1,), "4 apples ...\n", "answer = 1000", {"label": "1,000"})
+    assert run_tests([thousand], [[thousand.gold, "answer = 1"]], True) == [[True, False]]
     assert not has_program(EvaluationRow(0, (1,), "?", "yes", {"label": "yes"}))
     assert not has_program(EvaluationRow(0, (1,), "?", "4 + 4 = 8", {"label": "8"}))
 
@@ -75,12 +80,16 @@ def other(language, prompt, gold, test):
 
 OTHERS = {
     "javascript": (
-        other("javascript", "function add(a, b) {\n", "  return a + b;\n}", "if (add(1, 2) !== 3) throw 'wrong';"),
+        other(
+            "javascript", "function add(a, b) {\n", "  process.stdout.write('.');\n  return a + b;\n}",
+            "if (add(1, 2) !== 3) throw 'wrong';",
+        ),
         ["  return a - b;\n}", "  process.exit(0);\n}"],
     ),
     "java": (
         other(
-            "java", "class Solution {\n  static int add(int a, int b) {\n", "    return a + b;\n  }\n}",
+            "java", "class Solution {\n  static int add(int a, int b) {\n",
+            "    System.out.print('.');\n    return a + b;\n  }\n}",
             "public class Main {\n  public static void main(String[] a) {\n"
             "    if (Solution.add(1, 2) != 3) throw new AssertionError();\n  }\n}",
         ),
@@ -88,7 +97,8 @@ OTHERS = {
     ),
     "cpp": (
         other(
-            "cpp", "#include <cstdlib>\nusing namespace std;\nint add(int a, int b) {\n", "  return a + b;\n}",
+            "cpp", "#include <cstdlib>\n#include <cstdio>\nusing namespace std;\nint add(int a, int b) {\n",
+            "  putchar('.');\n  return a + b;\n}",
             "#undef NDEBUG\n#include <cassert>\nint main(int argc, char* argv[]) {\n  assert(add(1, 2) == 3);\n}",
         ),
         ["  return a - b;\n}", "  exit(0);\n}"],

@@ -8,7 +8,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from lightning_coba.evaluation import Evaluation
-from lightning_coba.evaluation.evaluating import evaluate_model
+from lightning_coba.evaluation.evaluating import evaluate, evaluate_model
 from lightning_coba.evaluation.generation import Decoding
 from lightning_coba.evaluation.predictions import Predictions
 from lightning_coba.evaluation.rows import EvaluationRow, evaluation_rows
@@ -123,6 +123,7 @@ def test_several_answers_to_a_row(llama, datamodule, tmp_path):
         ({"split": "train"}, r"`evaluate.split` must be one of test, validation; got 'train'"),
         ({"max_new_tokens": 0}, r"`evaluate.max_new_tokens` must be at least 1"),
         ({"k": 2}, r"`evaluate.k` must be from 1 to the number of samples, 1; got 2"),
+        ({"decoding": Decoding(0.0, 0)}, r"`generate.decoding` must .* at least 1 sample; got 0.0 and 0"),
         ({"metrics": {"odd": ["best"]}}, r"must be among accuracy"),
     ],
 )
@@ -130,6 +131,20 @@ def test_arguments_outside_their_domain_are_refused(llama, datamodule, tmp_path,
     with pytest.raises(ValueError, match=message):
         evaluate_model(llama(), datamodule, tmp_path, **change)
     assert not list(tmp_path.glob("metrics*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"device": "gpu"}, r"`evaluate.device` must be auto or a device of this machine \(cpu.*\); got 'gpu'"),
+        ({"device": "cuda:99"}, r"`evaluate.device` must be .*; got 'cuda:99'"),
+        ({"dtype": "float8"}, r"`evaluate.dtype` must be .* bfloat16 .*; got 'float8'"),
+        ({"dtype": "int8"}, r"`evaluate.dtype` must be .*; got 'int8'"),
+    ],
+)
+def test_what_the_weights_cannot_be_is_refused_before_anything_is_read(change, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate("no such run", **change)
 
 
 def test_kept_answers_are_those_of_the_same_settings(tmp_path, datamodule):

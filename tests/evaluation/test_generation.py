@@ -64,6 +64,18 @@ def test_adapters_answer_and_the_model_is_as_it_was(llama):
     assert plain == generate(llama(), PROMPTS, END, 6) != generate(model, PROMPTS, END, 6)
 
 
+def test_whoever_takes_a_batch_finds_the_model_as_it_was(llama):
+    model = llama().train()
+    settings, state = model.generation_config, torch.random.get_rng_state()
+    for _ in generated_batches(model, PROMPTS, [2] * len(PROMPTS), END, 60, Decoding(temperature=1.0)):
+        assert model.generation_config is settings
+        assert model.training
+        assert torch.equal(torch.random.get_rng_state(), state)
+        torch.rand(3)  # the consumer's own draws stay
+        assert not torch.equal(torch.random.get_rng_state(), state)
+        state = torch.random.get_rng_state()
+
+
 def test_settings_of_the_models_page_do_not_leak_in(llama):
     model = llama()
     expected = generate(model, PROMPTS, END, 8)
@@ -107,6 +119,7 @@ def test_batches_keep_to_their_budget_and_hold_every_prompt_once():
         ({"max_new_tokens": 0}, r"`generate.max_new_tokens` must be"),
         ({"decoding": Decoding(0.0, 2)}, r"temperature above 0 for 2 samples; got 0"),
         ({"decoding": Decoding(-1.0)}, r"temperature of at least 0"),
+        ({"decoding": Decoding(float("nan"))}, r"finite temperature of at least 0.*got nan and 1"),
     ],
 )
 def test_what_is_no_generation_is_refused(llama, change, message):

@@ -119,6 +119,12 @@ def test_an_answer_that_is_no_label_is_wrong_and_symbols_are_labels():
         ("about 1e3", "1000", True),
         ("no idea", "#### 0", False),
         ("#### $18.", "#### 18", True),
+        ("#### -$18", "#### 18", False),
+        ("#### -$18", "#### -18", True),
+        ("= \u22127", "-7", True),
+        ("#### 1000001", "#### 1000000", True),
+        ("#### 1000002", "#### 1000000", False),
+        ("#### 1e9999999", "#### 5", False),
     ],
 )
 def test_numbers_match_by_value(answer, gold, match):

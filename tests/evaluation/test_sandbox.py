@@ -36,6 +36,10 @@ def test_memory_is_bounded():
     assert "MemoryError" in ended.output
 
 
+def test_where_the_machine_has_no_memory_left_it_is_ended_first():
+    assert run("print(open('/proc/self/oom_score_adj').read())").output.split() == ["1000"]
+
+
 def test_a_fork_bomb_is_bounded_and_nothing_of_it_is_left():
     count = "import os, time\nn = 0\ntry:\n  while True:\n    if not os.fork(): time.sleep(100)\n    n += 1\n"
     ended = run(count + "except OSError: print(n)", processes=8)

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard as HubCard
 
 from lightning_coba.export import BaseModel, export_run, model_card
-from lightning_coba.export.card_tables import markdown_table
+from lightning_coba.export.markdown import code_span, markdown_table
 from lightning_coba.reports import read_balance
 from lightning_coba.trained_run import TrainedRun
 
@@ -47,9 +47,28 @@ def test_the_hub_reads_the_front_matter(run):
         assert results[task, "accuracy"] == pytest.approx(run.card["test_metrics"]["accuracy"][task], rel=1e-4)
 
 
-def test_what_is_not_known_is_not_claimed(run):
+def test_what_is_not_known_is_not_claimed(run, copy):
     front = yaml.safe_load(model_card(run).text.split("---")[1])
     assert {"license", "base_model", "datasets"} & front.keys() == set()
+    settings = yaml.safe_load((copy / "config.yaml").read_text())
+    settings["data"] |= {
+        "root": None,
+        "tasks": [{"_target_": "lightning_coba.Task", "name": "a", "train": "gone/away.csv"}],
+    }
+    (copy / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert "datasets" not in yaml.safe_load(model_card(TrainedRun.open(copy)).text.split("---")[1])
+
+
+@pytest.mark.parametrize(("most", "said"), [
+    ({"max_steps": 7, "max_epochs": -1}, "At most 7 optimizer steps of"), ({"max_steps": -1}, "At most 2 epochs of"),
+])  # fmt: skip
+def test_the_length_of_a_run_that_was_not_timed_is_the_planned_one(copy, most, said):
+    card = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({key: value for key, value in card.items() if key != "timing"}))
+    settings = yaml.safe_load((copy / "config.yaml").read_text())
+    settings["trainer"] |= {"max_epochs": 2, **most}
+    (copy / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert section(model_card(TrainedRun.open(copy)).text, "Training").startswith(said)
 
 
 def test_tables_hold_the_numbers_of_the_run(run):
@@ -89,6 +108,54 @@ def test_a_run_whose_data_is_gone_has_a_card_without_rows(copy):
     text = model_card(TrainedRun.open(copy)).text
     assert "not at hand" in section(text, "Tasks and data")
     assert rows(section(text, "Results"))
+    assert "If its rows were conversations" in section(text, "How to load it")
+
+
+def test_rows_of_other_data_are_not_counted(copy):
+    card = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(card | {"tasks": ["cubes", "gone"]}))
+    text = section(model_card(TrainedRun.open(copy)).text, "Tasks and data")
+    assert "not at hand" in text
+    assert rows(text) == []
+
+
+@pytest.mark.parametrize(("scored", "exported", "claimed"), [
+    ("base", "final", False), ("last", "final", False), ("best", "final", True), ("last", "last", True),
+])  # fmt: skip
+def test_only_scores_of_the_weights_are_claimed_for_them(copy, scored, exported, claimed):
+    (copy / "evaluation").mkdir()
+    tasks = {"cubes": {"metrics": {"chrf": {"value": 0.75, "rows": 4}}}}
+    evaluation = {"format": 1, "split": "test", "settings": {"checkpoint": scored}, "tasks": tasks}
+    (copy / "evaluation" / "metrics.json").write_text(json.dumps(evaluation))
+    text = model_card(TrainedRun.open(copy), checkpoint=exported).text
+    assert ("type: chrf" in text) is claimed
+    assert f"(weights: {scored})" in section(text, "Results")
+
+
+def test_what_was_not_measured_is_not_explained(copy):
+    card = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({key: value for key, value in card.items() if key != "test_metrics"}))
+    assert "Accuracy" not in section(model_card(TrainedRun.open(copy)).text, "Results")
+
+
+def test_weights_are_said_to_sum_to_1_as_they_do(copy, run):
+    assert "they sum to 1" in section(model_card(run).text, "Balancing")
+    file = copy / "balance.csv"
+    lines = file.read_text().splitlines()
+    shares = {"cubes": "-0.25", "squares": "0.75"}
+    changed = [line.rpartition(",")[0] + "," + shares[line.split(",")[2]] for line in lines[1:]]
+    file.write_text("\n".join([lines[0], *changed]) + "\n")
+    assert "the sizes of all sum to 1" in section(model_card(TrainedRun.open(copy)).text, "Balancing")
+    file.unlink()
+    assert "No record of its weights" in section(model_card(TrainedRun.open(copy)).text, "Balancing")
+
+
+def test_the_templates_of_tasks_are_told(copy):
+    settings = yaml.safe_load((copy / "config.yaml").read_text())
+    tasks = [{"name": "cubes", "prompt": "<b>{x}\n"}, {"name": "squares", "prompt": "x"}]
+    settings["data"] |= {"root": None, "tasks": tasks}
+    (copy / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert r"made by `'<b>{x}\n'` (cubes), directly" in model_card(TrainedRun.open(copy)).text
 
 
 def test_a_run_of_checkpoints_alone_says_that_it_is_not_tested(copy):
@@ -170,4 +237,6 @@ def test_tables_escape_what_would_break_them():
     assert markdown_table(("a", "b"), [("x|y", 1.0), ("line\nbreak", None)]).splitlines() == [
         "| a | b |", "| --- | --- |", "| x\\|y | 1 |", "| line\\nbreak | null |",
     ]  # fmt: skip
+    assert markdown_table(("a",), [("<b>**{x}** `y`",)]).endswith(r"| \<b>\*\*{x}\*\* \`y\` |")
+    assert code_span("a`b") == "`` a`b ``"
     assert markdown_table(("a",), []) == ""

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -72,6 +73,20 @@ def test_only_the_rows_of_the_task_are_looked_at():
 def test_an_empty_task_is_refused():
     with pytest.raises(ValueError, match="The train split of task 't' is empty"):
         guess_columns(Task("t", []))
+
+
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("question,answer\n")
+    with pytest.raises(ValueError, match=r"'t' is empty \(.*a\.csv\)"):
+        guess_columns(Task("t", tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize(("suffix", "mark"), [("csv", ";"), ("csv", "|"), ("csv", "\t"), ("tsv", ";")])
+def test_fields_that_are_parted_by_another_mark_are_told(tmp_path, suffix, mark):
+    file = tmp_path / f"a.{suffix}"
+    file.write_text(f"question{mark}answer\nq{mark}a\n")
+    with pytest.raises(ValueError, match=f"parted by {re.escape(repr(mark))}: save the file with commas"):
+        guess_columns(Task("t", file))
 
 
 def test_what_was_typed_holds_for_all_tasks():

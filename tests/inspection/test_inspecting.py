@@ -1,6 +1,8 @@
 """What an inspection finds in rows that were made to have one fault each."""
 
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
@@ -94,6 +96,16 @@ def test_a_faulty_text_is_found_and_placed(inspect, changed, level, words):
     splits["test"][3] |= changed
     found = one(inspect(Task("a", **splits)), words)
     assert (found.level, found.task, found.place) == (level, "a", "task 'a', test item 3")
+
+
+def test_the_cure_of_a_prompt_without_an_end_can_be_typed(inspect):
+    splits = clean()
+    for split in splits.values():
+        for row in split:
+            row["prompt"] = row["prompt"].strip()
+    found = one(inspect(Task("a", **splits, prompt="It's\n{prompt}")), "ends without a space")
+    typed = shlex.split(re.search(r"Set (.*) \(where", found.cure)[1])
+    assert typed == ["data.prompt=It's\\n{prompt}\\n"]
 
 
 @pytest.mark.parametrize(

@@ -321,3 +321,71 @@ def test_training_losses_are_not_taken_for_validation_losses(write):
 def test_what_cannot_be_read_is_named_with_its_place(write, name, text, complaint):
     with pytest.raises(ValueError, match=complaint):
         read_losses(write(text, name))
+
+
+# ---------------------------------------------------------------- columns beside the losses, and other spellings
+
+
+@pytest.mark.parametrize(
+    ("names", "extra", "tasks"),
+    [
+        (("code", "qa"), ("accuracy", "code_acc", "total"), ("code", "qa")),
+        (("code_loss", "qa_loss"), ("code_f1", "other"), ("code_loss", "qa_loss")),
+        (("code val loss", "qa val loss"), ("code val accuracy",), ("code val loss", "qa val loss")),
+        (("val_loss/code", "val_loss/qa"), ("val_loss/total", "val_loss/mean"), ("code", "qa")),
+        (("val_loss/code/dataloader_idx_0", "val_loss/qa/dataloader_idx_1"), ("epoch",), ("code", "qa")),
+        (("val_loss/code_epoch", "val_loss/qa_epoch"), ("val_loss/code_step", "val_loss/qa_step"), ("code", "qa")),
+    ],
+)
+def test_what_is_no_loss_of_a_task_is_left_out(write, names, extra, tasks):
+    rows = [
+        {"step": s, names[0]: a, names[1]: b} | dict.fromkeys(extra, 0.5)
+        for s, (a, b) in zip(STEPS, LOSSES, strict=True)
+    ]
+    table = read_losses(write(as_csv(rows)))
+    check(table, tasks)
+    assert any("Left out:" in note and extra[-1] in note for note in table.notes)
+
+
+def test_a_sum_over_tasks_can_be_asked_for(write):
+    rows = [{"step": s, "val_loss/code": a, "val_loss/mean": b} for s, (a, b) in zip(STEPS, LOSSES, strict=True)]
+    check(read_losses(write(as_csv(rows))), ("code", "mean"))  # two tasks, one of which may well be called that
+    rows = [row | {"val_loss/qa": 1.0} for row in rows]
+    check(read_losses(write(as_csv(rows)), ["code", "mean"]), ("code", "mean"))
+
+
+def test_decimal_commas_between_semicolons(write):
+    rows = [f"{step};{code};{qa}".replace(".", ",") for step, (code, qa) in zip(STEPS, LOSSES, strict=True)]
+    check(read_losses(write(lines("step;code;qa", *rows))))
+
+
+def test_text_that_is_not_utf8_is_refused_by_name(tmp_path):
+    file = tmp_path / "log.csv"
+    file.write_text("step,modèle,qa\n1,2,3\n", encoding="latin-1")
+    with pytest.raises(ValueError, match=r"log.csv must be text in UTF-8; .* Save it as 'CSV UTF-8'"):
+        read_losses(file)
+
+
+def test_several_passes_in_an_epoch_are_all_kept(write):
+    rows = [f"0,{code},{qa}" for code, qa in LOSSES]
+    table = read_losses(write(lines("epoch,code,qa", *rows)))
+    check(table, steps=[1, 2, 3])
+    once = [f"{epoch},{code},{qa}" for epoch, (code, qa) in enumerate(LOSSES)]
+    check(read_losses(write(lines("epoch,code,qa", *once))), steps=[0, 1, 2])
+
+
+def test_rows_of_training_are_left_out_of_a_long_table(write):
+    rows = [
+        f"{task},{split},{step},{loss + (split == 'train')}"
+        for step, losses in zip(STEPS, LOSSES, strict=True)
+        for task, loss in zip(("code", "qa"), losses, strict=True)
+        for split in ("valid", "train")  # the last of two values at a step would count
+    ]
+    table = read_losses(write(lines("task,split,step,loss", *rows)))
+    check(table)
+    assert "6 rows left out whose `split` is not of validation." in table.notes
+
+
+def test_one_loss_of_all_tasks_is_called_that(write):
+    with pytest.raises(ValueError, match="`eval_loss` is one loss of all tasks together; each task needs one"):
+        read_losses(write(lines("step,loss,eval_loss", "1,2,3")))

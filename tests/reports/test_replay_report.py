@@ -72,6 +72,26 @@ def test_noise_is_no_trend():
     assert found.state == "flat"
 
 
+@pytest.mark.parametrize("records", [12, 24, 400])
+def test_noise_is_rarely_called_overfitting(records):
+    noise = 1 + 0.02 * np.random.default_rng(1).normal(size=(records, 200))
+    steps, names = np.arange(records), [f"t{k}" for k in range(200)]
+    found = task_findings(LossTable(names, steps, noise))
+    assert np.mean([one.rise > 0.01 for one in found]) > 0.8  # as it would be by the ends alone
+    assert np.mean([one.has_turned for one in found]) < 0.2
+    assert np.mean([one.is_noise for one in found]) > 0.5
+    turning = noise + np.linspace(-0.5, 0.5, records)[:, None] ** 2
+    found = task_findings(LossTable(names, steps, turning))
+    assert np.mean([one.has_turned for one in found]) > 0.95
+    assert not any(one.is_noise for one in found)
+
+
+def test_a_loss_that_reached_zero_and_rose_has_turned():
+    rises, stays = task_findings(table_of(rises=np.abs(1 - T / 10), stays=np.maximum(1 - T / 10, 0)))
+    assert (rises.has_turned, rises.rise, rises.best_record) == (True, np.inf, 11)
+    assert (stays.has_turned, stays.rise, stays.state) == (False, 0, "flat")
+
+
 def test_a_task_of_two_records_or_none():
     table = LossTable(["two", "none"], [1, 2, 3], [[2, np.nan], [1, np.nan], [np.nan, np.nan]])
     two, none = task_findings(table)
@@ -126,6 +146,32 @@ def test_a_run_without_overfitting_is_called_that():
 def test_equal_tasks_leave_little_to_balance():
     said, _ = words(table_of(a=3 - 0.05 * T, b=3 - 0.05 * T), CoBa())
     assert said[0].startswith("Little to balance")
+
+
+def test_noise_alone_is_nothing_to_balance():
+    noise = 1 + 0.002 * np.random.default_rng(1).normal(size=(2, 24))
+    said, _ = words(table_of(a=noise[0], b=noise[1]), CoBa())
+    assert said[0].startswith("Nothing to balance: no task's loss changed by more than it scatters")
+
+
+def test_only_a_method_that_follows_the_losses_is_said_to():
+    said, _ = words(table_of(fast=2 * np.exp(-T / 40), slow=2 * np.exp(-T / 80)), Fixed([3, 1]))
+    assert said[0].endswith("would have changed the shares all the same.")
+
+
+def test_the_one_checkpoint_that_comes_closest_is_named():
+    apart, _ = words(table_of(done=np.where(T < 6, 2 - 0.2 * T, 0.8), learns=3 - 0.08 * T), CoBa())
+    assert any("learns at record 24 of 24. Still, record 24 is within 1% of the best" in one for one in apart)
+    turns, other = 1 + np.abs(T - 8) / 100, 2 - T / 100
+    least = np.maximum(turns / turns.min() - 1, other / other.min() - 1)
+    apart, _ = words(table_of(turns=turns, other=other), CoBa())
+    named = f"record {least.argmin() + 1} comes closest, at most {least.min():.1%} above each task's lowest."
+    assert any(named in one for one in apart)
+
+
+def test_settings_that_keep_to_equal_weights_do_not_disagree():
+    said, _ = words(table_of(a=3 - 0.05 * T, b=3 - 0.05 * T - 1e-4 * T), CoBa(), CoBa(window_records=5))
+    assert said[-1] == "None of the 2 settings of CoBa moves a weight by 10% on average."
 
 
 def test_a_setting_that_does_not_damp_what_overfits_is_called_that(table):

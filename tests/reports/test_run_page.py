@@ -74,6 +74,11 @@ def test_each_task_gets_its_verdict(tmp_path):
     assert burns.change == pytest.approx(-0.35)
 
 
+def test_a_loss_that_rises_from_zero_is_burnt_out(tmp_path):
+    story = read_story(write(tmp_path / "run", {"rises": (3.0, 0.0, 0.1, 0.2), "stays": (3.0, 0.0, 0.0, 0.0)}))
+    assert [task.verdict for task in story.tasks] == ["burnt out", "converged"]
+
+
 def test_headline_and_diagnosis_in_words(tmp_path):
     after = {"burns": 3.0, "falls": 2.0, "slow": 3.9, "done": 2.0, "worse": 4.4}
     story = read_story(write(tmp_path / "run", CURVES, weights=WEIGHTS, slopes=SLOPES, after=after))
@@ -86,8 +91,9 @@ def test_headline_and_diagnosis_in_words(tmp_path):
         "2 tasks still improved in the last validation pass: a longer run may help.",
     ]
     assert in_words(story.tasks[0], story) == (
-        "From 4.000 to 2.600 (-35.0 %); lowest, 2.000, at step 20, since then +30.0 %. Slope at the end +0.0500 a "
-        "record (rising). Weight 0.200 at first, 0.050 at the end (0.25 of an equal share), between 0.050 and 0.200."
+        "From 4.000 to 2.600 (-35.0 %); lowest, 2.000, at step 20, since then +30.0 %. Slope over the last "
+        "window +0.0500 a record (rising). Weight 0.200 at first, 0.050 at the end (0.25 of an equal share), "
+        "between 0.050 and 0.200."
     )
     assert "(flat)" in in_words(story.tasks[3], story)
     assert "lowest at the end" in in_words(story.tasks[1], story)

@@ -106,6 +106,11 @@ def family(names: Iterable[str], pattern: str) -> dict[str, str]:
     return {match[1]: name for name, match in matches.items() if match}
 
 
+def is_held_out(name: str) -> bool:
+    """Return whether a name is one of held-out rows, such as "valid"."""
+    return bool(re.fullmatch(_HELD_OUT, name.strip(), re.IGNORECASE))
+
+
 def is_training(name: str) -> bool:
     """Return whether a name says that it is of training steps."""
     return bool(re.search(r"(?:^|[/_.:-])train(?:ing)?(?:$|[/_.:-])", name, re.IGNORECASE))

@@ -1,13 +1,14 @@
 """Read tables of a past run: CSV, TSV, JSON, JSON lines and Parquet, as people and tracking tools write them."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.reports.past_runs.rows import STEP_COLUMNS, Log, Row, held_out_families
+from lightning_coba.reports.past_runs.rows import STEP_COLUMNS, Log, Row, held_out_families, is_held_out
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 #: Columns of a long table: which quantity a row is about, its value, and the run.
@@ -15,6 +16,8 @@ _QUANTITY = ("task", "key", "metric", "metric_name", "name", "tag")
 _VALUE = ("loss", "val_loss", "eval_loss", "value")
 _LIMITS = ("__MIN", "__MAX")
 _RUN = ("run", "run_id", "run_name", "run_uuid")
+_SPLIT = ("split", "phase", "stage", "subset")
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*")
 
 
 def read_table(file: Path) -> Log:
@@ -32,7 +35,8 @@ def read_table(file: Path) -> Log:
             str(file), list(_chart_rows(cells, charted)), notes=["Columns of a W&B chart, min and max left out."]
         )
     if long := _long_columns(columns):
-        return Log(str(file), list(_long_rows(cells, long)), bare=long["quantity"].strip("_").lower() == "task")
+        cells, notes = _of_held_out(cells, columns)
+        return Log(str(file), list(_long_rows(cells, long)), long["quantity"].strip("_").lower() == "task", notes)
     if {name.lower() for name in columns} == {"wall time", "step", "value"}:
         raise ValueError(
             f"{file} holds one metric, as the TensorBoard page saves it, and no name of a task. Give the folder of "
@@ -80,25 +84,32 @@ def _cells(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _csv(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        head = stream.readline()
-        stream.seek(0)
-        separator = max("\t,;", key=head.count) if head.strip() else ","
-        reader = csv.reader(stream, delimiter=separator)
-        columns = [name.strip() for name in next(reader, [])]
-        if twice := [name for name in dict.fromkeys(columns) if name and columns.count(name) > 1]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} must be text in UTF-8; got {error}. Save it as 'CSV UTF-8'.") from None
+    head = text.partition("\n")[0]
+    separator = max("\t,;", key=head.count) if head.strip() else ","
+    reader = csv.reader(io.StringIO(text), delimiter=separator)
+    columns = [name.strip() for name in next(reader, [])]
+    if twice := [name for name in dict.fromkeys(columns) if name and columns.count(name) > 1]:
+        raise ValueError(f"{file}:1: each column must have a name of its own; {twice[0]!r} is there twice. Rename one.")
+    for cells in reader:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(columns):
             raise ValueError(
-                f"{file}:1: each column must have a name of its own; {twice[0]!r} is there twice. Rename one."
+                f"{file}:{reader.line_num}: a row must have as many cells as the header, {len(columns)}; got "
+                f"{len(cells)}. Complete or delete the line."
             )
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(columns):
-                raise ValueError(
-                    f"{file}:{reader.line_num}: a row must have as many cells as the header, {len(columns)}; got "
-                    f"{len(cells)}. Complete or delete the line."
-                )
-            yield f"{file}:{reader.line_num}", {name: cell for name, cell in zip(columns, cells, strict=True) if name}
+        values = {name: cell for name, cell in zip(columns, cells, strict=True) if name}
+        if separator != ",":  # as spreadsheets write numbers where the comma separates decimals
+            values = {name: _with_point(cell) for name, cell in values.items()}
+        yield f"{file}:{reader.line_num}", values
+
+
+def _with_point(cell: str) -> str:
+    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def _json(file: Path) -> Any:
@@ -180,6 +191,17 @@ def _long_columns(columns: Sequence[str]) -> dict[str, str]:
         return {}
     run = next((plain[name] for name in _RUN if name in plain), "")
     return {"quantity": quantity, "value": value, "run": run}
+
+
+def _of_held_out(
+    cells: list[tuple[str, Mapping[str, Any]]], columns: Sequence[str]
+) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
+    """Return the rows that a column such as ``split`` calls held-out; all of them where none is called that."""
+    split = next((name for name in columns if name.strip().lower() in _SPLIT), None)
+    kept = [(where, values) for where, values in cells if split and is_held_out(str(values.get(split) or ""))]
+    if not kept or len(kept) == len(cells):
+        return cells, []
+    return kept, [f"{len(cells) - len(kept)} rows left out whose `{split}` is not of validation."]
 
 
 def _long_rows(cells: Sequence[tuple[str, Mapping[str, Any]]], long: Mapping[str, str]) -> Iterator[Row]:

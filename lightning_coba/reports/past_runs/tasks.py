@@ -1,6 +1,7 @@
 """From rows of named values to a table of losses: which run, which names are tasks, which step."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,9 +22,20 @@ from lightning_coba.reports.past_runs.rows import (
 NO_TASKS = frozenset({
     "time", "timestamp", "wall_time", "wall time", "runtime", "date", "created_at", "relative time (process)",
     "relative time (wall)", "index", "unnamed: 0", "seed", "lr", "learning_rate", "grad_norm", "total_flos", "tokens",
-    "num_input_tokens_seen", "samples", "loss", "val_loss", "eval_loss", "valid_loss", "validation_loss", "mean", "avg",
-    "average",
+    "num_input_tokens_seen", "samples", "loss",
 })  # fmt: skip
+#: Names of one held-out loss over all tasks.
+_MEANS = frozenset({"val_loss", "eval_loss", "valid_loss", "validation_loss"})
+#: Names of tasks that are sums over the others.
+_SUMMARIES = frozenset({"mean", "avg", "average", "total", "sum", "all", "overall", "macro", "micro"})
+#: Words of a column's name that make it something other than a loss.
+_OTHER = re.compile(
+    r"(?:^|[^a-z0-9])(?:acc|accuracy|f1|bleu|rouge[a-z0-9]*|em|exact_match|ppl|perplexity|score|auc|runtime|"
+    r"(?:samples|steps)_per_second)(?:$|[^a-z0-9])",
+    re.IGNORECASE,
+)
+_LOSS = re.compile(r"(?:^|[^a-z0-9])(?:loss|nll)(?:$|[^a-z0-9])", re.IGNORECASE)
+_LOADER = re.compile(r"/dataloader_idx_\d+$")  # Lightning's, where there are several validation loaders
 MOST_NAMES = 8  # a message lists so many
 
 
@@ -125,7 +137,7 @@ def _columns(
 
 
 def _guessed(log: Log, rows: Sequence[Row], names: list[str], tasks: Sequence[str] | None) -> dict[str, str]:
-    families = held_out_families(names)
+    families = {pattern: _tidied(group, tasks) for pattern, group in held_out_families(names).items()}
     several = {pattern: group for pattern, group in families.items() if len(group) > 1} or families
     if tasks is not None:
         several = {p: group for p, group in several.items() if set(tasks) <= set(group)} or several
@@ -135,6 +147,8 @@ def _guessed(log: Log, rows: Sequence[Row], names: list[str], tasks: Sequence[st
     if several:
         return next(iter(several.values()))
     bare = [name for name in names if _may_be_task(name, rows)] if log.bare else []
+    if len(losses := [name for name in bare if _LOSS.search(name)]) > 1:
+        bare = losses
     if bare:
         return {name: name for name in bare}
     trained = [name for name in names if is_training(name)]
@@ -143,15 +157,40 @@ def _guessed(log: Log, rows: Sequence[Row], names: list[str], tasks: Sequence[st
         if trained and "loss" in " ".join(trained)
         else ""
     )
+    if means := [name for name in names if name.strip().lower() in _MEANS]:
+        hint += f"`{means[0]}` is one loss of all tasks together; each task needs one of its own. "
     raise ValueError(
         f"{log.name} holds no held-out losses under a name such as val_loss/code. {hint}Say how they are called with "
         f"--pattern 'NAME/{{task}}', or list columns with --tasks a,b. The names are: {listed(names, 30) or 'none'}."
     )
 
 
+def _tidied(group: Mapping[str, str], tasks: Sequence[str] | None) -> dict[str, str]:
+    """Return task -> column without what Lightning adds to a task's name, and without sums over the tasks."""
+    whole = {_LOADER.sub("", task): name for task, name in group.items()}
+    if len(whole) < len(group):  # two loaders logged one name
+        whole = dict(group)
+    found = {}
+    for task, name in whole.items():
+        base, _, kind = task.rpartition("_")
+        if kind in ("step", "epoch") and {f"{base}_step", f"{base}_epoch"} <= whole.keys():
+            if kind == "epoch":
+                found[base] = name
+        else:
+            found[task] = name
+    parts = {task: name for task, name in found.items() if task.lower() not in _SUMMARIES}
+    return parts if tasks is None and len(parts) > 1 else found
+
+
 def _may_be_task(name: str, rows: Sequence[Row]) -> bool:
     plain = name.strip().lower()
-    if plain in NO_TASKS or plain in STEP_COLUMNS or plain.startswith("_") or is_training(name):
+    if (
+        plain in NO_TASKS | _MEANS | _SUMMARIES
+        or plain in STEP_COLUMNS
+        or plain.startswith("_")
+        or is_training(name)
+        or _OTHER.search(plain)
+    ):
         return False
     cells = (number(row.values[name]) for row in rows if name in row.values)
     first = next((cell for cell in cells if cell is None or not math.isnan(cell)), None)
@@ -167,9 +206,16 @@ def _step_column(rows: Sequence[Row], columns: Iterable[str]) -> tuple[str | Non
         name = known.get(candidate)
         if name in columns or name is None or not filled:
             continue
-        if all(_present(row.values.get(name)) for row in filled):
+        repeats = candidate == "epoch" and any(_repeats(filled, name, column) for column in columns)
+        if all(_present(row.values.get(name)) for row in filled) and not repeats:
             return name, f"Steps: `{name}`."
     return None, "No column counts steps: rows are numbered from 1."
+
+
+def _repeats(rows: Sequence[Row], step: str, column: str) -> bool:
+    """Return whether a column holds more than one value at a step: several validation passes in an epoch."""
+    steps = [row.values[step] for row in rows if _present(row.values.get(column))]
+    return len(set(steps)) < len(steps)
 
 
 def _present(value: object) -> bool:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LINESTYLES
 from lightning_coba.reports.past_runs.reading import LossTable
-from lightning_coba.reports.replay.findings import task_findings
+from lightning_coba.reports.replay.findings import TOLERANCE, task_findings
 from lightning_coba.reports.runs import BalanceTable
 
 PANELS_A_ROW = 3
@@ -47,7 +47,8 @@ def turning_points_figure(table: LossTable) -> Figure:
     _heading(
         figure,
         "Where each task was at its best",
-        "diamond = lowest loss; red = the loss ended more than 1 % above it. Each panel has its own scale.",
+        f"diamond = lowest loss; red = it ended more than {TOLERANCE:.0%} above, and more than noise explains. "
+        "Each panel has its own scale.",
     )
     return figure
 

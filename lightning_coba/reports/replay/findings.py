@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb, log, sqrt
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from lightning_coba.reports.past_runs.reading import LossTable
 from lightning_coba.reports.runs import BalanceTable
 
-#: Changes of a loss below this share of it are called none.
+#: Changes of a loss below this share of it are called none: what rose by more, and by more than noise, has overfitted.
+#: The page of a run calls a task burnt out later, from ``run_page.diagnosis.BURNT_OUT`` on, whatever the noise.
 TOLERANCE = 0.01
 #: A task is raised or damped where its mean weight differs from 1/K by more than this share of it.
 NOTICEABLE = 0.1
@@ -30,7 +32,10 @@ class TaskFinding:
         best_record: number of the record with its lowest loss.
         best_step: the step of that record.
         last_ratio: last loss / V(0).
-        rise: last loss / lowest loss - 1.
+        rise: how far the last loss lies above the lowest, as a share of this; inf where the lowest alone is 0.
+        has_turned: whether it overfitted: it ended more than 1 % above its lowest loss and does not improve again, and
+            either it is diverging or noise alone would not lift it so far.
+        is_noise: whether its records scatter as much as they differ at all, and show no trend at the end.
     """
 
     task: str
@@ -39,11 +44,8 @@ class TaskFinding:
     best_step: int
     last_ratio: float
     rise: float
-
-    @property
-    def has_turned(self) -> bool:
-        """Whether its loss ended noticeably above its lowest."""
-        return self.rise > TOLERANCE and self.state != "improving"
+    has_turned: bool = False
+    is_noise: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,15 +96,28 @@ def _task_finding(table: LossTable, k: int) -> TaskFinding:
     if not there.size:
         return TaskFinding(table.tasks[k], "unknown", 0, 0, np.nan, np.nan)
     best, last = there[losses[there].argmin()], there[-1]
-    rise = losses[last] / losses[best] - 1 if losses[best] > 0 else np.nan
+    lowest, above = abs(losses[best]), losses[last] - losses[best]
+    state = _state(there, losses[there])
+    noise = _scatter(losses[there])
+    extreme = sqrt(2 * log(there.size))  # so many deviations the lowest of T records lies below the others by chance
+    explained = state != "diverging" and above <= (extreme + 2) * noise
     return TaskFinding(
         task=table.tasks[k],
-        state=_state(there, losses[there]),
+        state=state,
         best_record=int(best) + 1,
         best_step=int(table.steps[best]),
         last_ratio=float(table.ratios[last, k]),
-        rise=float(rise),
+        rise=float(above / lowest) if lowest > 0 else np.inf if above > 0 else 0.0,
+        has_turned=bool(above > TOLERANCE * lowest and state in ("flat", "diverging") and not explained),
+        is_noise=bool(state == "flat" and np.ptp(losses[there]) <= 2 * (extreme + 1) * noise),
     )
+
+
+def _scatter(losses: NDArray[np.float64]) -> float:
+    """Return the standard deviation of single records about a smooth course, which differences take away."""
+    orders = range(1, min(len(losses), 4))
+    deviations = (np.median(np.abs(np.diff(losses, order))) / 0.6745 / sqrt(comb(2 * order, order)) for order in orders)
+    return float(min(deviations, default=0.0))
 
 
 def _state(x: NDArray[np.intp], losses: NDArray[np.float64]) -> State:

@@ -129,8 +129,8 @@ def _write(report: ReplayReport) -> None:
 
 
 def _figures(report: ReplayReport) -> list[PageFigure]:
-    from lightning_coba.reports.replay import figures as draw  # matplotlib takes a second
     from lightning_coba.reports.figures import scores_figure
+    from lightning_coba.reports.replay import figures as draw  # matplotlib takes a second
 
     results, (name, first) = report.results, next(iter(report.results.items()))
     many = len(results) > MOST_PANELS

@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning_coba.reports.page import Cell, PageTable
 from lightning_coba.reports.past_runs.reading import LossTable
 from lightning_coba.reports.past_runs.tasks import listed
-from lightning_coba.reports.replay.findings import SettingFinding, TaskFinding
+from lightning_coba.reports.replay.findings import NOTICEABLE, TOLERANCE, SettingFinding, TaskFinding
 from lightning_coba.reports.runs import PER_TASK_COLUMNS, BalanceTable
 
 #: More tasks than this have their final weights in the figure and the files alone.
@@ -22,7 +22,7 @@ _READING = {
     "change": "Summed absolute change of the weights from one record to the next, on average: how restless they are.",
     "DF": "Divergence factor at the end: the share of the relative score (RCS) in the weights; the absolute score "
     "(ACS) has the rest.",
-    "raised, damped": "Tasks whose weight was on average more than 10 % above or below the equal share.",
+    "raised, damped": f"Tasks whose weight was on average more than {NOTICEABLE:.0%} above or below the equal share.",
 }
 
 
@@ -35,8 +35,8 @@ def tasks_table(table: LossTable, found: Sequence[TaskFinding]) -> PageTable:
         numbers = (number(baseline, ".4g"), number(one.last_ratio, ".3f"), *best, number(one.rise, "+.1%"))
         rows.append([Cell(text) for text in (one.task, *numbers, one.state)])
     caption = (
-        "At the end: by a line through the last quarter of the records, at least 3; flat = it changes by 1 % or less, "
-        "or by less than twice its standard error."
+        "At the end: by a line through the last quarter of the records, at least 3; flat = it changes by "
+        f"{TOLERANCE:.0%} or less, or by less than twice its standard error."
     )
     return PageTable("Tasks", columns, rows, caption)
 

@@ -7,7 +7,7 @@ import numpy as np
 from lightning_coba.balancers import Balancer, CoBa
 from lightning_coba.reports.past_runs.reading import LossTable
 from lightning_coba.reports.past_runs.tasks import listed
-from lightning_coba.reports.replay.findings import NOTICEABLE, SettingFinding, TaskFinding
+from lightning_coba.reports.replay.findings import NOTICEABLE, TOLERANCE, SettingFinding, TaskFinding
 from lightning_coba.reports.runs import BalanceTable
 from lightning_coba.reports.statistics import best_step_spread
 
@@ -69,8 +69,9 @@ def _too_few(num_records: int, balancer: CoBa) -> str:
         return ""
     start = max(balancer.warmup_records, 2)
     begins = f"moves from record {start} on" if num_records >= start else f"would not move before record {start}"
+    records = f"{num_records} record{'s' * (num_records > 1)}"
     return (
-        f"Only {num_records} records: CoBa {begins}, and its window of {balancer.window_records} was never full. "
+        f"Only {records}: CoBa {begins}, and its window of {balancer.window_records} was never full. "
         f"Validate more often, so that there are {enough} and more (trainer.val_check_interval of Lightning and "
         "coba-train, eval_steps of transformers), or replay a shorter window: --set window_records=3,5."
     )
@@ -89,11 +90,14 @@ def _headline(found: Sequence[TaskFinding], setting: SettingFinding, result: Bal
         )
         verb = "ended above its lowest loss" if len(turned) == 1 else "ended above their lowest losses"
         return f"There was something to balance: {listed(one.task for one in turned)} {verb}. {does}"
-    if setting.raised or setting.damped:
+    if all(one.is_noise for one in found):
         return (
-            f"No task overfitted; {setting.name} would have changed the shares all the same, because the tasks learn "
-            "at different speeds."
+            "Nothing to balance: no task's loss changed by more than it scatters from record to record. Weights that "
+            "move on such losses follow noise."
         )
+    if setting.raised or setting.damped:
+        why = ", because the tasks learn at different speeds" if np.isfinite(setting.divergence_factor) else ""
+        return f"No task overfitted; {setting.name} would have changed the shares all the same{why}."
     return f"Little to balance: no task overfitted, and {setting.name} would have kept the weights near equal."
 
 
@@ -106,13 +110,20 @@ def _tasks(found: Sequence[TaskFinding]) -> str:
     groups = {
         state: [one for one in found if one.state == state] for state in ("improving", "flat", "diverging", "unknown")
     }
-    words = {"improving": "still improving", "flat": "flat", "diverging": "diverging", "unknown": "too short to tell"}
-    parts = [f"{words[state]}: {listed(_with_rise(one) for one in group)}" for state, group in groups.items() if group]
+    words = {"improving": "still improving", "unknown": "too few records to tell"}
+    parts = [
+        f"{words.get(state, state)}: {listed(_with_rise(one) for one in group)}"
+        for state, group in groups.items()
+        if group
+    ]
     return f"At the end of the run, {'; '.join(parts)}."
 
 
 def _with_rise(one: TaskFinding) -> str:
-    return f"{one.task} ({one.rise:+.0%} since its lowest, at step {one.best_step})" if one.has_turned else one.task
+    if not one.has_turned:
+        return one.task
+    rise = f"{one.rise:+.0%}" if np.isfinite(one.rise) else "up"
+    return f"{one.task} ({rise} since its lowest, at step {one.best_step})"
 
 
 def _spread(table: LossTable, found: Sequence[TaskFinding]) -> str:
@@ -128,7 +139,26 @@ def _spread(table: LossTable, found: Sequence[TaskFinding]) -> str:
         return f"The tasks were at their best together, within {spread:.0%} of the run."
     return (
         f"The tasks were at their best {spread:.0%} of the run apart: {early.task} at record {early.best_record}, "
-        f"{late.task} at record {late.best_record} of {table.num_records}. No single checkpoint is best for all."
+        f"{late.task} at record {late.best_record} of {table.num_records}.{_one_checkpoint(table)}"
+    )
+
+
+def _one_checkpoint(table: LossTable) -> str:
+    """Say what the checkpoint costs that loses least on the task that it is worst for."""
+    losses = table.losses[:, np.isfinite(table.losses).any(axis=0)]
+    lowest = np.nanmin(losses, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lost = np.where(losses == lowest, 0.0, (losses - lowest) / np.abs(lowest)).max(
+            axis=1
+        )  # NaN where a task is absent
+    if not np.isfinite(lost).any():
+        return ""
+    least = np.nanmin(lost)
+    record = f"record {int(np.nanargmin(lost)) + 1}" + " of those with every task" * bool(np.isnan(lost).any())
+    if least <= TOLERANCE:
+        return f" Still, {record} is within {TOLERANCE:.0%} of the best of every task."
+    return (
+        f" No single checkpoint is best for all: {record} comes closest, at most {least:.1%} above each task's lowest."
     )
 
 
@@ -185,6 +215,8 @@ def _agreement(settings: Sequence[SettingFinding]) -> str:
     for verb, lists in (("raise", [one.raised for one in moving]), ("damp", [one.damped for one in moving])):
         always = [task for task in lists[0] if all(task in tasks for tasks in lists)]
         parts += [f"{verb} {listed(always)}"] if always else []
+    if not any(one.raised or one.damped for one in moving):
+        return f"None of the {len(moving)} settings of CoBa moves a weight by {NOTICEABLE:.0%} on average."
     if not parts:
         return f"There is no task that all {len(moving)} settings of CoBa raise or damp: the choice of setting matters."
     return f"All {len(moving)} settings of CoBa {' and '.join(parts)}."

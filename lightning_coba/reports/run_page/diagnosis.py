@@ -14,7 +14,8 @@ from lightning_coba.log_keys import TRAIN_LOSS
 from lightning_coba.reports.collection import CARD, METRICS, Run, read_curves, read_run
 from lightning_coba.reports.runs import BALANCE_FILE, BalanceTable, read_balance
 
-#: A task is burnt out when its validation loss ends so much above its minimum.
+#: A task is burnt out when its validation loss ends so much above its minimum. A replay looks closer, and says of less
+#: that a task overfitted: ``replay.findings.TOLERANCE``.
 BURNT_OUT = 0.05
 #: A task is left behind when it still falls and has gained less than this share of what the median task has.
 LEFT_BEHIND = 0.5
@@ -63,7 +64,9 @@ class TaskDiagnosis:
     @property
     def rise(self) -> float:
         """Loss at the end relative to the minimum, less 1."""
-        return self.last / self.lowest - 1 if self.lowest else math.nan
+        if self.lowest == 0:
+            return math.inf if self.last > 0 else 0.0
+        return self.last / self.lowest - 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,7 +85,7 @@ def _answer(task: TaskDiagnosis, story: RunStory) -> str:
     slope = ""
     if isfinite(task.slope):
         course = "flat" if abs(task.slope) < FLAT else "falling" if task.slope < 0 else "rising"
-        slope = f"Slope at the end {task.slope:+.4f} a record ({course}){_scores(task, story)}. "
+        slope = f"Slope over the last window {task.slope:+.4f} a record ({course}){_scores(task, story)}. "
     low, high = min(weights), max(weights)
     return (
         f"{slope}Weight {weights[0]:.3f} at first, {weights[-1]:.3f} at the end ({weights[-1] / equal:.2f} of an equal "
