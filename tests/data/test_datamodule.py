@@ -35,7 +35,10 @@ def trainer_stub(rank=0, world_size=1, accumulate=1, module=None):
     [
         ({}, "exactly one of `tasks` and `root`; got neither"),
         ({"tasks": [TASK], "root": "."}, "exactly one of `tasks` and `root`; got both"),
-        ({"tasks": [TASK], "prompt": "question"}, "prompt` must be left out where `tasks` are listed, since each has its"),
+        (
+            {"tasks": [TASK], "prompt": "question"},
+            "prompt` must be left out where `tasks` are listed, since each has its",
+        ),
         ({"tasks": []}, "`MultitaskDataModule.tasks` must be a list of at least one Task; got []"),
         ({"tasks": ["a"]}, "`MultitaskDataModule.tasks` must be a list of at least one Task; got ['a']"),
         ({"tasks": [TASK, Task("b", "x"), TASK]}, "must have different names; got 'a' twice"),

@@ -24,7 +24,7 @@ def write(folder, curves, *, starts=None, weights=None, slopes=None, training=Tr
         "test_before": dict.fromkeys(tasks, 4.0), "test_after": after or dict.fromkeys(tasks, 3.0),
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(entries | card))
-    (folder / "config.yaml").write_text("model: {model: tiny}\noptimizer: {lr: 0.001}\n")
+    (folder / "config.yaml").write_text("model: {model: tiny, dtype: null, compile: false}\noptimizer: {lr: 0.001}\n")
     logger = MetricsCSV(folder)
     for step in range(max(STEPS)):
         if training:
@@ -79,6 +79,16 @@ def test_a_loss_that_rises_from_zero_is_burnt_out(tmp_path):
     assert [task.verdict for task in story.tasks] == ["burnt out", "converged"]
 
 
+def test_a_task_that_gains_next_to_nothing_at_the_end_has_converged(tmp_path):
+    story = read_story(write(tmp_path / "run", {"creeps": (3.0, 2.0, 1.999, 1.998), "falls": (3.0, 2.0, 1.9, 1.8)}))
+    assert [task.verdict for task in story.tasks] == ["converged", "still falling"]
+
+
+def test_settings_are_shown_as_they_are_typed(tmp_path):
+    cells = re.findall(r'<th scope="row">(model\.\w+)</th><td>(.*?)</td>', page_of(write(tmp_path / "run", CURVES)))
+    assert dict(cells) == {"model.model": "tiny", "model.dtype": "null", "model.compile": "false"}
+
+
 def test_headline_and_diagnosis_in_words(tmp_path):
     after = {"burns": 3.0, "falls": 2.0, "slow": 3.9, "done": 2.0, "worse": 4.4}
     story = read_story(write(tmp_path / "run", CURVES, weights=WEIGHTS, slopes=SLOPES, after=after))
@@ -88,7 +98,7 @@ def test_headline_and_diagnosis_in_words(tmp_path):
         "Worse on validation than at the start: worse (+10.0 %).",
         "Burnt out, the validation loss rising from its minimum: burns (+30.0 % since step 20).",
         "Left behind: slow (-6.2 %).",
-        "2 tasks still improved in the last validation pass: a longer run may help.",
+        "2 tasks still improved at the end: a longer run may help.",
     ]
     assert in_words(story.tasks[0], story) == (
         "From 4.000 to 2.600 (-35.0 %); lowest, 2.000, at step 20, since then +30.0 %. Slope over the last "

@@ -17,6 +17,9 @@ from lightning_coba.reports.runs import BALANCE_FILE, BalanceTable, read_balance
 #: A task is burnt out when its validation loss ends so much above its minimum. A replay looks closer, and says of less
 #: that a task overfitted: ``replay.findings.TOLERANCE``.
 BURNT_OUT = 0.05
+#: A task still falls when its last validation loss is the lowest, and so much below those before the last quarter of
+#: the passes.
+STILL_FALLING = 0.01
 #: A task is left behind when it still falls and has gained less than this share of what the median task has.
 LEFT_BEHIND = 0.5
 #: What a task can have come to, the worst first, and what that means.
@@ -25,8 +28,9 @@ VERDICTS: Mapping[str, str] = {
     "burnt out": f"The validation loss ended more than {100 * BURNT_OUT:.0f} % above its minimum.",
     "left behind": "The validation loss was still falling at the end, and had fallen, relative to its start, by less "
     "than half as much as that of the median task.",
-    "still falling": "The validation loss was lowest in the last validation pass.",
-    "converged": f"The validation loss has passed its minimum, and ended at most {100 * BURNT_OUT:.0f} % above it.",
+    "still falling": "The validation loss was lowest in the last validation pass, and gained more than "
+    f"{100 * STILL_FALLING:.0f} % in the last quarter of the passes.",
+    "converged": f"The validation loss ended at most {100 * BURNT_OUT:.0f} % above its minimum, and no longer falls.",
     "one pass": "A single validation pass shows no course.",
     "no records": "No validation loss was written down.",
 }
@@ -158,17 +162,19 @@ def _follow(name: str, run: Run, balance: BalanceTable | None, on_validation: bo
         last=curve[steps[-1]],
         **known,
     )
-    return TaskDiagnosis(**{**vars(task), "verdict": _verdict(task, len(steps), best == steps[-1])})
+    return TaskDiagnosis(**{**vars(task), "verdict": _verdict(task, [curve[step] for step in steps])})
 
 
-def _verdict(task: TaskDiagnosis, num_passes: int, lowest_at_the_end: bool) -> str:
+def _verdict(task: TaskDiagnosis, losses: Sequence[float]) -> str:
     if task.change > 0:
         return "worse than at the start"
-    if num_passes == 1:
+    if len(losses) == 1:
         return "one pass"
     if task.rise > BURNT_OUT:
         return "burnt out"
-    return "still falling" if lowest_at_the_end else "converged"
+    before = min(losses[: -math.ceil(len(losses) / 4)])
+    falls = task.last == task.lowest and task.last < (1 - STILL_FALLING) * before
+    return "still falling" if falls else "converged"
 
 
 def _card(folder: Path) -> dict[str, Any]:

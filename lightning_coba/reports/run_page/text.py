@@ -55,7 +55,7 @@ def _verdicts_in_words(story: RunStory) -> list[str]:
         lines.append(f"Left behind: {_listed([_with(task, task.change) for task in behind])}.")
     falling = len(story.having("still falling")) + len(behind)
     if falling:
-        lines.append(f"{count(falling, 'task')} still improved in the last validation pass: a longer run may help.")
+        lines.append(f"{count(falling, 'task')} still improved at the end: a longer run may help.")
     return lines
 
 

@@ -1,5 +1,6 @@
 """One page about one run: what became of the tasks, why, and with which settings."""
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
@@ -61,7 +62,7 @@ def write_run_pages(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 def render_run_page(story: RunStory) -> str:
     """Return the page; everything that comes from the run is escaped."""
-    settings = [(name, str(value)) for name, value in (story.run.settings or {}).items()]
+    settings = [(name, _as_yaml(value)) for name, value in (story.run.settings or {}).items()]
     packages = [f"{name} {version}" for name, version in (story.card.get("packages") or {}).items() if version]
     return page_environment(autoescape=True).from_string(_HTML).render(
         title=_title(story),
@@ -73,6 +74,11 @@ def render_run_page(story: RunStory) -> str:
         packages=packages,
         folder=str(story.run.folder),
     )  # fmt: skip
+
+
+def _as_yaml(value: object) -> str:
+    """Return a setting as it is typed: None is null, True is true."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _title(story: RunStory) -> str:
