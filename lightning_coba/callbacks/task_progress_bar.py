@@ -45,6 +45,11 @@ class TaskProgressBar(RichProgressBar):
         loss = trainer.callback_metrics.get(TRAIN_LOSS)
         return {} if loss is None else {"loss": round(float(loss), 3)}
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Leave out the number of epochs where steps are what ends the run: Lightning counts them as -2."""
+        endless = self.trainer.max_epochs is None or self.trainer.max_epochs < 0
+        return f"Epoch {current_epoch}" if endless else super()._get_train_description(current_epoch)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin with what a checkpoint brought."""
         super().on_train_start(trainer, pl_module)

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ command = hydra.main(version_base="1.3", config_path=config_folder(), config_nam
 def main() -> None:
     """Run the command; after a sweep, say what became of its jobs, however it ended."""
     sys.argv[1:] = quoted_templates(sys.argv[1:])
+    # Warnings are for the person who trains: the line of ours that raised one says nothing about the data.
+    warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
+    # torch deprecates what lightning 2.6's _pytree still calls.
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     try:
         command()
     except SystemExit as end:

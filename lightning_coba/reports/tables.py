@@ -72,7 +72,7 @@ def before_after_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Show the rows of `before_after_rows` on the screen: ``rich.print(before_after_table(rows))``."""
     table = Table(
         title="Loss per completion token on the TEST split (lower is better)",
-        caption="after / before below 1: better than before training. mean: each task counts the same.",
+        caption="after / before below 1: better than before training. mean: of each column, so that of the ratios too.",
     )
     table.add_column("task")
     for name in ("before", "after", "after / before"):
