@@ -52,7 +52,7 @@ class TrainedRun:
         missing = [name for name in ("run.json", "config.yaml") if not (path / name).is_file()]
         if missing:
             raise FileNotFoundError(
-                f"`TrainedRun.open.folder` must be the folder of a run of coba-train; {path} has no {missing[0]}."
+                f"RUN must be the folder of a run of coba-train; got {path}, which has no {missing[0]}."
                 f"{_runs_below(path)}"
             )
         card = json.loads((path / "run.json").read_text(encoding="utf-8"))

@@ -87,7 +87,7 @@ def test_an_unfinished_run_has_its_checkpoints(copy):
 
 
 def test_what_is_no_run_is_refused_with_the_runs_below(finished_run, tmp_path, run):
-    with pytest.raises(FileNotFoundError, match=r"no run\.json\. There is no such folder"):
+    with pytest.raises(FileNotFoundError, match=r"^RUN must be .* no run\.json\. There is no such folder"):
         TrainedRun.open(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=f"Give one of the runs in it: {finished_run}"):
         TrainedRun.open(finished_run.parent)

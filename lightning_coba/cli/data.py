@@ -1,10 +1,12 @@
 """``coba-data``: look at your own data before training on it, and write the configuration that trains on it."""
 
 import argparse
+import itertools
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,10 @@ Look at your data and write a configuration to train on it, with a comment at ea
 """
 INIT_EPILOG = """\
 Columns are told by their names (prompt/completion, question/answer, instruction/input/output, messages and so on), in
-each task by itself; where that is not sure, the error lists them and what to type.
+each task by itself; where that is not sure, the error lists them and what to type. What is typed counts for the tasks
+that have these columns, and the others are told by their names as before. For tasks with yet other columns, repeat it:
+
+  coba-data init my_tasks --prompt '{en}\\n' --completion de --prompt '{symbol}\\n' --completion name
 
 Written: experiment/<name of DIR>.yaml, or --out FILE, which must be in a folder named `experiment`. It is used with
 
@@ -82,9 +87,12 @@ def add_init(commands: Any) -> None:
     made.add_argument("--out", metavar="FILE", help="file to write (default: experiment/<name of DIR>.yaml)")
     made.add_argument("--force", action="store_true", help="replace a file that is there")
     made.add_argument("--model", metavar="MODEL", help="hub id, folder or .gguf (default: that of model=smollm2)")
-    made.add_argument("--prompt", metavar="COLUMN", help="of all tasks: column or template, instead of a guess")
-    made.add_argument("--completion", metavar="COLUMN", help="the same of what is learned")
-    made.add_argument("--messages", metavar="COLUMN", help="of all tasks: column of conversations")
+    for name, what in (
+        ("prompt", "column or template, instead of a guess, of the tasks that have it"),
+        ("completion", "the same of what is learned"),
+        ("messages", "column of conversations, of the tasks that have it"),
+    ):
+        made.add_argument(f"--{name}", metavar="COLUMN", action="append", default=[], help=what)
 
 
 def add_check(commands: Any) -> None:
@@ -149,12 +157,13 @@ def check(given: argparse.Namespace) -> bool:
 
     from lightning_coba.data.model_tokenizer import load_tokenizer
     from lightning_coba.inspection import inspect_data
+    from lightning_coba.inspection.model_context import context_of
     from lightning_coba.reports.data_report.writing import write_data_report
 
     data, length, model = _of_experiment(Path(given.dir)) if given.dir.endswith(".yaml") else _of_options(given)
     model = given.tokenizer or model
     data.tokenizer = load_tokenizer(model)
-    found = inspect_data(data, length)
+    found = inspect_data(data, length, context_of(data.tokenizer))
     facts = (
         f"tokenizer {model} · max_length {data.max_length} · batch_size {data.batch_size} · {data.mixing.rule} mixing"
     )
@@ -198,17 +207,20 @@ def init(given: argparse.Namespace) -> bool:
     from lightning_coba.data import tasks_at
     from lightning_coba.data.model_tokenizer import load_tokenizer
     from lightning_coba.inspection.column_guess import rules_of
+    from lightning_coba.inspection.model_context import context_of
     from lightning_coba.inspection.run_draft import draft_run
     from lightning_coba.inspection.run_draft_yaml import draft_yaml, write_draft
 
-    typed = {name: getattr(given, name) for name in ("prompt", "completion", "messages") if getattr(given, name)}
-    rules = {name: unescaped(rule) for name, rule in typed.items()}
     tasks = tasks_at(given.dir)
-    columns = rules_of(tasks, rules)
+    columns = rules_of(tasks, _typed_rules(given))
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(given.dir).resolve().name.partition(".")[0])
     out = Path(given.out or Path("experiment") / f"{name}.yaml")
     config_dir = str(out.parent.parent)
-    draft = draft_run(tasks, columns, load_tokenizer(given.model or default_model()))
+    tokenizer = load_tokenizer(given.model or default_model())
+    try:
+        draft = draft_run(tasks, columns, tokenizer, context_of(tokenizer))
+    except ValueError as error:
+        raise ValueError(f"{error} {_all_bad_rows(given.dir, tasks, columns)}") from error
     text = draft_yaml(draft, given.dir, out.stem, config_dir, given.model)
     write_draft(out, text, given.force)
     console = Console(highlight=False, soft_wrap=True)
@@ -218,6 +230,35 @@ def init(given: argparse.Namespace) -> bool:
     for line in (f"coba-data check {shlex.quote(str(out))}", train, f"{train} balancer=uniform", "coba-report runs"):
         console.print(f"  {line}", markup=False)
     return True
+
+
+def _all_bad_rows(root: str, tasks: Sequence[Any], columns: Mapping[str, Any]) -> str:
+    """Return where all rows are said that cannot be used; a check of tasks with different columns needs the file."""
+    from lightning_coba.data.row_cache import readable_rows
+    from lightning_coba.inspection.column_guess import as_typed
+    from lightning_coba.inspection.inspected_task import listed
+
+    rules = [columns[task.name].rules for task in tasks]
+    if all(other == rules[0] for other in rules):
+        command = f"coba-data check {shlex.quote(root)} {as_typed(rules[0])}".rstrip()
+        return f"Run `{command}`, which lists all of them."
+    problems = [one for task, own in zip(tasks, rules, strict=True) for one in readable_rows(replace(task, **own))[1]]
+    return f"All that cannot be used: {listed((problem.origin for problem in problems), 20)}."
+
+
+def _typed_rules(given: argparse.Namespace) -> list[dict[str, str]]:
+    """Return the column rules of the command line, those of one task together."""
+    prompts, completions = given.prompt, given.completion
+    if prompts and completions and len(prompts) != len(completions):
+        raise ValueError(
+            f"--prompt and --completion must go in pairs; got {len(prompts)} and {len(completions)}. Type both for "
+            "each kind of task."
+        )
+    pairs = [
+        {name: unescaped(rule) for name, rule in (("prompt", prompt), ("completion", completion)) if rule}
+        for prompt, completion in itertools.zip_longest(prompts, completions)
+    ]
+    return [*filter(None, pairs), *({"messages": column} for column in given.messages)]
 
 
 def default_model() -> str:

@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint",
         default="final",
         choices=("final", "best", "last", "base"),
-        help="final: what the run ended with; best, last: of checkpoints/; base: untrained (default: %(default)s)",
+        help="final: what the run ended with, its best validation pass; best, last: of an unfinished run; "
+        "base: untrained (default: %(default)s)",
     )
     who.add_argument("--base", action="store_true", help="the model before training too, and the paired difference")
     who.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")

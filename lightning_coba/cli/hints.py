@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from lightning_coba.cli.config_folder import config_folder
 
@@ -62,12 +62,10 @@ def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
 
 def _hint(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig]) -> str | None:
     try:
-        OmegaConf.to_container(composed(overrides), throw_on_missing=True)
+        composed(overrides)
     except MissingConfigException as error:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         return _no_option(group, option, error.options) if error.options else None
-    except MissingMandatoryValue as error:
-        return f"`{error.full_key}` has to be given: type {error.full_key}=... (coba-train --help says what it is)."
     except ConfigCompositionException as error:
         key = getattr(error.__cause__, "full_key", None)
         if not key:
@@ -82,9 +80,10 @@ def _hint(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConf
 
 def _no_option(group: str, option: str, options: Sequence[str]) -> str:
     near = difflib.get_close_matches(option, options, n=1, cutoff=0.5)
+    own = " (one of your own needs --config-dir DIR)" if group == "experiment" else ""
     return (
         f"`{group}` has no option {option!r}."
-        f"{f' Did you mean {group}={near[0]}?' if near else ''} Options: {', '.join(options)}."
+        f"{f' Did you mean {group}={near[0]}?' if near else ''} Options: {', '.join(options)}{own}."
     )
 
 

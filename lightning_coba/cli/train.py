@@ -9,6 +9,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from lightning_coba.cli import plugins, resolvers
 from lightning_coba.cli.config_folder import config_folder
@@ -31,7 +32,11 @@ def train(config: DictConfig) -> float:
     from lightning_coba.cli.run_folder import RunFolder
     from lightning_coba.cli.training_run import run
 
-    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    try:
+        settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise ValueError(f"`{key}` has to be given: type {key}=... (coba-train --help says what it is).") from error
     check_config(settings)
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
     with folder.held():

@@ -75,7 +75,7 @@ def _conversation(task: Task, fields: Fields, origin: str) -> list[dict[str, Any
     if task.chat is False:
         return None
     given = fields.get(task.messages)
-    plain = _has_columns(task.prompt, fields) and _has_columns(task.completion, fields)
+    plain = has_columns(task.prompt, fields) and has_columns(task.completion, fields)
     if given is not None and not plain:
         return checked_messages(given, task.messages, origin)
     prompt, completion = fields.get(task.prompt), fields.get(task.completion)
@@ -87,7 +87,8 @@ def _conversation(task: Task, fields: Fields, origin: str) -> list[dict[str, Any
     return [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}]
 
 
-def _has_columns(rule: str, fields: Fields) -> bool:
+def has_columns(rule: str, fields: Fields) -> bool:
+    """Whether a record has the column, or all columns of the template, and something in them."""
     columns = [column for column, _ in _template_columns(rule)] if "{" in rule else [rule]
     # A table gives every row every column, with None where the row has nothing.
     return all(fields.get(column) is not None for column in columns)

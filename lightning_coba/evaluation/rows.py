@@ -27,6 +27,7 @@ class EvaluationRow:
         gold: the completion.
         fields: the other columns of the row's record; empty where they cannot be read a second time.
         origin: where it came from.
+        messages: the conversation as JSON, with the completion as its last turn; None where the row is none.
     """
 
     number: int
@@ -35,6 +36,7 @@ class EvaluationRow:
     gold: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
+    messages: str | None = None
 
 
 def evaluation_rows(datamodule: MultitaskDataModule, split: str, task: int) -> list[EvaluationRow]:
@@ -53,13 +55,20 @@ def evaluation_rows(datamodule: MultitaskDataModule, split: str, task: int) -> l
         for row in numbers
     ]
     fields = _fields(datamodule.tasks[task], set(places))
+    conversations = texts.store.table.column("messages")
     rows = []
     for row, place, (ids, learned) in zip(numbers, places, tokens.take(numbers), strict=True):
         begin = int(np.flatnonzero(~learned)[-1]) + 1  # of a conversation: the last answer
         prompt, gold = corpus.text(split, task, row)
         rows.append(
             EvaluationRow(
-                row, tuple(ids[:begin].tolist()), prompt, gold, fields.get(place, {}), corpus.origin(split, task, row)
+                row,
+                tuple(ids[:begin].tolist()),
+                prompt,
+                gold,
+                fields.get(place, {}),
+                corpus.origin(split, task, row),
+                conversations[int(tokens.rows[row])].as_py(),
             )
         )
     return rows

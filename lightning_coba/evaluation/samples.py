@@ -1,11 +1,13 @@
 """Answers to look at: prompt, right answer, the model's and the base model's side by side, on one page."""
 
+import json
 from pathlib import Path
 
 from jinja2 import Environment
 
 from lightning_coba.evaluation.choice import targets_of
 from lightning_coba.evaluation.results import Evaluation, TaskResult
+from lightning_coba.evaluation.rows import EvaluationRow
 
 #: Rows of each task from the beginning, and as many of those with the lowest score.
 SHOWN_ROWS = 5
@@ -34,11 +36,12 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
   }
 </style>
 <h1>{{ title }}</h1>
-<p>The first {{ count }} rows of each task, then the {{ count }} with the lowest score of the task's main metric.</p>
+<p>At most {{ count }} rows of each task from the beginning, then at most {{ count }} of the others, with the lowest
+score of the task's main metric.</p>
 <nav>{% for task in tasks %}<a href="#{{ task.name }}">{{ task.name }}</a>{% endfor %}</nav>
 {% for task in tasks %}
 <h2 id="{{ task.name }}">{{ task.name }}</h2>
-<p class="head">{{ task.summary }}</p>
+<p class="head">{{ task.summary }}; {{ task.shown }}</p>
 {% for sample in task.samples %}
 <article>
 <p class="head">row {{ sample.number }}, {{ sample.scores }}{{ ", of the lowest scores" if sample.worst }}</p>
@@ -72,7 +75,7 @@ def _task(name: str, result: TaskResult) -> dict[str, object]:
     for place in first + worst:
         row = result.rows[place]
         texts = [
-            ("Prompt", row.prompt),
+            ("Prompt", _prompt(row)),
             ("Right", "\n- or -\n".join(targets_of(row))),
             ("Answer", result.answers[place][0]),
         ]
@@ -82,7 +85,17 @@ def _task(name: str, result: TaskResult) -> dict[str, object]:
         texts = [(heading, _cut(text)) for heading, text in texts]
         samples.append({"number": row.number, "scores": scores, "texts": texts, "worst": place in worst})
     summary = ", ".join(f"{metric} {100 * measured.score.value:.1f} %" for metric, measured in result.metrics.items())
-    return {"name": name, "summary": f"{summary} of {len(result.rows)} rows", "samples": samples}
+    shown = f"shown: the first {len(first)}" + (
+        f", and {len(worst)} with the lowest {next(iter(scored))}" if worst else ""
+    )
+    return {"name": name, "summary": f"{summary} of {len(result.rows)} rows", "shown": shown, "samples": samples}
+
+
+def _prompt(row: EvaluationRow) -> str:
+    """Return what was asked, of a conversation turn by turn with the roles."""
+    if row.messages is None:
+        return row.prompt
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in json.loads(row.messages)[:-1])
 
 
 def _cut(text: str) -> str:

@@ -1,11 +1,13 @@
 """The tables of a model card."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_coba.export.markdown import markdown_table
 from lightning_coba.export.run_data import RunData
 from lightning_coba.reports.collection import flat
+from lightning_coba.reports.past_runs.folders import own_balancer
 from lightning_coba.reports.runs import BalanceTable, read_balance
 from lightning_coba.trained_run import TrainedRun
 
@@ -27,14 +29,14 @@ def data_section(run: TrainedRun, data: RunData) -> str:
 def weights_section(run: TrainedRun, figure: str | None) -> str:
     """Say which balancer moved the weights, with which settings, and where they went."""
     settings = run.settings["balancer"]
-    listed = [(key, value) for key, value in flat(settings).items() if "_target_" not in key]
     balancer = settings.get("balancer", settings).get("_target_", "")
     method = f"{run.card.get('method', '')} (`{balancer}`)."
-    shown = markdown_table(("setting", "value"), listed)
     try:
         table = read_balance(run.path)
     except (FileNotFoundError, ValueError):
+        shown = markdown_table(("setting", "value"), _used(settings, None))
         return "\n\n".join(filter(None, (f"{method} No record of its weights was kept.", shown)))
+    shown = markdown_table(("setting", "value"), _used(settings, table))
     sizes = "the sizes of all" if (table.weight < 0).any() else "they"
     parts = [
         f"{method} A weight is a task's share in the training loss; {sizes} sum to 1.",
@@ -43,6 +45,15 @@ def weights_section(run: TrainedRun, figure: str | None) -> str:
         f"![The tasks' weights over the run]({figure})" if figure else "",
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _used(settings: Mapping[str, Any], table: BalanceTable | None) -> list[tuple[str, Any]]:
+    """Return a balancer's settings; what was left to CoBa as its records show it."""
+    listed = {key: value for key, value in flat(settings).items() if "_target_" not in key}
+    left = [name for name in ("window_records", "warmup_records") if name in listed and listed[name] is None]
+    coba = own_balancer(settings, table) if left and table is not None else None
+    listed |= {name: getattr(coba, name, "chosen at the start") for name in left}
+    return list(listed.items())
 
 
 def _quartiles(table: BalanceTable) -> list[list[Any]]:

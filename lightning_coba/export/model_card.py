@@ -69,7 +69,7 @@ def model_card(
     figures = {WEIGHTS_FIGURE: figure} if figure.is_file() else {}
     versions = [(name, version) for name, version in run.card.get("packages", {}).items() if version]
     sections = {
-        "How to load it": loading_section(run, whole, dtype, base, data.is_chat),
+        "How to load it": loading_section(run, whole, dtype, base, data.chat_tasks),
         "Tasks and data": data_section(run, data),
         "Results": results_section(run, checkpoint),
         "Balancing": weights_section(run, WEIGHTS_FIGURE if figures else None),

@@ -21,19 +21,20 @@ class RunData:
         place: where the rows came from, in words.
         hub_ids: data sets of the Hugging Face hub among it.
         sizes: split -> task -> rows; empty where the data is gone or no longer holds the tasks of the run.
-        is_chat: whether rows were conversations; None where that cannot be seen any more.
+        chat_tasks: those of the run whose rows were conversations; None where that cannot be seen any more.
     """
 
     place: str
     hub_ids: Sequence[str]
     sizes: Mapping[str, Mapping[str, int]]
-    is_chat: bool | None
+    chat_tasks: Sequence[str] | None
 
     @classmethod
     def of(cls, run: TrainedRun) -> Self:
         """Read the data of a run; what was tokenised for it is still in the cache."""
         settings = run.settings["data"]
-        is_chat, sizes = settings.get("chat"), {}
+        chat, sizes = settings.get("chat"), {}
+        chat_tasks = None if chat is None else run.tasks if chat else []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the run has told its user
@@ -42,12 +43,16 @@ class RunData:
             if set(datamodule.task_names) != set(run.tasks):
                 raise ValueError("it is other data")
             sizes = datamodule.sizes
-            is_chat = any(rows.store.table.column("messages").null_count < rows.store.table.num_rows
-                          for rows in datamodule.corpus.texts)  # fmt: skip
+            tables = [rows.store.table for rows in datamodule.corpus.texts]
+            chat_tasks = [
+                task
+                for task, table in zip(datamodule.task_names, tables, strict=True)
+                if table.column("messages").null_count < table.num_rows
+            ]
         except (OSError, ValueError, ImportError):
             pass
         # The path of a folder that is gone looks like a name on the hub.
-        return cls(_place(settings), _hub_ids(settings) if sizes else (), sizes, is_chat)
+        return cls(_place(settings), _hub_ids(settings) if sizes else (), sizes, chat_tasks)
 
 
 def _place(settings: Mapping[str, Any]) -> str:

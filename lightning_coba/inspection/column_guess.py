@@ -1,16 +1,20 @@
 """Guess which columns are read and which are learned, from their names and a few rows."""
 
 import itertools
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_coba.data.formats import Fields
-from lightning_coba.data.rows import matches
+from lightning_coba.data.rows import has_columns, matches
 from lightning_coba.data.sources import parts_of
 from lightning_coba.data.task import Task
 
 _ROWS_LOOKED_AT = 200
+_WHERE_TYPED_COUNTS = (
+    "it counts for the tasks that have these columns, and can be followed by the same for tasks with others."
+)
 _CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "chat", "turns")
 #: (columns that are read, in their order; the column that is learned), the surest first.
 _PAIRS: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -124,25 +128,49 @@ def _unsure(task: str, origin: str, rows: Sequence[Fields], common: Sequence[str
     texts = [name for name in common if isinstance(rows[0][name], str | int | float)]
     if nested is not None and len(rows[0][nested]) >= 2:
         first, second = list(rows[0][nested])[:2]
-        return told + f"Type --prompt '{{{nested}[{first}]}}\\n' --completion '{{{nested}[{second}]}}', or the reverse."
+        typed = as_typed({"prompt": f"{{{nested}[{first}]}}\n", "completion": f"{{{nested}[{second}]}}"})
+        return f"{told}Type {typed}, or the reverse; {_WHERE_TYPED_COUNTS}"
     if len(texts) >= 2:
-        return told + f"Type --prompt '{{{texts[0]}}}\\n' --completion {texts[1]}, or what is meant."
+        typed = as_typed({"prompt": f"{{{texts[0]}}}\n", "completion": texts[1]})
+        return f"{told}Type {typed}, or what is meant; {_WHERE_TYPED_COUNTS}"
     return told + (
         "Each row needs a text that is read and one that is learned, in columns of their own. To learn whole texts, "
         f"add a column 'prompt' that is empty, and type --completion {texts[0] if texts else 'text'}."
     )
 
 
-def rules_of(tasks: Sequence[Task], given: Mapping[str, Any]) -> dict[str, Columns]:
-    """Return how each task is read: as was said, else as its columns tell.
+def rules_of(tasks: Sequence[Task], given: Sequence[Mapping[str, Any]] = ()) -> dict[str, Columns]:
+    """Return how each task is read: as was said, where it has these columns, else as its columns tell.
 
     Args:
         tasks: at least one.
-        given: rules that were typed; they hold for all tasks.
+        given: rules that were typed, each of ``prompt`` and ``completion``, or of ``messages``. They hold for the
+            tasks that have their columns; where two say the same of a task, the first does.
 
     Raises:
-        ValueError: It cannot be told; see `guess_columns`.
+        ValueError: It cannot be told, see `guess_columns`; or no task has the columns of a rule.
     """
-    if given:
-        return {task.name: Columns({name: str(rule) for name, rule in given.items()}, "as typed") for task in tasks}
-    return {task.name: guess_columns(task) for task in tasks}
+    for typed in given:
+        replace(tasks[0], **typed)  # refuses what is no template
+    rows = {task.name: _first_rows(task)[0] for task in tasks} if given else {}
+    found = {}
+    for task in tasks:
+        rules: dict[str, str] = {}
+        for typed in given:
+            if _fits(typed, rows[task.name]):
+                rules = {**typed, **rules}
+        found[task.name] = Columns(rules, "as typed") if rules else guess_columns(task)
+    for typed in given:
+        if not any(_fits(typed, some) for some in rows.values()):
+            columns = "; ".join(f"{name}: {', '.join(map(repr, some[0]))}" for name, some in rows.items() if some)
+            raise ValueError(f"No task has the columns of {as_typed(typed)}. They are {columns}. Name some of them.")
+    return found
+
+
+def _fits(rules: Mapping[str, str], rows: Sequence[Fields]) -> bool:
+    return any(all(has_columns(rule, row) for rule in rules.values()) for row in rows)
+
+
+def as_typed(rules: Mapping[str, str]) -> str:
+    """Return rules as the options of a command."""
+    return " ".join(f"--{name} {shlex.quote(rule.replace(chr(10), chr(92) + 'n'))}" for name, rule in rules.items())

@@ -21,7 +21,13 @@ from lightning_coba.data.tokenization import select_rows
 from lightning_coba.inspection.example import Example, example_of
 from lightning_coba.inspection.findings import Finding, by_gravity, together
 from lightning_coba.inspection.inspected_task import InspectedTask
-from lightning_coba.inspection.lengths import SplitFacts, length_findings, size_findings, split_facts
+from lightning_coba.inspection.lengths import (
+    SplitFacts,
+    context_findings,
+    length_findings,
+    size_findings,
+    split_facts,
+)
 from lightning_coba.inspection.overlaps import (
     common_train_findings,
     emptied_findings,
@@ -58,7 +64,9 @@ class Inspection:
         return any(finding.level == "error" for finding in self.findings)
 
 
-def inspect_data(datamodule: MultitaskDataModule, length: RunLength | None = None) -> Inspection:
+def inspect_data(
+    datamodule: MultitaskDataModule, length: RunLength | None = None, context: int | None = None
+) -> Inspection:
     """Read all tasks of a datamodule as training will, and report what it would stop at, or do worse with.
 
     Use it before a run on new data. What is read and tokenised is kept for the run, as `MultitaskDataModule` does;
@@ -67,6 +75,7 @@ def inspect_data(datamodule: MultitaskDataModule, length: RunLength | None = Non
     Args:
         datamodule: the tasks, and how they are mixed and cut; needs a tokenizer.
         length: of the run; ``None`` = as ``coba-train`` has it by default.
+        context: tokens that the model reads at most, which training refuses longer rows for; ``None`` = not known.
 
     Raises:
         ValueError: The datamodule has no tokenizer, or it has no end token.
@@ -85,10 +94,10 @@ def inspect_data(datamodule: MultitaskDataModule, length: RunLength | None = Non
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what reading warns of is found here again, and better told
-        return _inspected(datamodule, length or RunLength())
+        return _inspected(datamodule, length or RunLength(), context)
 
 
-def _inspected(datamodule: MultitaskDataModule, length: RunLength) -> Inspection:
+def _inspected(datamodule: MultitaskDataModule, length: RunLength, context: int | None) -> Inspection:
     read, findings = _read(datamodule.tasks)
     splits, split_problems = _with_splits(read)
     findings += split_problems
@@ -110,11 +119,15 @@ def _inspected(datamodule: MultitaskDataModule, length: RunLength) -> Inspection
         _inspected_task(rules[name], read[name], splits[name], disjoined[name], store, datamodule)
         for name, store in zip(splits, stores, strict=True)
     ]
-    return _facts(datamodule, length, tasks, findings)
+    return _facts(datamodule, length, context, tasks, findings)
 
 
 def _facts(
-    datamodule: MultitaskDataModule, length: RunLength, tasks: list[InspectedTask], findings: list[Finding]
+    datamodule: MultitaskDataModule,
+    length: RunLength,
+    context: int | None,
+    tasks: list[InspectedTask],
+    findings: list[Finding],
 ) -> Inspection:
     limits = {"train": None, "validation": datamodule.validation_rows, "test": datamodule.test_rows}
     usable = []
@@ -122,7 +135,8 @@ def _facts(
     labels: list[LabelFacts] = []
     for task in tasks:
         sizes += split_facts(task, limits)
-        findings += length_findings(task, datamodule.max_length, datamodule.overlong)
+        findings += length_findings(task, datamodule.max_length, datamodule.overlong, context)
+        findings += context_findings(task, datamodule.overlong, context)
         findings += text_findings(task)
         if not all(len(task.kept[split]) for split in SPLITS):
             continue  # no completion of a split fits, which was said

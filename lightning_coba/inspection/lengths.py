@@ -91,8 +91,8 @@ def size_findings(facts: Sequence[SplitFacts]) -> list[Finding]:
     return found
 
 
-def length_findings(task: InspectedTask, max_length: int, overlong: str) -> list[Finding]:
-    """Return which rows of a task are too long."""
+def length_findings(task: InspectedTask, max_length: int, overlong: str, context: int | None = None) -> list[Finding]:
+    """Return which rows of a task are too long for ``max_length``."""
     found = []
     rows = task.rows
     totals = task.prompt_tokens + task.completion_tokens
@@ -106,9 +106,8 @@ def length_findings(task: InspectedTask, max_length: int, overlong: str) -> list
                 "error" if stops else "warning",
                 task.name,
                 f"{counted(len(over))} with a completion that does not fit into max_length={max_length} tokens"
-                + ("" if stops else ", and are dropped"),
-                f"Set data.max_length={_rounded(longest)}, which holds the longest ({longest}), or "
-                + ("data.overlong=drop." if stops else "shorten them."),
+                + ("" if stops else ": dropped"),
+                _overlong_cure(longest, int(task.completion_tokens[over].max()), stops, context),
                 task.origin(over[0]),
             )
         )
@@ -120,13 +119,46 @@ def length_findings(task: InspectedTask, max_length: int, overlong: str) -> list
                 task.name,
                 f"{counted(len(cut))} ({share:.1%}) longer than max_length={max_length} tokens: they lose the "
                 f"beginning of their prompt (up to {longest - max_length} tokens)",
-                f"Set data.max_length={_rounded(longest)} to keep all of it, if memory allows.",
+                _cut_cure(longest, max_length, context),
                 task.origin(cut[0]),
             )
         )
     return found
 
 
-def _rounded(tokens: int) -> int:
-    """Return a length with some room, a multiple of 64."""
-    return -(-tokens // 64) * 64
+def context_findings(task: InspectedTask, overlong: str, context: int | None) -> list[Finding]:
+    """Return which rows that training keeps are longer than the model's context, where training would stop."""
+    rows = np.sort(np.concatenate([task.kept[split] for split in SPLITS]))
+    lengths = task.tokens.numbers("num_tokens")[rows]
+    over = rows[lengths > context] if context is not None else rows[:0]
+    if context is None or not len(over):
+        return []
+    cure = f"Set data.max_length={context}: longer prompts then lose their beginning."
+    unfit = int((task.completion_tokens[over] >= context).sum())
+    if unfit:
+        option = "are then dropped" if overlong == "drop" else "need data.overlong=drop"
+        cure += f" {unfit} of them, whose completion does not fit, {option}, or must be shortened."
+    what = f"{counted(len(over))} longer than the model's context of {context} tokens (up to {lengths.max()})"
+    return [Finding("error", task.name, what, cure, task.origin(over[0]))]
+
+
+def _overlong_cure(longest: int, completion: int, stops: bool, context: int | None) -> str:
+    otherwise = "data.overlong=drop" if stops else "shorten them"
+    if context is None or longest <= context:
+        return f"Set data.max_length={_rounded(longest, context)}, which holds the longest ({longest}), or {otherwise}."
+    if completion < context:
+        return f"Set data.max_length={context}, the model's context, or {otherwise}."
+    return f"{'Set data.overlong=drop, or shorten' if stops else 'Shorten'} them: the model's context is {context}."
+
+
+def _cut_cure(longest: int, max_length: int, context: int | None) -> str:
+    if context is None or longest <= context:
+        return f"Set data.max_length={_rounded(longest, context)} to keep all of it, if memory allows."
+    if max_length < context:
+        return f"Set data.max_length={context}, the model's context, to keep more of it, if memory allows."
+    return f"Shorten them if the beginning matters: the model's context is {context}."
+
+
+def _rounded(tokens: int, context: int | None) -> int:
+    """Return a length with some room, a multiple of 64, or the context if that is less."""
+    return min(-(-tokens // 64) * 64, context or 2**30)

@@ -59,13 +59,16 @@ class RunDraft:
         return first.rules if all(other.rules == first.rules for other in others) else None
 
 
-def draft_run(tasks: Sequence[Task], columns: Mapping[str, Columns], tokenizer: Any) -> RunDraft:
+def draft_run(
+    tasks: Sequence[Task], columns: Mapping[str, Columns], tokenizer: Any, context: int | None = None
+) -> RunDraft:
     """Read the tasks and choose settings for a first run.
 
     Args:
         tasks: as `tasks_at` finds them; their rules are replaced.
         columns: task -> its rules; see `rules_of`.
         tokenizer: of the model that is to be trained.
+        context: tokens that the model reads at most; ``None`` = as the tokenizer says.
 
     Raises:
         ValueError: A row is not usable; the message names file and line.
@@ -76,7 +79,7 @@ def draft_run(tasks: Sequence[Task], columns: Mapping[str, Columns], tokenizer: 
     sizes = {task.name: _train_rows(table) for task, table in zip(ruled, tables, strict=True)}
     lengths, answers = _lengths(tables, tokenizer)
     sampled = any(len(table.store) > _ROWS_MEASURED for table in tables)
-    data = _length_settings(lengths, answers, sampled, tokenizer)
+    data = _length_settings(lengths, answers, sampled, min(context or tokenizer.model_max_length, _UNCUT))
     max_length = int(data["max_length"].value)
     batch_size = max(1, min(_ROWS_A_STEP, _TOKENS_A_BATCH // max_length))
     data["batch_size"] = Setting(batch_size, f"rows at a time; {_ROWS_A_STEP} share an optimizer step")
@@ -90,8 +93,8 @@ def _train_rows(table: RowTable) -> int:
     return round(len(own["train"]) * (1 - _CARVED * missing))
 
 
-def _lengths(tables: Sequence[RowTable], tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tokens of rows, and of their completions, of all tasks."""
+def _lengths(tables: Sequence[RowTable], tokenizer: Any) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the tokens of the rows of each task, and of the completions of all."""
     lengths, answers = [], []
     for table in tables:
         total = len(table.store)
@@ -100,21 +103,27 @@ def _lengths(tables: Sequence[RowTable], tokenizer: Any) -> tuple[np.ndarray, np
         encoded = Encoder(tokenizer, _UNCUT, table.origins)(texts)
         lengths.append(encoded.column("num_tokens").to_numpy())
         answers.append(encoded.column("num_learned").to_numpy())
-    return np.concatenate(lengths), np.concatenate(answers)
+    return lengths, np.concatenate(answers)
 
 
-def _length_settings(lengths: np.ndarray, answers: np.ndarray, sampled: bool, tokenizer: Any) -> dict[str, Setting]:
-    most, longest = int(np.quantile(lengths, 0.99)), int(lengths.max())
+def _length_settings(
+    lengths: Sequence[np.ndarray], answers: np.ndarray, sampled: bool, context: int
+) -> dict[str, Setting]:
+    # Task by task: the rows of a small one may all be longer than nearly all of the others.
+    most = max(int(np.quantile(task, 0.99, method="lower")) for task in lengths)
+    longest = max(int(task.max()) for task in lengths)
     # A few more tokens are cheap where only the longest rows need them: a step is as wide as its own longest row.
-    needed = max(longest if longest <= 2 * most else most, int(answers.max()) + 2)
+    needed = longest if longest <= 2 * most else most
     max_length = -(-needed // 64) * 64
-    context = int(min(tokenizer.model_max_length, _UNCUT))
-    why = f"99 % of the rows have at most {most} tokens, the longest {longest}; longer prompts lose their beginning"
+    told = f"99 % of the rows of each task have at most {most} tokens, the longest {longest}"
+    why = f"{told}; longer prompts lose their beginning"
     if max_length > context:
-        max_length, why = context, f"the model's context; 99 % of the rows have at most {most} tokens"
+        max_length, why = context, f"the model's context; {told}"
     settings = {"max_length": Setting(max_length, why)}
-    if sampled or int(answers.max()) + 2 > max_length:
-        settings["overlong"] = Setting("drop", "a completion that does not fit; error = stop at the first")
+    dropped = int((answers + 1 > max_length).sum())
+    if sampled or dropped:
+        what = f"drops {dropped:,} of the {len(answers):,} rows{' measured' if sampled else ''}"
+        settings["overlong"] = Setting("drop", f"{what}, whose completion does not fit; error = stop at the first")
     return settings
 
 

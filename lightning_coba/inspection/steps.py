@@ -167,7 +167,7 @@ def _mixture_findings(facts: StepFacts) -> list[Finding]:
         if rare:
             found.append(
                 Finding(
-                    "note",
+                    "warning",
                     "",
                     f"fewer than half of the steps hold a row of {listed(rare)}",
                     "data.mixing=stratified puts every task into each step (small ones repeat); data.batching=random "

@@ -160,19 +160,21 @@ def _repetitions(task: InspectedTask) -> list[Finding]:
 
 def _contradictions(task: InspectedTask, split: str, rows: np.ndarray) -> list[Finding]:
     """Look for equal prompts among rows that differ."""
+    rows = np.sort(rows)  # a carved split is in the order of its hashes
     _, inverse, counts = np.unique(task.splits.identity[rows], return_inverse=True, return_counts=True)
-    several = rows[counts[inverse] > 1]
-    if not len(several):
+    places = np.flatnonzero(counts[inverse] > 1)
+    if not len(places):
         return []
+    several = rows[places]
     prompts = int((counts > 1).sum())
     share = len(several) / len(rows)
-    partner = rows[inverse == inverse[np.searchsorted(rows, several[0])]][1]
+    partner = rows[inverse == inverse[places[0]]][1]
     return [
         Finding(
             "warning" if share >= 0.05 else "note",
             task.name,
-            f"{counted(prompts, 'prompt')} of {split} with different completions ({counted(len(several))}, "
-            f"{share:.1%})",
+            f"{counted(prompts, 'prompt')} of {split} (case and spaces apart) with different completions "
+            f"({counted(len(several))}, {share:.1%})",
             "Keep one, if only one is right; a prompt that lacks what tells them apart cannot be learned.",
             f"{task.origin(several[0])} and {_short(task.origin(partner))}",
         )

@@ -87,8 +87,7 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise FileNotFoundError(
-                f"`find_runs.paths` must be folders; got {path}, which is none. Give runs/, multirun/<name>/ or the "
-                "folder of a run."
+                f"DIR must be a folder; got {path}, which is none. Give runs/, multirun/<name>/ or the folder of a run."
             )
         for here, below, files in os.walk(path.resolve()):
             if CARD in files:

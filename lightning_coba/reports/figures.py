@@ -204,6 +204,7 @@ def _steps(axes: Axes, balance: BalanceTable) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(colors=GREY, labelcolor=INK, labelsize=9)
+    axes.ticklabel_format(useOffset=False)  # which would be written over the title
     scored = np.asarray(np.isfinite(balance.rcs).any(axis=1))
     # No score at all says nothing about a warm-up: most methods have none.
     if scored.any() and not scored[0]:

@@ -106,7 +106,8 @@ p { margin: .4rem 0; } .grey, figcaption { color: #5a5a5a; font-size: .9rem; }
   font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
 thead th { border-bottom: 2px solid #6b6b6b; vertical-align: bottom; white-space: normal; }
-tbody th { font-weight: normal; } th:first-child { text-align: left; position: sticky; left: 0; background: #fff; min-width: 6rem; }
+tbody th { font-weight: normal; }
+th:first-child { text-align: left; position: sticky; left: 0; background: #fff; min-width: 6rem; }
 .words th, .words td { text-align: left; white-space: normal; vertical-align: top; }
 dl { font-size: .9rem; margin: .6rem 0; } dt { font-weight: 600; float: left; clear: left; margin-right: .5rem; }
 dd { margin: 0 0 .3rem 0; } figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }

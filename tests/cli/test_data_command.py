@@ -89,6 +89,55 @@ def test_unsure_columns_are_asked_for(my_tasks, capsys, model_folder):
     assert not (my_tasks.parent / "experiment").exists()
 
 
+def test_what_is_asked_for_can_be_typed(my_tasks, capsys, model_folder):
+    lines = "en,de\n" + "".join(f"number {i},Nummer {i}\n" for i in range(40))
+    (my_tasks / "qa" / "train.csv").write_text(lines)
+    main(["init", "my_tasks", "--model", str(model_folder), "--prompt", "{en}\\n", "--completion", "de"])
+    main(["check", "experiment/my_tasks.yaml"])
+    shown = capsys.readouterr().out
+    assert "Training would run" in shown
+    assert "Nummer " in shown
+
+
+def test_half_a_pair_is_refused(my_tasks, capsys):
+    with pytest.raises(SystemExit):
+        main(["init", "my_tasks", "--prompt", "a", "--prompt", "b", "--completion", "c"])
+    assert "--prompt and --completion must go in pairs; got 2 and 1" in capsys.readouterr().err
+
+
+def test_a_bad_row_leads_to_the_list_of_all(my_tasks, capsys, model_folder):
+    with (my_tasks / "chat" / "train.jsonl").open("a") as stream:
+        stream.write('{"prompt": "x", "completion": " "}\n' * 2)
+    with pytest.raises(SystemExit):
+        main(["init", "my_tasks", "--model", str(model_folder)])
+    error = capsys.readouterr().err
+    assert "train.jsonl:41: the completion is empty" in error
+    assert error.rstrip().endswith(
+        "All that cannot be used: my_tasks/chat/train.jsonl:41, my_tasks/chat/train.jsonl:42."
+    )
+    (my_tasks / "qa" / "train.csv").unlink()
+    (my_tasks / "qa").rmdir()
+    with pytest.raises(SystemExit):
+        main(["init", "my_tasks", "--model", str(model_folder)])
+    error = capsys.readouterr().err
+    assert error.rstrip().endswith("Run `coba-data check my_tasks --prompt '{prompt}\\n'`, which lists all of them.")
+
+
+def test_rows_beyond_the_context_of_the_model_are_errors(my_tasks, capsys, model_folder):
+    row = {"prompt": "x " * 200, "completion": "y"}
+    with (my_tasks / "chat" / "train.jsonl").open("a") as stream:
+        stream.write(json.dumps(row) + "\n")
+    (my_tasks / "qa" / "train.csv").unlink()
+    (my_tasks / "qa").rmdir()
+    with pytest.raises(SystemExit) as end:
+        main(["check", "my_tasks", "--tokenizer", str(model_folder)])
+    assert end.value.code == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "model's context of 256 tokens" in shown
+    main(["check", "my_tasks", "--tokenizer", str(model_folder), "--max-length", "256"])
+    assert "Training would run" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["init", "--help"]])
 def test_help_is_something_to_act_on(arguments, capsys):
     with pytest.raises(SystemExit) as end:

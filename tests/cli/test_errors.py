@@ -4,6 +4,7 @@ import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from lightning_coba.cli.command_line import command_parser, plain_errors
 from lightning_coba.cli.errors import is_for_the_user, one_line
 from lightning_coba.data import Task
 
@@ -35,3 +36,13 @@ def test_one_line_is_the_first():
     assert one_line(KeyError()) == "KeyError"
     assert one_line(ValueError("\nfirst: a\nsecond")) == "ValueError: first: a"
     assert one_line(KeyboardInterrupt()) == one_line(SystemExit(1)) == "stopped from outside"
+
+
+def test_what_the_system_refuses_is_one_message(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as end, plain_errors(command_parser("coba-it", "", "")):
+        (tmp_path / "file" / "below").mkdir()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"coba-it: {tmp_path / 'file' / 'below'}: Not a directory.\n"
+    with pytest.raises(OSError, match="of ours"), plain_errors(command_parser("coba-it", "", "")):
+        raise OSError("a fault of ours")

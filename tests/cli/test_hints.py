@@ -34,8 +34,6 @@ def hydra():
         ("lr=0.1", "There is no `lr`. Did you mean optimizer.lr=...?"),
         ("data.root=x", "`data.root` is a setting of data=files: choose one of these too."),
         ("peft=none peft.r=8", "`peft.r` is a setting of peft=lora"),
-        ("data=files", "`data.root` has to be given: type data.root=..."),
-        ("balancer=fixed", "`balancer.balancer.weights` has to be given"),
     ],
 )
 def test_the_hint_names_what_was_meant(line, says):
@@ -69,5 +67,15 @@ def test_a_folder_of_ones_own_is_searched(tmp_path):
 
 def test_the_hint_is_the_last_line_that_is_printed(command, tmp_path):
     printed = command(tmp_path, "experiment=demoo", code=1)
-    assert printed.strip().splitlines()[-1].startswith("coba-train: `experiment` has no option 'demoo'.")
+    hint = printed.strip().splitlines()[-1]
+    assert hint.startswith("coba-train: `experiment` has no option 'demoo'.")
+    assert hint.endswith("Options: compare, demo, single (one of your own needs --config-dir DIR).")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_that_is_missing_is_asked_for_without_a_traceback(command, tmp_path):
+    printed = command(tmp_path, "data=files", code=1)
+    assert "Traceback" not in printed
+    said = "`data.root` has to be given: type data.root=... (coba-train --help says what it is)."
+    assert printed.splitlines().count(said) == 1
+    assert printed.count("data.root") == 2

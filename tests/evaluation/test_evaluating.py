@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from peft import LoraConfig, get_peft_model
@@ -11,8 +12,10 @@ from lightning_coba.evaluation import Evaluation
 from lightning_coba.evaluation.evaluating import evaluate, evaluate_model
 from lightning_coba.evaluation.generation import Decoding
 from lightning_coba.evaluation.predictions import Predictions
+from lightning_coba.evaluation.results import Measured, TaskResult
 from lightning_coba.evaluation.rows import EvaluationRow, evaluation_rows
 from lightning_coba.evaluation.samples import write_samples
+from lightning_coba.evaluation.scores import Score
 
 
 class Parrot:
@@ -176,3 +179,19 @@ def test_page_escapes_what_a_model_writes(tmp_path, llama, datamodule, tokenizer
     page = (tmp_path / "again.html").read_text()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_page_shows_who_said_what_and_how_many_rows_there_are(tmp_path):
+    turns = [("system", "Be short."), ("user", "why?"), ("assistant", "because")]
+    messages = json.dumps([{"role": role, "content": content} for role, content in turns])
+    chat = EvaluationRow(0, (1,), "Be short.\nwhy?", "because", messages=messages)
+    rows = [replace(chat, number=number) for number in range(3)] + [EvaluationRow(3, (1,), "as it is", "because")] * 4
+    score = Measured(Score(0.5), len(rows), [0.5] * len(rows))
+    result = TaskResult({"chrf": score}, rows, [["so"]] * len(rows))
+    few = TaskResult({"chrf": Measured(Score(0.5), 3, [0.5] * 3)}, rows[:3], [["so"]] * 3)
+    write_samples(Evaluation({"many": result, "few": few}, "test", {}), tmp_path / "page.html")
+    many, few_rows = (tmp_path / "page.html").read_text().split('<h2 id="few">')
+    assert "<pre>system: Be short.\nuser: why?</pre>" in many
+    assert "<pre>as it is</pre>" in many
+    assert "shown: the first 5, and 2 with the lowest chrf" in many
+    assert "shown: the first 3</p>" in few_rows

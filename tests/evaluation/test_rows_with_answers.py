@@ -1,5 +1,7 @@
 """Prompts are those of training, and the columns that training has no use for come along."""
 
+import json
+
 import pytest
 
 from lightning_coba.data import MultitaskDataModule, Task
@@ -8,6 +10,7 @@ from lightning_coba.evaluation.rows import evaluation_rows, fewer_rows, longest_
 
 def test_prompts_are_what_training_reads_before_the_completion(datamodule, tokenizer):
     rows = evaluation_rows(datamodule, "test", 0)
+    assert {row.messages for row in rows} == {None}
     assert [row.prompt for row in rows] == [f"capital {i}?\n" for i in range(200, 206)]
     assert [tokenizer.decode(row.prompt_ids) for row in rows] == [row.prompt for row in rows]
     ids, learned = datamodule.corpus.tokens["test"][0].take([0])[0]
@@ -39,6 +42,7 @@ def test_of_a_conversation_the_last_answer_is_asked_for(tokenizer):
     row = evaluation_rows(datamodule, "test", 0)[0]
     assert tokenizer.decode(row.prompt_ids) == "[u]hi3[a]hello<eos>[u]why?[a]"
     assert (row.gold, row.fields["id"]) == ("because 3", 3)
+    assert [turn["role"] for turn in json.loads(row.messages)] == [role for role, _ in turns]
 
 
 def test_rows_without_a_prompt_begin_with_the_start_token(tokenizer):

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from huggingface_hub import ModelCard as HubCard
 
 from lightning_coba.export import BaseModel, export_run, model_card
 from lightning_coba.export.markdown import code_span, markdown_table
+from lightning_coba.export.run_data import RunData
 from lightning_coba.reports import read_balance
 from lightning_coba.trained_run import TrainedRun
 
@@ -156,6 +158,41 @@ def test_the_templates_of_tasks_are_told(copy):
     settings["data"] |= {"root": None, "tasks": tasks}
     (copy / "config.yaml").write_text(yaml.safe_dump(settings))
     assert r"made by `'<b>{x}\n'` (cubes), directly" in model_card(TrainedRun.open(copy)).text
+
+
+def test_what_was_left_to_coba_is_told_as_it_was_chosen(copy):
+    def told(**changes):
+        settings = yaml.safe_load((copy / "config.yaml").read_text())
+        settings["balancer"] |= {"window_records": None, "warmup_records": None, **changes}
+        (copy / "config.yaml").write_text(yaml.safe_dump(settings))
+        cells = rows(section(model_card(TrainedRun.open(copy)).text, "Balancing"))
+        return [dict(row for row in cells if len(row) == 2)[name] for name in ("window_records", "warmup_records")]
+
+    assert told() == ["10", "3"]
+    assert told(window_records=4) == ["4", "3"]
+    (copy / "balance.csv").unlink()
+    assert told(every_n_steps=2) == ["chosen at the start"] * 2
+
+
+def test_both_ways_are_shown_where_some_tasks_are_conversations(run, monkeypatch):
+    data = RunData.of(run)
+    assert data.chat_tasks == []
+
+    def asked(chat_tasks):
+        monkeypatch.setattr(RunData, "of", lambda run: replace(data, chat_tasks=chat_tasks))
+        text = section(model_card(run).text, "How to load it")
+        return text, re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+    text, blocks = asked(["squares"])
+    assert "For `cubes` it was trained on a prompt" in text
+    assert "For `squares` it was trained on turns of" in text
+    assert ["apply_chat_template" in block for block in blocks] == [False, False, True]
+    assert ['tokenizer("..."' in block for block in blocks] == [False, True, False]
+    compile("".join(blocks), "card", "exec")
+    text, blocks = asked(["cubes", "squares"])
+    assert "\n\nIt was trained on turns of" in text
+    assert len(blocks) == 1
+    assert "directly followed" not in text
 
 
 def test_a_run_of_checkpoints_alone_says_that_it_is_not_tested(copy):

@@ -91,5 +91,33 @@ def test_fields_that_are_parted_by_another_mark_are_told(tmp_path, suffix, mark)
 
 def test_what_was_typed_holds_for_all_tasks():
     tasks = [Task(name, [{"en": "x", "de": "y"}]) for name in "ab"]
-    found = rules_of(tasks, {"prompt": "{en}\n", "completion": "de"})
+    found = rules_of(tasks, [{"prompt": "{en}\n", "completion": "de"}])
     assert {name: columns.rules["completion"] for name, columns in found.items()} == {"a": "de", "b": "de"}
+
+
+def test_what_was_typed_leaves_tasks_without_these_columns_alone():
+    rows = {
+        "german": {"en": "x", "de": "y"},
+        "glyphs": {"symbol": "x", "name": "y"},
+        "qa": {"question": "x", "answer": "y"},
+        "chat": {"turns": CHAT},
+    }
+    tasks = [Task(name, [row]) for name, row in rows.items()]
+    german, glyphs = {"prompt": "{en}\n", "completion": "de"}, {"prompt": "{symbol}\n", "completion": "name"}
+    found = rules_of(tasks, [german, glyphs, {"messages": "turns"}])
+    assert {name: columns.rules for name, columns in found.items()} == {
+        "german": german,
+        "glyphs": glyphs,
+        "qa": {"prompt": "{question}\n", "completion": "answer"},
+        "chat": {"messages": "turns"},
+    }
+
+
+def test_typed_columns_that_no_task_has_are_refused():
+    tasks = [Task("a", [{"question": "x", "answer": "y"}])]
+    with pytest.raises(
+        ValueError, match=r"columns of --prompt '\{q\}\\n' --completion a\. They are a: 'question', 'answer'"
+    ):
+        rules_of(tasks, [{"prompt": "{q}\n", "completion": "a"}])
+    with pytest.raises(ValueError, match="must be a column name or a template"):
+        rules_of(tasks, [{"prompt": "{question", "completion": "answer"}])

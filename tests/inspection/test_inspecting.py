@@ -25,9 +25,9 @@ def clean(count=40, prompt="{} is:\n"):
 
 @pytest.fixture
 def inspect(tokenizer):
-    def run(*tasks, length=None, **options):
+    def run(*tasks, length=None, context=None, **options):
         settings = {"batch_size": 4, "max_length": 64, **options}
-        return inspect_data(MultitaskDataModule(list(tasks), tokenizer=tokenizer, **settings), length)
+        return inspect_data(MultitaskDataModule(list(tasks), tokenizer=tokenizer, **settings), length, context)
 
     return run
 
@@ -79,6 +79,35 @@ def test_rows_that_do_not_fit_are_named_with_their_whole_length(inspect):
     assert not dropped.stops_training
 
 
+def test_rows_beyond_the_context_stop_the_training(inspect):
+    splits = clean()
+    splits["train"] += [{"prompt": "p" * 40 + "\n", "completion": "c"}, {"prompt": "q\n", "completion": "c" * 50}]
+    found = one(inspect(Task("a", **splits), context=32), "the model's context of 32 tokens (up to 53)")
+    assert (found.level, found.place) == ("error", "task 'a', train item 40")
+    assert found.what.startswith("2 rows longer")
+    assert "Set data.max_length=32" in found.cure
+    assert "1 of them, whose completion does not fit, need data.overlong=drop" in found.cure
+    assert not inspect(Task("a", **splits), context=53).stops_training
+    cut = inspect(Task("a", **splits), context=32, max_length=32, overlong="drop")
+    assert not cut.stops_training
+    assert one(cut, "lose the beginning").cure == "Shorten them if the beginning matters: the model's context is 32."
+
+
+@pytest.mark.parametrize(
+    ("context", "cure"),
+    [
+        (1000, "Set data.max_length=128, which holds the longest (83), or data.overlong=drop."),
+        (100, "Set data.max_length=100, which holds the longest (83), or data.overlong=drop."),
+        (82, "Set data.max_length=82, the model's context, or data.overlong=drop."),
+        (70, "Set data.overlong=drop, or shorten them: the model's context is 70."),
+    ],
+)
+def test_no_length_beyond_the_context_is_advised(inspect, context, cure):
+    splits = clean()
+    splits["train"].append({"prompt": "q\n", "completion": "c" * 80})
+    assert one(inspect(Task("a", **splits), context=context), "does not fit").cure == cure
+
+
 @pytest.mark.parametrize(
     ("changed", "level", "words"),
     [
@@ -128,6 +157,22 @@ def test_duplicates_and_contradictions_are_counted_within_a_split(inspect):
     several = one(found, "with different completions")
     assert several.what.startswith("1 prompt of train")
     assert several.place == "task 'a', train item 1 and task 'a', train item 52"
+
+
+def test_contradictions_in_carved_splits_are_placed(inspect):
+    train = [row for i in range(60) for row in (*rows(1, i), *rows(1, i, "{} IS:\n", "other{}"))]
+    found = inspect(Task("a", train))
+    several = [finding for finding in found.findings if "with different completions" in finding.what]
+    assert len(several) == 3
+    for finding in several:
+        assert "(case and spaces apart)" in finding.what
+        first, other = map(int, re.findall(r"item (\d+)", finding.place))
+        assert (first % 2, other) == (0, first + 1)
+
+
+def test_steps_without_a_task_are_a_warning(inspect):
+    found = inspect(Task("a", **clean(400)), Task("b", **clean(4, "b {}:\n")))
+    assert one(found, "fewer than half of the steps hold a row of b").level == "warning"
 
 
 def test_prompts_in_two_splits_or_tasks_are_found_with_what_training_does(inspect):

@@ -16,20 +16,35 @@ def rows(count, width=3, **more):
 @pytest.fixture
 def draft(tokenizer):
     def make(*tasks):
-        return draft_run(tasks, rules_of(tasks, {}), tokenizer)
+        return draft_run(tasks, rules_of(tasks), tokenizer)
 
     return make
 
 
-def test_lengths_hold_nearly_all_rows_and_every_completion(draft):
+def test_lengths_hold_nearly_all_rows_of_each_task(draft):
     many, long = rows(300), rows(1, width=700)
     # 3 characters, the line break of the template, "yes" and the end token.
     assert draft(Task("a", many + long)).data["max_length"].value == 64
     assert draft(Task("a", many + rows(1, width=100))).data["max_length"].value == 64
     assert draft(Task("a", rows(300, width=58) + rows(1, width=90))).data["max_length"].value == 128  # nearly as long
     assert draft(Task("a", rows(300, width=90))).data["max_length"].value == 128
-    answers = [*many, {"question": "x", "answer": "y" * 300}]
-    assert draft(Task("a", answers)).data["max_length"].value == 320  # 300, the end token, and a start token
+    few = rows(30, width=200)
+    assert draft(Task("a", rows(9000, width=4)), Task("b", few)).data["max_length"].value == 256
+    assert "overlong" not in draft(Task("a", many)).data
+
+
+def test_an_outlier_is_dropped_and_told(draft):
+    found = draft(Task("a", [*rows(300), {"question": "x", "answer": "y" * 3000}]))
+    assert (found.data["max_length"].value, found.data["batch_size"].value) == (64, 16)
+    assert found.data["overlong"].value == "drop"
+    assert "drops 1 of the 301 rows, whose completion does not fit" in found.data["overlong"].why
+
+
+def test_no_row_is_longer_than_the_context(tokenizer):
+    tasks = [Task("a", rows(300, width=90))]
+    found = draft_run(tasks, rules_of(tasks), tokenizer, context=50)
+    assert found.data["max_length"].value == 50
+    assert found.data["max_length"].why.startswith("the model's context")
 
 
 def test_long_rows_share_a_step_over_several_batches(draft):
@@ -67,7 +82,7 @@ def test_the_yaml_reads_the_data_that_was_looked_at(tmp_path, tokenizer):
     root = tmp_path / "mine"
     written(root / "a", "question,answer\n" + "".join(f"q{i},no: {i}\n" for i in range(30)))
     tasks = tasks_at(root)
-    text = draft_yaml(draft_run(tasks, rules_of(tasks, {}), tokenizer), str(root), "mine", "conf", "some/model")
+    text = draft_yaml(draft_run(tasks, rules_of(tasks), tokenizer), str(root), "mine", "conf", "some/model")
     assert "# coba-train --config-dir conf experiment=mine" in text
     settings = yaml.safe_load(text)
     assert settings["model"]["model"] == "some/model"
@@ -80,9 +95,7 @@ def test_tasks_with_other_columns_are_named_one_by_one(tmp_path, tokenizer):
     written(root / "a", "question,answer\n" + "".join(f"q{i},no\n" for i in range(30)))
     written(root / "b", "prompt,completion\n" + "".join(f"{i} ,no\n" for i in range(30)))
     tasks = tasks_at(root)
-    settings = yaml.safe_load(
-        draft_yaml(draft_run(tasks, rules_of(tasks, {}), tokenizer), str(root), "mine", ".", None)
-    )
+    settings = yaml.safe_load(draft_yaml(draft_run(tasks, rules_of(tasks), tokenizer), str(root), "mine", ".", None))
     named = [{key: value for key, value in task.items() if key != "_target_"} for task in settings["data"].pop("tasks")]
     assert [task["name"] for task in named] == ["a", "b"]
     assert [task.get("completion") for task in named] == ["answer", None]

@@ -16,7 +16,7 @@ def test_runs_are_found_at_any_depth_each_once_and_not_inside_one_another(tmp_pa
     (first / "checkpoints" / "run.json").write_text("{}")
     assert find_runs([tmp_path, second, tmp_path / "runs"]) == [first, second]
     assert find_runs([second]) == [second]
-    with pytest.raises(FileNotFoundError, match=r"`find_runs\.paths` must be folders; got .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"^DIR must be a folder; got .*nowhere"):
         find_runs([tmp_path / "nowhere"])
 
 

@@ -37,6 +37,28 @@ def test_changes_are_written_into_their_cells_with_a_row_of_means(comparison):
     np.testing.assert_allclose(axes.images[0].get_array()[:, 0], -10.0)
 
 
+def test_changes_of_nothing_are_pale_and_have_no_sign(write_run):
+    runs = [
+        read_run(write_run("Uniform", 1, {"a": 1.0, "b": 1.0})),
+        read_run(write_run("CoBa", 1, {"a": 0.9998, "b": 1.001})),
+    ]
+    [suite] = group_suites(runs)
+    [axes] = change_figure(compare(suite, suite.groups[0])).axes
+    assert words(axes)[:3] == ["0.0", "+0.1", "0.0"]
+    assert axes.images[0].norm.vmax >= 5
+
+
+def test_losses_that_hardly_differ_are_written_out(write_run):
+    runs = [read_run(write_run(m, 1, {"a": loss}, seconds=0.1)) for m, loss in (("Uniform", 10.731), ("CoBa", 10.735))]
+    [suite] = group_suites(runs)
+    comparison = compare(suite, suite.groups[0])
+    figure = cost_figure(comparison, method_styles(comparison.methods))
+    figure.canvas.draw()
+    [axes] = figure.axes
+    assert not axes.yaxis.get_offset_text().get_text()
+    assert all(label.get_text().startswith("10.7") for label in axes.get_yticklabels())
+
+
 def test_cost_has_a_named_point_a_method_at_its_time_and_loss(comparison):
     [axes] = cost_figure(comparison, method_styles(comparison.methods)).axes
     named = {t.get_text().split()[0]: t.xy for t in axes.texts if isinstance(t, Annotation) and "  " in t.get_text()}

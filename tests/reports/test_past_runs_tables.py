@@ -329,10 +329,9 @@ def test_what_cannot_be_read_is_named_with_its_place(write, name, text, complain
 @pytest.mark.parametrize(
     ("names", "extra", "tasks"),
     [
-        (("code", "qa"), ("accuracy", "code_acc", "total"), ("code", "qa")),
+        (("code", "qa"), ("accuracy", "code_acc"), ("code", "qa")),
         (("code_loss", "qa_loss"), ("code_f1", "other"), ("code_loss", "qa_loss")),
         (("code val loss", "qa val loss"), ("code val accuracy",), ("code val loss", "qa val loss")),
-        (("val_loss/code", "val_loss/qa"), ("val_loss/total", "val_loss/mean"), ("code", "qa")),
         (("val_loss/code/dataloader_idx_0", "val_loss/qa/dataloader_idx_1"), ("epoch",), ("code", "qa")),
         (("val_loss/code_epoch", "val_loss/qa_epoch"), ("val_loss/code_step", "val_loss/qa_step"), ("code", "qa")),
     ],
@@ -345,6 +344,42 @@ def test_what_is_no_loss_of_a_task_is_left_out(write, names, extra, tasks):
     table = read_losses(write(as_csv(rows)))
     check(table, tasks)
     assert any("Left out:" in note and extra[-1] in note for note in table.notes)
+
+
+@pytest.mark.parametrize("prefix", ["", "val_loss/"])
+def test_a_mean_and_a_sum_of_the_others_are_left_out_by_name(write, prefix):
+    columns = ("step", *(prefix + name for name in ("code", "qa", "mean", "total")))
+    rows = [f"{s},{a},{b},{(a + b) / 2:.4f},{a + b}" for s, (a, b) in zip(STEPS, LOSSES, strict=True)]
+    table = read_losses(write(lines(",".join(columns), *rows)))
+    check(table)
+    for name, kind in (("mean", "mean"), ("total", "sum")):
+        note = f"Left out: `{prefix}{name}`, taken for the {kind} of the others; --tasks code,qa,{name} includes it."
+        assert note in table.notes
+
+
+@pytest.mark.parametrize("prefix", ["", "val_loss/"])
+def test_a_task_named_like_an_aggregate_is_kept(write, prefix):
+    columns = ("step", *(prefix + name for name in ("code", "sum", "mean")))
+    rows = [f"{s},{a},{b},{(a + b) / 2}" for s, (a, b) in zip(STEPS, LOSSES, strict=True)]
+    table = read_losses(write(lines(",".join(columns), *rows)))
+    check(table, ("code", "sum"))
+    assert any(f"`{prefix}sum` counts as a task" in note for note in table.notes)
+    assert any(f"Left out: `{prefix}mean`" in note for note in table.notes)
+    with pytest.raises(ValueError, match=r"it has no nope. The tasks are: code, sum, mean\."):
+        read_losses(write(lines(",".join(columns), *rows)), ["code", "nope"])
+
+
+def test_a_task_without_losses_does_not_hide_an_aggregate(write):
+    columns = ",".join(["step", *(f"val_loss/{name}" for name in ("code", "qa", "never", "mean"))])
+    table = read_losses(write(lines(columns, "1,2.0,3.0,,2.5", "2,1.0,2.0,,1.5")))
+    assert table.tasks == ["code", "qa", "never"]
+
+
+def test_a_wrong_task_is_answered_with_every_column_of_losses(write):
+    names = [f"val_loss/t{k}" for k in range(60)]
+    log = write(lines(",".join(["step", *names, "odd_loss", "train_loss"]), ",".join("1" * 63)))
+    with pytest.raises(ValueError, match=r"t58, t59\. Whole columns .* are: odd_loss\."):
+        read_losses(log, ["nope"])
 
 
 def test_a_sum_over_tasks_can_be_asked_for(write):

@@ -213,6 +213,20 @@ def test_the_runs_own_weights_are_compared(table):
         assert any(said in note for note in words(ran, own)[1])
 
 
+def test_what_the_run_did_is_told_as_that():
+    table, own = table_of(fast=2 * np.exp(-T / 40), slow=2 * np.exp(-T / 80)), CoBa()
+    (result,) = replay_settings(table, own).values()
+    found = [setting_finding("CoBa", result)]
+    for weights, changed, moved in (
+        (result.weight, "CoBa changed the shares", "CoBa moved the weights"),
+        (result.weight / 2, "CoBa would have changed the shares", "CoBa would have moved the weights"),
+    ):
+        ran = LossTable(table.tasks, table.steps, table.losses, balancer=own, weights=weights)
+        said = " ".join(verdict(ran, task_findings(ran), found, result, own))
+        assert changed in said
+        assert moved in said
+
+
 def test_one_task_has_nothing_to_balance(tmp_path):
     with pytest.raises(ValueError, match="two tasks or more; got a alone"):
         write_replay_report(table_of(a=3 - T / 30), [CoBa()], tmp_path / "out")
@@ -269,6 +283,16 @@ def test_turning_points_are_marked(table):
     assert marks["turns"].get_xdata()[0] == 450
     assert to_hex(marks["turns"].get_color()) == TURNED
     assert to_hex(marks["learns"].get_color()) != TURNED
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 6])
+def test_words_below_a_title_end_within_the_figure(tasks):
+    figure = turning_points_figure(table_of(**{f"t{k}": 3 - 0.08 * T for k in range(tasks)}))
+    figure.canvas.draw()
+    (words,) = (text for text in figure.texts if "diamond" in text.get_text())
+    extent = words.get_window_extent()
+    assert extent.x1 < figure.bbox.width
+    assert all(axes.get_tightbbox().y1 <= extent.y0 for axes in visible(figure))
 
 
 def test_each_setting_has_a_panel_and_each_task_a_line(table):

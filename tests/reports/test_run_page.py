@@ -8,6 +8,7 @@ import pytest
 from lightning_coba.log_keys import BALANCE_COLUMNS
 from lightning_coba.reports import MetricsCSV, write_run_page
 from lightning_coba.reports.run_page.diagnosis import read_story
+from lightning_coba.reports.run_page.figures import losses_figure
 from lightning_coba.reports.run_page.text import headline, in_words
 from lightning_coba.reports.run_page.writing import write_run_pages
 
@@ -194,3 +195,17 @@ def test_only_folders_that_are_runs_get_a_page(tmp_path):
     folder = write(tmp_path / "runs" / "mine", CURVES)
     assert write_run_pages([tmp_path / "runs", folder]) == [folder / "report.html"]
     assert not (tmp_path / "runs" / "report.html").exists()
+
+
+def test_what_is_not_drawn_is_neither_named_nor_given_room():
+    validation = {task: {10: 2.0, 20: 1.9} for task in "abcd"}
+    figure = losses_figure(validation, {task: {1: 9.0} for task in "abcd"})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["validation", "validation minimum"]
+    assert all(axes.get_ylim()[1] < 2.1 for axes in figure.axes)
+    figure = losses_figure(validation, {"b": {1: 2.2, 10: 2.1}})  # drawn in one panel is enough
+    assert "training (smoothed)" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_four_tasks_are_two_by_two():
+    figure = losses_figure({task: {10: 2.0, 20: 1.9} for task in "abcd"}, {})
+    assert figure.axes[0].get_gridspec().get_geometry() == (2, 2)

@@ -16,11 +16,13 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import REFERENCE
+from lightning_coba.reports.comparison.text import percent
 from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LABEL_GAP, LABEL_SIZE, LINESTYLES, spread
 from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
 
 PANELS_A_ROW = 4
 LONGEST_NAME = 34
+PALEST = 5.0  # %: changes far below this stay pale, even where there are no larger ones
 MARKERS = ("o", "s", "D", "^")
 
 
@@ -46,8 +48,8 @@ def change_figure(comparison: Comparison) -> Figure | None:
     others = [m for m in range(len(comparison.methods)) if m != comparison.reference]
     if comparison.changes is None or not others:
         return None
-    values = 100 * comparison.changes[others].T
-    values = np.vstack([values, values.mean(axis=0)])
+    changes = np.vstack([comparison.changes[others].T, mean_over(comparison.changes[others], axis=1)])
+    values = 100 * changes
     tasks, methods = [*comparison.tasks, "mean"], [comparison.methods[m] for m in others]
     longest_task, longest_method = (max(len(short(name)) for name in names) for names in (tasks, methods))
     slanted = 0.085 * longest_method > 0.62 and len(methods) > 3
@@ -56,13 +58,21 @@ def change_figure(comparison: Comparison) -> Figure | None:
     figure = _canvas(max(0.7 + 0.085 * longest_task + column * len(methods), 5.6), height)
     axes = figure.subplots()
     # One diverged task should not bleach the others; beyond the limit the colour stays.
-    limit = max(1.3 * float(np.nanpercentile(np.abs(values), 95)), 0.1)
+    limit = max(1.3 * float(np.nanpercentile(np.abs(values), 95)), PALEST)
     axes.imshow(values, cmap="RdBu_r", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     for (row, column_number), value in np.ndenumerate(values):
         if np.isfinite(value):
             style: dict[str, Any] = {"fontweight": "bold" if row == len(tasks) - 1 else "normal"}
             style["color"] = "white" if abs(value) > 0.6 * limit else INK
-            axes.text(column_number, row, f"{value:+.1f}", ha="center", va="center", fontsize=8.5, **style)
+            axes.text(
+                column_number,
+                row,
+                percent(float(changes[row, column_number]))[:-2],
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                **style,
+            )
     axes.axhline(len(tasks) - 1.5, color=INK, linewidth=1.2)
     slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     axes.set_xticks(range(len(methods)), [short(name) for name in methods], **slant)
@@ -96,6 +106,7 @@ def cost_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure |
     axes.set_ylabel("mean test loss over tasks", color=INK)
     axes.margins(0.08, 0.1)
     _plain(axes)
+    axes.ticklabel_format(useOffset=False)  # which would be written over the title
     _name_points(figure, axes, points)
     return figure
 
@@ -117,6 +128,7 @@ def curves_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure
         axes.set_title(short(task), loc="left", fontsize=9.5, color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.ticklabel_format(useOffset=False)
         _plain(axes)
         axes.tick_params(labelsize=8, labelbottom=True)
         _leave_out_start(axes, [comparison.curves[label][task] for label in comparison.methods])

@@ -99,7 +99,7 @@ def _against_uniform(comparison: Comparison, method: int) -> str:
     parts = [
         f"{comparison.methods[method]}: test loss {difference} {uniform} on average over {tasks} and "
         f"{count(len(comparison.seeds), 'seed')}"
-        + (f" (95 % interval over tasks {100 * interval[0]:+.1f} .. {100 * interval[1]:+.1f} %)" if interval else ""),
+        + (f" (95 % interval over tasks {percent(interval[0])[:-2]} .. {percent(interval[1])})" if interval else ""),
         f"lower on {int((changes < 0).sum())} of {tasks}",
     ]
     if np.isfinite(time := comparison.relative_time[method]):

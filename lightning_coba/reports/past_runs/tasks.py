@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_coba.reports.past_runs.aggregates import without_aggregates
 from lightning_coba.reports.past_runs.rows import (
     STEP_COLUMNS,
     Log,
@@ -26,8 +27,6 @@ NO_TASKS = frozenset({
 })  # fmt: skip
 #: Names of one held-out loss over all tasks.
 _MEANS = frozenset({"val_loss", "eval_loss", "valid_loss", "validation_loss"})
-#: Names of tasks that are sums over the others.
-_SUMMARIES = frozenset({"mean", "avg", "average", "total", "sum", "all", "overall", "macro", "micro"})
 #: Words of a column's name that make it something other than a loss.
 _OTHER = re.compile(
     r"(?:^|[^a-z0-9])(?:acc|accuracy|f1|bleu|rouge[a-z0-9]*|em|exact_match|ppl|perplexity|score|auc|runtime|"
@@ -70,6 +69,10 @@ def task_losses(
     merged, merge_notes = _merged(used, columns, step)
     merged, joined = _rounds(merged, len(columns))
     notes += [step_note, *merge_notes, *joined, *_left_out(names, columns.values(), step)]
+    if tasks is None:
+        columns, aggregate_notes = without_aggregates(merged, columns)
+        merged = {step: record for step, record in merged.items() if record.keys() & columns.keys()}
+        notes += aggregate_notes
     steps = list(merged)
     losses = np.array([[merged[s].get(task, math.nan) for task in columns] for s in steps], dtype=np.float64)
     if any(s != int(s) for s in steps):
@@ -131,13 +134,19 @@ def _columns(
     if unknown:
         raise ValueError(
             f"`read_losses.tasks` must name tasks of {log.name}; it has no {', '.join(unknown)}. The tasks are: "
-            f"{listed(found, 50)}."
+            f"{', '.join(found)}.{_other_losses(names, found.values())}"
         )
     return {task: found[task] for task in tasks}
 
 
+def _other_losses(names: Iterable[str], used: Iterable[str]) -> str:
+    """List the columns of losses, training aside, that were not taken for a task."""
+    others = [name for name in names if _LOSS.search(name) and name not in {*used} and not is_training(name)]
+    return f" Whole columns can be named instead; others with losses are: {', '.join(others)}." if others else ""
+
+
 def _guessed(log: Log, rows: Sequence[Row], names: list[str], tasks: Sequence[str] | None) -> dict[str, str]:
-    families = {pattern: _tidied(group, tasks) for pattern, group in held_out_families(names).items()}
+    families = {pattern: _tidied(group) for pattern, group in held_out_families(names).items()}
     several = {pattern: group for pattern, group in families.items() if len(group) > 1} or families
     if tasks is not None:
         several = {p: group for p, group in several.items() if set(tasks) <= set(group)} or several
@@ -165,8 +174,8 @@ def _guessed(log: Log, rows: Sequence[Row], names: list[str], tasks: Sequence[st
     )
 
 
-def _tidied(group: Mapping[str, str], tasks: Sequence[str] | None) -> dict[str, str]:
-    """Return task -> column without what Lightning adds to a task's name, and without sums over the tasks."""
+def _tidied(group: Mapping[str, str]) -> dict[str, str]:
+    """Return task -> column without what Lightning adds to a task's name."""
     whole = {_LOADER.sub("", task): name for task, name in group.items()}
     if len(whole) < len(group):  # two loaders logged one name
         whole = dict(group)
@@ -178,14 +187,13 @@ def _tidied(group: Mapping[str, str], tasks: Sequence[str] | None) -> dict[str, 
                 found[base] = name
         else:
             found[task] = name
-    parts = {task: name for task, name in found.items() if task.lower() not in _SUMMARIES}
-    return parts if tasks is None and len(parts) > 1 else found
+    return found
 
 
 def _may_be_task(name: str, rows: Sequence[Row]) -> bool:
     plain = name.strip().lower()
     if (
-        plain in NO_TASKS | _MEANS | _SUMMARIES
+        plain in NO_TASKS | _MEANS
         or plain in STEP_COLUMNS
         or plain.startswith("_")
         or is_training(name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from lightning_coba.reports.runs import BalanceTable
 
 PANELS_A_ROW = 3
 LONGEST_NAME = 42
+LETTER = 0.068  # inches that a letter of the words below a title takes
 TURNED = "#bd1f01"
 
 
@@ -139,7 +140,7 @@ def _canvas(width: float, height: float) -> Figure:
 
 
 def _panels(count: int, height: float, share_y: bool = False) -> tuple[Figure, list[Axes]]:
-    columns = min(PANELS_A_ROW if count <= 9 else 4, count)
+    columns = 2 if count == 4 else min(PANELS_A_ROW if count <= 9 else 4, count)
     rows = ceil(count / columns)
     figure = _canvas(max(3.0 * columns, 6.0), 1.0 + height * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=share_y).ravel())
@@ -151,8 +152,10 @@ def _panels(count: int, height: float, share_y: bool = False) -> tuple[Figure, l
 
 
 def _heading(figure: Figure, title: str, how_to_read: str) -> None:
-    figure.suptitle(title + "\n", x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=INK)
-    figure.text(0.01, 1 - 0.30 / figure.get_figheight(), how_to_read, fontsize=8.5, color=GREY, va="top")
+    lines = wrap(how_to_read, int(figure.get_figwidth() / LETTER))
+    below = 1 - 0.30 / figure.get_figheight()
+    figure.suptitle(title + "\n" * len(lines), x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=INK)
+    figure.text(0.01, below, "\n".join(lines), fontsize=8.5, color=GREY, va="top")
 
 
 def _panel_title(axes: Axes, title: str, below: str = "", colour: str = GREY) -> None:
@@ -194,3 +197,4 @@ def _plain(axes: Axes) -> None:
     axes.tick_params(colors=GREY, labelcolor=INK, labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.ticklabel_format(useOffset=False)

@@ -16,12 +16,18 @@ CAUTION = (
     "given: other weights would have made other losses. To know, train again, and keep a run with uniform "
     "weights beside it."
 )
+#: Weights that differ by less than this are those that the run had.
+SAME = 1e-6
 #: Tasks whose best records lie closer than this share of the run converge together.
 TOGETHER = 0.2
 
 
 def verdict(
-    table: LossTable, found: Sequence[TaskFinding], settings: Sequence[SettingFinding], result: BalanceTable
+    table: LossTable,
+    found: Sequence[TaskFinding],
+    settings: Sequence[SettingFinding],
+    result: BalanceTable,
+    balancer: Balancer | None = None,
 ) -> list[str]:
     """Return the answer to "would it have helped?" as far as a replay can give it, the most important sentence first.
 
@@ -30,10 +36,11 @@ def verdict(
         found: how each task fared.
         settings: what each setting did; the sentences are about the first.
         result: the records of the first.
+        balancer: the first; where the run had it, and these weights, they are told as what happened.
     """
-    first = settings[0]
-    sentences = [_headline(found, first, result), _tasks(found), _spread(table, found)]
-    sentences += [*_answer(first, result), _reactions(found, result), _mixture(result), _agreement(settings)]
+    first, ran = settings[0], _difference_from_run(table, result, balancer) < SAME
+    sentences = [_headline(found, first, result, ran), _tasks(found), _spread(table, found)]
+    sentences += [*_answer(first, result, ran), _reactions(found, result), _mixture(result), _agreement(settings)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -51,9 +58,9 @@ def notes(table: LossTable, results: Mapping[str, BalanceTable], settings: Mappi
     stand_ins = [name for name, balancer in settings.items() if balancer.needs == {"train_losses"}]
     if stand_ins:
         said.append(f"{listed(stand_ins, 4)}: made for training losses; validation losses stand in for them.")
-    if table.balancer is not None and table.weights is not None and repr(balancer) == repr(table.balancer):
-        difference = float(np.nanmax(np.abs(results[name].weight - table.weights)))
-        if difference < 1e-6:
+    difference = _difference_from_run(table, results[name], balancer)
+    if np.isfinite(difference):
+        if difference < SAME:
             said.append(f"Replaying the run's own setting, {name}, gives the weights that the run had.")
         else:
             said.append(
@@ -61,6 +68,13 @@ def notes(table: LossTable, results: Mapping[str, BalanceTable], settings: Mappi
                 "run had: a prior, a floor under the weights or another version shaped these."
             )
     return [*said, CAUTION]
+
+
+def _difference_from_run(table: LossTable, result: BalanceTable, balancer: Balancer | None) -> float:
+    """Return how far the weights of the run's own setting lie from those that it had; NaN for another setting."""
+    if table.balancer is None or table.weights is None or repr(balancer) != repr(table.balancer):
+        return np.nan
+    return float(np.nanmax(np.abs(result.weight - table.weights)))
 
 
 def _too_few(num_records: int, balancer: CoBa) -> str:
@@ -77,16 +91,17 @@ def _too_few(num_records: int, balancer: CoBa) -> str:
     )
 
 
-def _headline(found: Sequence[TaskFinding], setting: SettingFinding, result: BalanceTable) -> str:
+def _headline(found: Sequence[TaskFinding], setting: SettingFinding, result: BalanceTable, ran: bool) -> str:
     turned = [one for one in found if one.has_turned]
     if all(one.state == "unknown" for one in found):
         return "Too few records to say where the tasks were heading."
     if turned:
         caught = [one.task for one in turned if _is_damped_after_its_best(one, result)]
         does = (
-            f"{setting.name} would then have taken weight from {listed(caught)}."
+            f"{setting.name} {'then took' if ran else 'would then have taken'} weight from {listed(caught)}."
             if caught
-            else f"{setting.name} would not have taken weight from {'it' if len(turned) == 1 else 'them'}."
+            else f"{setting.name} {'did not take' if ran else 'would not have taken'} weight from "
+            f"{'it' if len(turned) == 1 else 'them'}."
         )
         verb = "ended above its lowest loss" if len(turned) == 1 else "ended above their lowest losses"
         return f"There was something to balance: {listed(one.task for one in turned)} {verb}. {does}"
@@ -97,8 +112,10 @@ def _headline(found: Sequence[TaskFinding], setting: SettingFinding, result: Bal
         )
     if setting.raised or setting.damped:
         why = ", because the tasks learn at different speeds" if np.isfinite(setting.divergence_factor) else ""
-        return f"No task overfitted; {setting.name} would have changed the shares all the same{why}."
-    return f"Little to balance: no task overfitted, and {setting.name} would have kept the weights near equal."
+        changed = "changed" if ran else "would have changed"
+        return f"No task overfitted; {setting.name} {changed} the shares all the same{why}."
+    kept = "kept" if ran else "would have kept"
+    return f"Little to balance: no task overfitted, and {setting.name} {kept} the weights near equal."
 
 
 def _is_damped_after_its_best(one: TaskFinding, result: BalanceTable) -> bool:
@@ -162,12 +179,13 @@ def _one_checkpoint(table: LossTable) -> str:
     )
 
 
-def _answer(setting: SettingFinding, result: BalanceTable) -> list[str]:
-    """Say when the setting would have begun, and whom it raised and damped."""
+def _answer(setting: SettingFinding, result: BalanceTable, ran: bool) -> list[str]:
+    """Say when the setting would have begun, or began, and whom it raised and damped."""
+    would = "" if ran else "would have "
     if not setting.first_record:
-        return [f"{setting.name} would have kept all weights equal throughout."]
+        return [f"{setting.name} {would}kept all weights equal throughout."]
     step = int(result.steps[setting.first_record - 1])
-    begins = f"{setting.name} would have moved the weights from record {setting.first_record} (step {step}) on"
+    begins = f"{setting.name} {would}moved the weights from record {setting.first_record} (step {step}) on"
     times = dict(zip(result.tasks, setting.mean * len(result.tasks), strict=True))
     moved = [
         f"{verb} {listed(f'{task} ({times[task]:.2f} times)' for task in tasks)}"

@@ -18,6 +18,7 @@ PANELS_A_ROW = 3
 #: A training loss is drawn as the mean over this share of its values: single steps are noise.
 SMOOTHED = 0.04
 TRAINING = "#b5b5b5"
+LINES = ("training (smoothed)", "validation", "validation minimum")
 
 
 def losses_figure(
@@ -32,7 +33,7 @@ def losses_figure(
     tasks = [task for task in {**validation, **training} if validation.get(task) or training.get(task)]
     if not tasks:
         return None
-    columns = min(PANELS_A_ROW, len(tasks))
+    columns = 2 if len(tasks) == 4 else min(PANELS_A_ROW, len(tasks))
     rows = ceil(len(tasks) / columns)
     figure = Figure(
         figsize=(max(2.85 * columns, 4.2), 2.05 * rows + 0.45),
@@ -48,8 +49,14 @@ def losses_figure(
             axes.set_xlabel("optimizer step", fontsize=8, color=INK)
     for axes in figure.axes[len(tasks) :]:
         axes.remove()
-    handles = [line for line in figure.axes[0].get_lines() if not str(line.get_label()).startswith("_")]
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=8.5)
+    handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    figure.legend(
+        handles=[handles[name] for name in LINES if name in handles],
+        loc="outside upper left",
+        ncols=3,
+        frameon=False,
+        fontsize=8.5,
+    )
     return figure
 
 
@@ -79,23 +86,25 @@ def _draw_losses(axes: Axes, task: str, validation: tuple[Array, Array], trainin
     name = task if len(task) <= 26 else f"{task[:12]}…{task[-13:]}"
     axes.set_title(name, loc="left", fontsize=9, fontweight="bold", color=INK)
     steps, smooth = _smooth(*training)
-    axes.plot(steps, smooth, color=TRAINING, linewidth=1.2, label="training (smoothed)")
+    if len(smooth) < 2:  # of which no line can be drawn
+        smooth = smooth[:0]
+    else:
+        axes.plot(steps, smooth, color=TRAINING, linewidth=1.2, label=LINES[0])
     steps, losses = validation
-    (line,) = axes.plot(steps, losses, color=COLOURS[0], linewidth=1.7, label="validation")
+    if not len(losses):
+        return
+    (line,) = axes.plot(steps, losses, color=COLOURS[0], linewidth=1.7, label=LINES[1])
     if len(steps) <= 20:
         line.set(marker="o", markersize=2.5)
-    if len(losses):  # the first training losses would dwarf all that follows
-        shown = np.concatenate([losses, smooth[len(smooth) // 2 :]])
-        margin = 0.08 * max(np.ptp(shown), 1e-3)
-        axes.set_ylim(shown.min() - margin, shown.max() + margin)
-    best = int(np.argmin(losses)) if len(losses) else None
-    where = ([], []) if best is None else ([steps[best]], [losses[best]])
-    axes.plot(*where, "o", color=COLOURS[2], markersize=6, fillstyle="none", label="validation minimum")
-    if best is not None:
-        axes.annotate(
-            f"{losses[best]:.3g} at {int(steps[best])}", (1, 1.03), xycoords="axes fraction", ha="right", fontsize=7.5,
-            color=GREY,
-        )  # fmt: skip
+    shown = np.concatenate([losses, smooth[len(smooth) // 2 :]])  # the first training losses would dwarf what follows
+    margin = 0.08 * max(np.ptp(shown), 1e-3)
+    axes.set_ylim(shown.min() - margin, shown.max() + margin)
+    best = int(np.argmin(losses))
+    axes.plot(steps[best], losses[best], "o", color=COLOURS[2], markersize=6, fillstyle="none", label=LINES[2])
+    axes.annotate(
+        f"{losses[best]:.3g} at {int(steps[best])}", (1, 1.03), xycoords="axes fraction", ha="right", fontsize=7.5,
+        color=GREY,
+    )  # fmt: skip
 
 
 def _curve(losses: Mapping[int, float]) -> tuple[Array, Array]:
@@ -121,3 +130,4 @@ def _plain(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(colors=GREY, labelcolor=INK, labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.ticklabel_format(useOffset=False)
