@@ -24,7 +24,7 @@ def checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None
         if rule != own[name]:
             raise ValueError(
                 f"`MultitaskDataModule.{name}` must be left out where `tasks` are listed, since each has its own; got "
-                f"{rule!r}. Give it to the tasks: Task(..., {name}={rule!r}), or in a configuration to each of data.tasks."
+                f"{rule!r}. Give it to the tasks: Task(..., {name}={rule!r}), or in YAML to each of data.tasks."
             )
     checked = list(tasks or ())
     if not checked or not all(isinstance(task, Task) for task in checked) or isinstance(tasks, Mapping):
