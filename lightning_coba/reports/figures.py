@@ -8,15 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from lightning_coba.reports.drawing import sheet, shortened
 from lightning_coba.reports.runs import BalanceTable
 
 Losses = Literal["validation", "training"]
@@ -172,9 +171,7 @@ def spread(targets: Sequence[float], gap: float, low: float, high: float) -> NDA
 
 def canvas(panels: int, height: float) -> tuple[Figure, list[Axes]]:
     """Return a figure without pyplot's state, and its panels, one below the other."""
-    layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12)
-    figure = Figure(figsize=(8.5, height), dpi=150, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = sheet(8.5, height, pad=0.12)
     return figure, list(figure.subplots(panels, 1, squeeze=False)[:, 0])
 
 
@@ -250,7 +247,7 @@ def name_tasks(figure: Figure, panels: Mapping[Axes, Sequence[Line2D]]) -> None:
     """Write each task's name at the end of its line; where there are too many, in a legend."""
     lines = next(iter(panels.values()))
     if len(lines) > MOST_LABELS:
-        names = [_short(str(line.get_label())) for line in lines]
+        names = [shortened(str(line.get_label())) for line in lines]
         columns = ceil(len(lines) / 24)
         figure.set_figwidth(figure.get_figwidth() + 1.3 * (columns - 1))
         # Without markers and a little longer than usual, to show the dashes.
@@ -281,7 +278,7 @@ def _end_label(line: Line2D, axes: Axes) -> Annotation:
     """Name a line right of the panel, with its last value and a thin leader to where it ends."""
     x, y = (np.asarray(values, dtype=float)[_ends(line)[-1]] for values in line.get_data())
     return axes.annotate(
-        f"{_short(str(line.get_label()))}  {y:.3g}",
+        f"{shortened(str(line.get_label()))}  {y:.3g}",
         (x, y),
         xytext=(1.025, 0.5),
         textcoords="axes fraction",
@@ -298,8 +295,3 @@ def _end_label(line: Line2D, axes: Axes) -> Annotation:
             "shrinkB": 3,
         },
     )
-
-
-def _short(name: str) -> str:
-    """Cut the middle out of a name that would push the panel aside."""
-    return name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"

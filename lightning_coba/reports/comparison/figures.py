@@ -2,21 +2,21 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import REFERENCE
 from lightning_coba.reports.comparison.text import percent
+from lightning_coba.reports.drawing import sheet, shortened
 from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LABEL_GAP, LABEL_SIZE, LINESTYLES, spread
 from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
 
@@ -24,6 +24,7 @@ PANELS_A_ROW = 4
 LONGEST_NAME = 34
 PALEST = 5.0  # %: changes far below this stay pale, even where there are no larger ones
 MARKERS = ("o", "s", "D", "^")
+short = partial(shortened, longest=LONGEST_NAME)
 
 
 class Style(NamedTuple):
@@ -55,7 +56,7 @@ def change_figure(comparison: Comparison) -> Figure | None:
     slanted = 0.085 * longest_method > 0.62 and len(methods) > 3
     column = 0.62 if slanted else max(0.1 * longest_method, 1.1)
     height = 0.9 + 0.31 * len(tasks) + (0.055 * longest_method if slanted else 0.2)
-    figure = _canvas(max(0.7 + 0.085 * longest_task + column * len(methods), 5.6), height)
+    figure = sheet(max(0.7 + 0.085 * longest_task + column * len(methods), 5.6), height)
     axes = figure.subplots()
     # One diverged task should not bleach the others; beyond the limit the colour stays.
     limit = max(1.3 * float(np.nanpercentile(np.abs(values), 95)), PALEST)
@@ -92,7 +93,7 @@ def cost_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure |
     shown = [m for m in range(len(comparison.methods)) if np.isfinite(time[m])]
     if not shown:
         return None
-    figure = _canvas(8.5, max(4.4, 1.7 + 0.2 * len(shown)))
+    figure = sheet(8.5, max(4.4, 1.7 + 0.2 * len(shown)))
     axes = figure.subplots()
     _title(axes, "Test loss and its price", "low = better, left = faster; bars: standard deviation over seeds")
     points = []
@@ -118,7 +119,7 @@ def curves_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure
     columns = min(PANELS_A_ROW, len(comparison.tasks))
     rows = ceil(len(comparison.tasks) / columns)
     legend_rows = ceil(len(comparison.methods) / 4)
-    figure = _canvas(max(2.6 * columns, 6.5), 0.9 + 0.22 * legend_rows + 2.1 * rows)
+    figure = sheet(max(2.6 * columns, 6.5), 0.9 + 0.22 * legend_rows + 2.1 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for axes, task in zip(panels, comparison.tasks, strict=False):
         for label in reversed(comparison.methods):  # the best comes to lie on top
@@ -148,7 +149,7 @@ def best_steps_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Fi
     best = mean_over(comparison.best_step, axis=1)
     if not np.isfinite(best).any():
         return None
-    figure = _canvas(8.5, 1.7 + 0.52 * len(comparison.methods))
+    figure = sheet(8.5, 1.7 + 0.52 * len(comparison.methods))
     axes = figure.subplots()
     _title(axes, "When each task is at its best", "step of the lowest validation loss, a dot a task, mean over seeds")
     last = float(np.nanmax(comparison.steps)) if np.isfinite(comparison.steps).any() else float(np.nanmax(best))
@@ -182,19 +183,6 @@ def _leave_out_start(axes: Axes, curves: Sequence[tuple[Array, Array]]) -> None:
         margin = 0.06 * (max(finite) - min(finite))
         axes.set_ylim(min(finite) - margin, max(finite) + margin)
     axes.set_xlim(left=0)
-
-
-def short(name: str) -> str:
-    """Cut the middle out of a name that would push the panel aside."""
-    half = LONGEST_NAME // 2
-    return name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
-
-
-def _canvas(width: float, height: float) -> Figure:
-    layout = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)
-    figure = Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _title(axes: Axes, title: str, how_to_read: str) -> None:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
 
+from lightning_coba.reports.drawing import sheet, shortened
 from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK
 
 if TYPE_CHECKING:
@@ -44,10 +43,7 @@ def data_figure(inspection: "Inspection", max_length: int) -> Figure:
     heights = [max(2.4, 1.1 + _TASK_INCHES * len(tasks)), 3.0]
     if inspection.labels:
         heights.append(max(1.6, 1.0 + 0.34 * len(inspection.labels)))
-    figure = Figure(
-        figsize=(11, sum(heights)), dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.1), facecolor="white"
-    )
-    FigureCanvasAgg(figure)
+    figure = sheet(11, sum(heights))
     grid = figure.add_gridspec(num_rows, 2, height_ratios=heights)
     _draw_lengths(figure.add_subplot(grid[0, 0]), inspection.splits, tasks, colours, max_length)
     _draw_shares(figure.add_subplot(grid[0, 1]), inspection.steps, colours)
@@ -142,11 +138,6 @@ def _frame(axes: Axes, title: str, reading: str) -> None:
 
 
 def _task_axis(axes: Axes, tasks: Sequence[str]) -> None:
-    axes.set_yticks(range(len(tasks)), [_short(task) for task in tasks])
+    axes.set_yticks(range(len(tasks)), [shortened(task) for task in tasks])
     axes.set_ylim(len(tasks) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-
-
-def _short(name: str) -> str:
-    """Cut the middle out of a name that would push the panel aside."""
-    return name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"

@@ -1,18 +1,18 @@
 """Four figures of a replay: the losses and where each task turned, the weights of a few settings, and of many."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import ceil
 from textwrap import fill, wrap
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from lightning_coba.reports.drawing import sheet, shortened
 from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LINESTYLES
 from lightning_coba.reports.past_runs.reading import LossTable
 from lightning_coba.reports.replay.findings import TOLERANCE, task_findings
@@ -22,6 +22,7 @@ PANELS_A_ROW = 3
 LONGEST_NAME = 42
 LETTER = 0.068  # inches that a letter of the words below a title takes
 TURNED = "#bd1f01"
+short = partial(shortened, longest=LONGEST_NAME)
 
 
 def turning_points_figure(table: LossTable) -> Figure:
@@ -80,7 +81,7 @@ def final_weights_figure(results: Mapping[str, BalanceTable]) -> Figure:
     values = np.array([result.weight[-1] for result in results.values()]) * len(tasks)
     slanted = max(map(len, tasks)) > 9
     width = 1.2 + 0.075 * max(len(short(name)) for name in names) + max(0.62 * len(tasks), 3.0)
-    figure = _canvas(width, 1.3 + 0.2 * len(names) + (0.5 if slanted else 0.1))
+    figure = sheet(width, 1.3 + 0.2 * len(names) + (0.5 if slanted else 0.1), pad=0.08)
     axes = figure.subplots()
     norm = TwoSlopeNorm(1, 0, max(float(values.max()), 1.5))
     image = axes.imshow(values, cmap="RdBu_r", norm=norm, aspect="auto")
@@ -126,23 +127,10 @@ def weight_range_figure(results: Mapping[str, BalanceTable]) -> Figure:
     return figure
 
 
-def short(name: str) -> str:
-    """Cut the middle out of a long name."""
-    half = LONGEST_NAME // 2
-    return name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
-
-
-def _canvas(width: float, height: float) -> Figure:
-    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
-    figure = Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _panels(count: int, height: float, share_y: bool = False) -> tuple[Figure, list[Axes]]:
     columns = 2 if count == 4 else min(PANELS_A_ROW if count <= 9 else 4, count)
     rows = ceil(count / columns)
-    figure = _canvas(max(3.0 * columns, 6.0), 1.0 + height * rows)
+    figure = sheet(max(3.0 * columns, 6.0), 1.0 + height * rows, pad=0.08)
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=share_y).ravel())
     for axes in panels[count:]:
         axes.set_visible(False)

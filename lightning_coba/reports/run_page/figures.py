@@ -5,11 +5,10 @@ from math import ceil
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from lightning_coba.reports.drawing import sheet
 from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LINESTYLES, canvas, name_tasks, title
 from lightning_coba.reports.runs import BalanceTable
 from lightning_coba.reports.statistics import Array
@@ -35,13 +34,7 @@ def losses_figure(
         return None
     columns = 2 if len(tasks) == 4 else min(PANELS_A_ROW, len(tasks))
     rows = ceil(len(tasks) / columns)
-    figure = Figure(
-        figsize=(max(2.85 * columns, 4.2), 2.05 * rows + 0.45),
-        dpi=150,
-        layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08),
-        facecolor="white",
-    )
-    FigureCanvasAgg(figure)
+    figure = sheet(max(2.85 * columns, 4.2), 2.05 * rows + 0.45, pad=0.08)
     for number, (task, axes) in enumerate(zip(tasks, figure.subplots(rows, columns, squeeze=False).flat, strict=False)):
         _plain(axes)
         _draw_losses(axes, task, _curve(validation.get(task, {})), _curve(training.get(task, {})))
