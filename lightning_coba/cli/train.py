@@ -32,6 +32,9 @@ def train(config: DictConfig) -> float:
     from lightning_coba.cli.run_folder import RunFolder
     from lightning_coba.cli.training_run import run
 
+    # Warnings are for the person who trains: the line of ours that raised one says nothing about the data. Lightning
+    # sets this too, where it is imported.
+    warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
     try:
         settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -53,8 +56,6 @@ command = hydra.main(version_base="1.3", config_path=config_folder(), config_nam
 def main() -> None:
     """Run the command; after a sweep, say what became of its jobs, however it ended."""
     sys.argv[1:] = quoted_templates(sys.argv[1:])
-    # Warnings are for the person who trains: the line of ours that raised one says nothing about the data.
-    warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
     # torch deprecates what lightning 2.6's _pytree still calls.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     try:
