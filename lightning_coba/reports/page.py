@@ -70,12 +70,14 @@ class PageFigure:
 
 
 def page_environment(autoescape: bool) -> jinja2.Environment:
-    """Return where templates of pages are rendered; they may use ``style.css`` and ``show`` of ``block.html``.
+    """Return where templates of pages are rendered; they may use ``show`` of ``block.html``.
+
+    ``head.html`` begins a page, whose ``title`` must be set; the template closes the head.
 
     Args:
         autoescape: for HTML; in Markdown the filter ``md`` does it.
     """
-    loader = jinja2.DictLoader({"style.css": _STYLE, "block.html": _BLOCK})
+    loader = jinja2.DictLoader({"head.html": _HEAD, "style.css": _STYLE, "block.html": _BLOCK})
     environment = jinja2.Environment(autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, loader=loader)
     environment.undefined = jinja2.StrictUndefined
     environment.filters["md"] = plain_markdown
@@ -94,6 +96,18 @@ def plain_markdown(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
+_HEAD = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+{% include "style.css" %}
+</style>
+"""
+
 _STYLE = """\
 body { font: 16px/1.5 system-ui, sans-serif; color: #262626; background: #fff; max-width: 70rem; margin: 0 auto;
   padding: 1rem 1rem 4rem; overflow-wrap: break-word; }
@@ -107,7 +121,7 @@ p { margin: .4rem 0; } .grey, figcaption { color: #5a5a5a; font-size: .9rem; }
 th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
 thead th { border-bottom: 2px solid #6b6b6b; vertical-align: bottom; white-space: normal; }
 tbody th { font-weight: normal; }
-th:first-child { text-align: left; position: sticky; left: 0; background: #fff; min-width: 6rem; }
+th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 .words th, .words td { text-align: left; white-space: normal; vertical-align: top; }
 dl { font-size: .9rem; margin: .6rem 0; } dt { font-weight: 600; float: left; clear: left; margin-right: .5rem; }
 dd { margin: 0 0 .3rem 0; } figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }

@@ -95,15 +95,8 @@ Test numbers are on the test split. Weights were steered, and checkpoints chosen
 
 _HTML = """\
 {% from "block.html" import show %}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Comparison of runs</title>
-<style>
-{% include "style.css" %}
-</style>
+{% set title = "Comparison of runs" %}
+{% include "head.html" %}
 </head>
 <body>
 <h1>Comparison of runs</h1>

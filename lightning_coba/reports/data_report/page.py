@@ -39,14 +39,9 @@ def render_data_html(page: DataPage) -> str:
 
 _HTML = """\
 {% from "block.html" import show %}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Data of {{ page.title }}</title>
+{% set title = "Data of " ~ page.title %}
+{% include "head.html" %}
 <style>
-{% include "style.css" %}
 .finding { border-left: 4px solid #94a4a2; padding: .3rem .8rem; margin: .5rem 0; background: #f7f7f7; }
 .finding.error { border-color: #bd1f01; background: #fcf0ee; }
 .finding.warning { border-color: #e76300; background: #fdf5ec; }

@@ -159,15 +159,8 @@ def _figures(report: ReplayReport) -> list[PageFigure]:
 
 _HTML = """\
 {% from "block.html" import show %}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Replay of a past run</title>
-<style>
-{% include "style.css" %}
-</style>
+{% set title = "Replay of a past run" %}
+{% include "head.html" %}
 </head>
 <body>
 <h1>Replay of a past run</h1>

@@ -241,15 +241,7 @@ def _seconds(seconds: float) -> str:
 
 _HTML = """\
 {% from "block.html" import show %}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-{% include "style.css" %}
-</style>
+{% include "head.html" %}
 </head>
 <body>
 <h1>{{ title }}</h1>
