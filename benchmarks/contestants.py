@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 from lightning_coba import ConvergenceBalancer, MultitaskLM
 from lightning_coba.balancers import CoBa
 from lightning_coba.balancers.base import Observation
-from lightning_coba.reports import MetricsCSV
+from lightning_coba.loggers import MetricsCSV
 
 IGNORED = -100
 OPTIMIZER = partial(torch.optim.AdamW, lr=2e-4, weight_decay=0.0)

@@ -11,9 +11,9 @@ from contestants import Batch, ours, plain_loop, with_labels
 from measure import DATA, MODEL, Check, arguments, one_quiet_thread, report, take_turns
 
 from lightning_coba import MultitaskDataModule
-from lightning_coba.data.planner import Batching
-from lightning_coba.modules import load_language_model
-from lightning_coba.modules.precision import fastest_precision
+from lightning_coba.data.planning.planner import Batching
+from lightning_coba.models import load_language_model
+from lightning_coba.models.precision import fastest_precision
 
 
 def useful_tokens(batches: list[Batch]) -> float:

@@ -18,7 +18,7 @@ from synthetic import byte_tokenizer, tiny_llama
 from torch import Tensor, nn
 
 from lightning_coba import MultitaskDataModule, MultitaskLM, Task
-from lightning_coba.data.collate import collate
+from lightning_coba.data.planning.collate import collate
 
 #: Rows of each task; the last ones are absent from most steps.
 SIZES = (60, 40, 20, 6, 3)

@@ -18,7 +18,7 @@ from measure import DATA, MODEL, Check, arguments, one_quiet_thread, report, tak
 
 def load_model(given: argparse.Namespace) -> float:
     """Return the CPU time of a process that loads the model."""
-    from lightning_coba.modules import load_language_model
+    from lightning_coba.models import load_language_model
 
     one_quiet_thread()
     load_language_model(given.model)

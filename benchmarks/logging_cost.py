@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from lightning_coba import MultitaskLM, TaskLosses
 from lightning_coba.functional import task_means
 from lightning_coba.log_keys import TRAIN_LOSS, task_key
-from lightning_coba.reports import MetricsCSV
+from lightning_coba.loggers import MetricsCSV
 
 VOCABULARY = 32
 

@@ -30,9 +30,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_coba import ConvergenceBalancer, MultitaskLM, TaskBalancing
 from lightning_coba.balancers import DWA, FAMO, LBTW, MGDA, UW, GradNorm, MetaWeighting, Uniform
-from lightning_coba.data.collate import collate
-from lightning_coba.modules import load_language_model
-from lightning_coba.reports import MetricsCSV
+from lightning_coba.data.planning.collate import collate
+from lightning_coba.loggers import MetricsCSV
+from lightning_coba.models import load_language_model
 
 #: Optimizer steps of a turn: CoBa's wider step cadence, and the distance of validation passes.
 EVERY = 10

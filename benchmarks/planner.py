@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from measure import Check, arguments, cpu_seconds, one_quiet_thread, peak_mb, report
 
-from lightning_coba.data.mixing import Mixing
-from lightning_coba.data.planner import Batching, Planner
+from lightning_coba.data.planning.mixing import Mixing
+from lightning_coba.data.planning.planner import Batching, Planner
 
 KINDS: tuple[Batching, ...] = ("grouped", "packed", "random")
 #: The cost of a row is compared with that in an epoch of so many times fewer rows.

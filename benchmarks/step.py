@@ -8,7 +8,7 @@ from contestants import huggingface, ours, plain_loop, released_loop, trl, with_
 from measure import MODEL, Check, arguments, one_quiet_thread, ratios, report, take_turns
 from synthetic import random_batch
 
-from lightning_coba.modules import load_language_model
+from lightning_coba.models import load_language_model
 
 
 def main() -> int:

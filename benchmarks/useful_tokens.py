@@ -5,7 +5,7 @@ from pathlib import Path
 from measure import DATA, MODEL, Check, arguments, one_quiet_thread, report
 
 from lightning_coba import MultitaskDataModule
-from lightning_coba.modules import load_language_model
+from lightning_coba.models import load_language_model
 
 TARGETS = {"grouped": 0.95, "packed": 0.99}
 

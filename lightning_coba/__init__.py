@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_coba.balancers import replay
-    from lightning_coba.callbacks import ConvergenceBalancer, TaskBalancing
-    from lightning_coba.citations import citation
+    from lightning_coba.balancing import ConvergenceBalancer, TaskBalancing, TaskWeights
     from lightning_coba.data import MultitaskDataModule, Task
+    from lightning_coba.export.citations import citation
     from lightning_coba.functional import TaskLosses
-    from lightning_coba.modules.multitask_lm import MultitaskLM
-    from lightning_coba.modules.task_weights import TaskWeights
-    from lightning_coba.trained_run import TrainedRun
+    from lightning_coba.runs import TrainedRun
+    from lightning_coba.systems.multitask import MultitaskLM
 
 __all__ = [
     "ConvergenceBalancer",
@@ -28,15 +27,15 @@ __all__ = [
 
 #: Loaded when a name is first asked for: torch, lightning, transformers and peft take seconds to import.
 _HOMES = {
-    "ConvergenceBalancer": "lightning_coba.callbacks",
+    "ConvergenceBalancer": "lightning_coba.balancing",
     "MultitaskDataModule": "lightning_coba.data",
-    "MultitaskLM": "lightning_coba.modules.multitask_lm",
+    "MultitaskLM": "lightning_coba.systems.multitask",
     "Task": "lightning_coba.data",
-    "TaskBalancing": "lightning_coba.callbacks",
+    "TaskBalancing": "lightning_coba.balancing",
     "TaskLosses": "lightning_coba.functional",
-    "TaskWeights": "lightning_coba.modules.task_weights",
-    "TrainedRun": "lightning_coba.trained_run",
-    "citation": "lightning_coba.citations",
+    "TaskWeights": "lightning_coba.balancing",
+    "TrainedRun": "lightning_coba.runs",
+    "citation": "lightning_coba.export.citations",
     "replay": "lightning_coba.balancers",
 }
 

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from tiny_lm import batch_of, llama, make_datamodule, make_trainer, tiny_config  # noqa: F401
 from tiny_runs import data_folder, finished_run, here, model_folder, overrides  # noqa: F401 - fixtures for all
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from written_runs import write_run_at_fixture, write_run_fixture  # noqa: F401
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,3 +40,30 @@ def tokenizer() -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep sums in one order and two cores free for everybody."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_global_seed() -> Iterator[None]:
+    """Undo `seed_everything`: it leaves a variable behind that seeds the held-out draws of every later test."""
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    yield
+    os.environ.pop("PL_GLOBAL_SEED", None)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list of what is announced to the user during the test."""
+    from lightning_coba.balancing import notices
+
+    lines: list[str] = []
+    monkeypatch.setattr(notices, "rank_zero_info", lines.append)
+    return lines

@@ -49,21 +49,22 @@ def public_names(init):
     """Return what a package lists in `__all__`, without importing it."""
     for node in ast.parse(init.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
-            return ast.literal_eval(node.value)
+            return ast.literal_eval(node.value) if isinstance(node.value, ast.List) else []
     return []
 
 
-PARTS = {init.parent.name: public_names(init) for init in sorted(PACKAGE.glob("*/__init__.py"))}
+INITS = [*sorted(PACKAGE.glob("*/__init__.py")), *sorted(PACKAGE.glob("systems/*/__init__.py"))]
+PARTS = {".".join(init.parent.relative_to(PACKAGE).parts): public_names(init) for init in INITS}
 PARTS = {part: names for part, names in PARTS.items() if names}
 
 
 def test_there_are_parts():
-    assert {"balancers", "callbacks", "data", "modules", "reports"} <= set(PARTS)
+    assert {"balancers", "balancing", "callbacks", "data", "reports", "systems.multitask"} <= set(PARTS)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_public_name_of_a_part_is_in_the_reference(part, pages):
-    anchors = set(re.findall(r'id="([\w.]+)"', pages[f"reference/{part}.html"]))
+    anchors = set(re.findall(r'id="([\w.]+)"', pages[f"reference/{part.removeprefix('systems.')}.html"]))
     assert [name for name in PARTS[part] if f"lightning_coba.{part}.{name}" not in anchors] == []
 
 

@@ -11,9 +11,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lightning_coba import ConvergenceBalancer, MultitaskLM, replay
 from lightning_coba.balancers import CoBa, Observation
 from lightning_coba.functional import chunked_task_losses
-from lightning_coba.modules import completion_losses
-from lightning_coba.modules.completion_losses import CompletionLosses
-from lightning_coba.modules.liger import FIRST_VERSION, liger_loss
+from lightning_coba.models import completion_losses
+from lightning_coba.models.completion_losses import CompletionLosses
+from lightning_coba.models.liger import FIRST_VERSION, liger_loss
 
 pytestmark = [
     pytest.mark.gpu,

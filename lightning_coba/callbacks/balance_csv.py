@@ -5,8 +5,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_coba.callbacks.task_balancing import TaskBalancing
-from lightning_coba.callbacks.trajectories import csv_rows, write_csv
+from lightning_coba.balancing.task_balancing import TaskBalancing
+from lightning_coba.simplex.trajectory import csv_rows, write_csv
 
 
 class BalanceCSV(L.Callback):

@@ -1,8 +1,8 @@
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_coba.callbacks.task_balancing import TaskBalancing
-from lightning_coba.callbacks.task_standings import Standings, standings_columns, standings_of
+from lightning_coba.balancing.task_balancing import TaskBalancing
+from lightning_coba.simplex.standings import Standings, standings_columns, standings_of
 
 
 class NotebookView(L.Callback):
@@ -56,7 +56,7 @@ class NotebookView(L.Callback):
             return
         from lightning_coba.reports.live import live_html
         from lightning_coba.reports.page import Cell, PageTable
-        from lightning_coba.reports.runs import BalanceTable
+        from lightning_coba.simplex.records import BalanceTable
 
         def table(standings: Standings) -> PageTable:
             columns = standings_columns(standings)

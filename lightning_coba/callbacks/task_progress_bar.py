@@ -7,9 +7,9 @@ from rich.columns import Columns
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from lightning_coba.callbacks.task_balancing import TaskBalancing
-from lightning_coba.callbacks.task_standings import ARROWS, ASCII_ARROWS, Standings, standings_of, standings_table
+from lightning_coba.balancing.task_balancing import TaskBalancing
 from lightning_coba.log_keys import TRAIN_LOSS, VAL_LOSS
+from lightning_coba.simplex.standings import ARROWS, ASCII_ARROWS, Standings, standings_of, standings_table
 
 #: Rows that the tasks may take below the bar; a bar that fills the screen cannot be redrawn in place.
 MOST_ROWS = 4

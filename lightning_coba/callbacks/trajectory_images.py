@@ -1,9 +1,9 @@
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_coba.callbacks.task_balancing import TaskBalancing
+from lightning_coba.balancing.publish import logging_step
+from lightning_coba.balancing.task_balancing import TaskBalancing
 from lightning_coba.log_keys import BALANCE
-from lightning_coba.publish import logging_step
 
 
 class TrajectoryImages(L.Callback):
@@ -54,9 +54,9 @@ class TrajectoryImages(L.Callback):
     def _draw(self, trainer: L.Trainer, step: int) -> None:
         if not trainer.is_global_zero or not trainer.loggers:
             return
-        from lightning_coba.reports.figures import loss_ratio_figure, weights_figure
-        from lightning_coba.reports.logged_figures import SHOWS_IMAGES, log_figure
-        from lightning_coba.reports.runs import BalanceTable
+        from lightning_coba.loggers.images import SHOWS_IMAGES, log_figure
+        from lightning_coba.simplex.figures import loss_ratio_figure, weights_figure
+        from lightning_coba.simplex.records import BalanceTable
 
         loggers = [logger for logger in trainer.loggers if isinstance(logger, SHOWS_IMAGES)]
         balancers = [callback for callback in trainer.callbacks if isinstance(callback, TaskBalancing)]

@@ -155,9 +155,9 @@ def check(given: argparse.Namespace) -> bool:
     """Inspect the data, print and write what was found, and return whether training would run."""
     from rich.console import Console
 
-    from lightning_coba.data.model_tokenizer import load_tokenizer
     from lightning_coba.inspection import inspect_data
     from lightning_coba.inspection.model_context import context_of
+    from lightning_coba.models.tokenizer import load_tokenizer
     from lightning_coba.reports.data_report.writing import write_data_report
 
     data, length, model = _of_experiment(Path(given.dir)) if given.dir.endswith(".yaml") else _of_options(given)
@@ -205,11 +205,11 @@ def init(given: argparse.Namespace) -> bool:
     from rich.console import Console
 
     from lightning_coba.data import tasks_at
-    from lightning_coba.data.model_tokenizer import load_tokenizer
     from lightning_coba.inspection.column_guess import rules_of
     from lightning_coba.inspection.model_context import context_of
     from lightning_coba.inspection.run_draft import draft_run
     from lightning_coba.inspection.run_draft_yaml import draft_yaml, write_draft
+    from lightning_coba.models.tokenizer import load_tokenizer
 
     tasks = tasks_at(given.dir)
     columns = rules_of(tasks, _typed_rules(given))
@@ -234,7 +234,7 @@ def init(given: argparse.Namespace) -> bool:
 
 def _all_bad_rows(root: str, tasks: Sequence[Any], columns: Mapping[str, Any]) -> str:
     """Return where all rows are said that cannot be used; a check of tasks with different columns needs the file."""
-    from lightning_coba.data.row_cache import readable_rows
+    from lightning_coba.data.reading.row_cache import readable_rows
     from lightning_coba.inspection.column_guess import as_typed
     from lightning_coba.inspection.inspected_task import listed
 

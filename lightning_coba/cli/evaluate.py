@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from rich.console import Console
 
     from lightning_coba.evaluation import evaluate
-    from lightning_coba.evaluation.generation import Decoding
+    from lightning_coba.models.generation import Decoding
 
     # Optional kernels that no one asked for, and a name that peft will change.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import warnings
 
     from lightning_coba.export import BaseModel, export_notes, export_run
-    from lightning_coba.trained_run import TrainedRun
+    from lightning_coba.runs.trained_run import TrainedRun
 
     # Optional kernels that no one asked for, and a name that peft will change.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -27,7 +27,7 @@ def register() -> None:
 
 
 def _fastest_precision() -> str:
-    from lightning_coba.modules.precision import fastest_precision  # imports torch, which --help does without
+    from lightning_coba.models.precision import fastest_precision  # imports torch, which --help does without
 
     return fastest_precision()
 

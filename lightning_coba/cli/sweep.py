@@ -105,7 +105,7 @@ class Sweep(Callback):
             print(f"{event:9} {_shown(folder)}", flush=True)
 
     def _note_error(self, config: DictConfig, folder: Path, error: BaseException) -> str:
-        from lightning_coba.cli.run_folder import RunFolder, RunInUseError, described  # imports torch
+        from lightning_coba.runs.run_folder import RunFolder, RunInUseError, described  # imports torch
 
         if isinstance(error, RunInUseError):
             self._note(config, "elsewhere")

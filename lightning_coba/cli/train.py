@@ -29,8 +29,8 @@ def train(config: DictConfig) -> float:
     logging.getLogger("lightning.pytorch").propagate = False
     # Hydra answers --help without any of this, and it takes seconds to import.
     from lightning_coba.cli.config_check import check_config
-    from lightning_coba.cli.run_folder import RunFolder
     from lightning_coba.cli.training_run import run
+    from lightning_coba.runs.run_folder import RunFolder
 
     # Warnings are for the person who trains: the line of ours that raised one says nothing about the data. Lightning
     # sets this too, where it is imported.

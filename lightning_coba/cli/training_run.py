@@ -16,26 +16,20 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from lightning_coba.balancing import TaskBalancing
 from lightning_coba.cache_folder import cache_folder
-from lightning_coba.callbacks import StepTimer, TaskBalancing
+from lightning_coba.callbacks import StepTimer
 from lightning_coba.cli.errors import one_line
-from lightning_coba.cli.folder_lock import locked
-from lightning_coba.cli.run_folder import RunFolder, checkpoint_step, described, run_length
 from lightning_coba.data import MultitaskDataModule
 from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, task_key
-from lightning_coba.modules import MultitaskLM
-from lightning_coba.reports import (
-    MetricsCSV,
-    RunTensorBoard,
-    before_after_rows,
-    before_after_table,
-    read_balance,
-    write_before_after,
-    write_figures,
-    write_run_page,
-)
-from lightning_coba.reports.collection import flat
-from lightning_coba.reports.loggers import finish_wandb
+from lightning_coba.loggers import MetricsCSV, RunTensorBoard
+from lightning_coba.loggers.wandb import finish_wandb
+from lightning_coba.reports import before_after_rows, before_after_table, write_before_after, write_run_page
+from lightning_coba.runs.collection import flat
+from lightning_coba.runs.folder_lock import locked
+from lightning_coba.runs.run_folder import RunFolder, checkpoint_step, described, run_length
+from lightning_coba.simplex import read_balance, write_figures
+from lightning_coba.systems.multitask import MultitaskLM
 
 #: What a run's card calls the test metrics beside the loss.
 TEST_METRICS = {"accuracy": TEST_ACCURACY, "exact_match": TEST_EXACT_MATCH}

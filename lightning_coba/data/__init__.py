@@ -2,7 +2,7 @@
 
 from lightning_coba.data.datamodule import MultitaskDataModule
 from lightning_coba.data.quickstart import quickstart_tasks
-from lightning_coba.data.task import Task, tasks_at, tasks_in_file, tasks_in_folder
+from lightning_coba.data.reading.task import Task, tasks_at, tasks_in_file, tasks_in_folder
 
 __all__ = [
     "MultitaskDataModule",

@@ -5,8 +5,8 @@ from dataclasses import fields
 from os import PathLike
 from typing import Any
 
-from lightning_coba.data.mixing import Mixing
-from lightning_coba.data.task import Task, tasks_at
+from lightning_coba.data.planning.mixing import Mixing
+from lightning_coba.data.reading.task import Task, tasks_at
 
 
 def checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None, **rules: Any) -> list[Task]:

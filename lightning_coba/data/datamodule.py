@@ -18,15 +18,15 @@ from lightning_coba.data.arguments import (
     checked_only,
     checked_tasks,
 )
-from lightning_coba.data.collate import collate
-from lightning_coba.data.corpus import Corpus, by_length, load_corpus, prepare_corpus
-from lightning_coba.data.loader import EvaluationLoader, Place, PlannedLoader
-from lightning_coba.data.planner import BATCHINGS, Batching, check_turns
-from lightning_coba.data.resumed_steps import StepSize, kept_size, rescale_progress
-from lightning_coba.data.run_plan import plan_run
-from lightning_coba.data.splits import Overlap
-from lightning_coba.data.task import Task
-from lightning_coba.data.tokenization import Overlong
+from lightning_coba.data.planning.collate import collate
+from lightning_coba.data.planning.loader import EvaluationLoader, Place, PlannedLoader
+from lightning_coba.data.planning.planner import BATCHINGS, Batching, check_turns
+from lightning_coba.data.planning.resumed_steps import StepSize, kept_size, rescale_progress
+from lightning_coba.data.planning.run_plan import plan_run
+from lightning_coba.data.reading.task import Task
+from lightning_coba.data.tokens.corpus import Corpus, by_length, load_corpus, prepare_corpus
+from lightning_coba.data.tokens.splits import Overlap
+from lightning_coba.data.tokens.tokenization import Overlong
 
 
 class MultitaskDataModule(LightningDataModule):

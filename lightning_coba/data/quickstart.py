@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_coba.data.task import Task
+from lightning_coba.data.reading.task import Task
 
 _LANGUAGES = {"de": "German", "fr": "French", "sw": "Swahili", "lb": "Luxembourgish"}
 _MOST_ENGLISH_CHARACTERS = 199

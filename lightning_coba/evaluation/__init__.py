@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_coba.evaluation.evaluating import evaluate, evaluate_model
-    from lightning_coba.evaluation.generation import Decoding, generate
     from lightning_coba.evaluation.generation_metrics import GenerationMetrics
     from lightning_coba.evaluation.metrics import METRICS, TextMetric
     from lightning_coba.evaluation.results import Evaluation
+    from lightning_coba.models.generation import Decoding, generate
 
 __all__ = [
     "METRICS",

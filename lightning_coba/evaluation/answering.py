@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lightning_coba.evaluation.generation import Decoding, budgets_of, context_of, generated_batches
 from lightning_coba.evaluation.predictions import Predictions, fingerprint
 from lightning_coba.evaluation.rows import EvaluationRow
+from lightning_coba.models.generation import Decoding, budgets_of, context_of, generated_batches
 
 
 @dataclass(frozen=True)

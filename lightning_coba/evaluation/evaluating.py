@@ -15,13 +15,13 @@ from lightning_coba.data import MultitaskDataModule
 from lightning_coba.evaluation.answering import Answerer, answer_tasks
 from lightning_coba.evaluation.choice import checked_metrics, chosen_metrics
 from lightning_coba.evaluation.code_execution import isolation
-from lightning_coba.evaluation.generation import GREEDY, Decoding
 from lightning_coba.evaluation.measuring import Execution, measure
 from lightning_coba.evaluation.programs import has_program
 from lightning_coba.evaluation.results import Evaluation
 from lightning_coba.evaluation.rows import evaluation_rows, known_completions, longest_answer
 from lightning_coba.evaluation.samples import write_samples
-from lightning_coba.trained_run import TrainedRun
+from lightning_coba.models.generation import GREEDY, Decoding
+from lightning_coba.runs.trained_run import TrainedRun
 
 SPLITS = ("test", "validation")
 

@@ -10,10 +10,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_coba.evaluation.choice import checked_metrics, chosen_metrics, metric_of, targets_of
-from lightning_coba.evaluation.generation import generate
 from lightning_coba.evaluation.metrics import TextMetric
 from lightning_coba.evaluation.rows import EvaluationRow, evaluation_rows, fewer_rows, known_completions, longest_answer
 from lightning_coba.log_keys import metric_key
+from lightning_coba.models.generation import generate
 
 
 class _Measured(NamedTuple):
@@ -74,7 +74,7 @@ class GenerationMetrics(L.Callback):
             raise ValueError(
                 "`GenerationMetrics` must be used with a MultitaskLM and a MultitaskDataModule, which has the prompts; "
                 f"got {type(pl_module).__name__} and {type(datamodule).__name__}. Use these, or call "
-                "lightning_coba.evaluation.generate in a callback of your own."
+                "lightning_coba.models.generate in a callback of your own."
             )
         if isinstance(trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy):
             raise ValueError(

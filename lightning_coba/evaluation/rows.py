@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from lightning_coba.data import MultitaskDataModule, Task
-from lightning_coba.data.sources import parts_of
-from lightning_coba.data.splits import fixed_subset
-from lightning_coba.data.task import SPLITS
+from lightning_coba.data.reading.sources import parts_of
+from lightning_coba.data.reading.task import SPLITS
+from lightning_coba.data.tokens.splits import fixed_subset
 
 #: An answer may be so much longer than the longest one known.
 ROOM, MARGIN = 1.5, 8

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from lightning_coba.trained_run import TrainedRun
+from lightning_coba.runs.trained_run import TrainedRun
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 #: Packages that carry a model -> its id on the Hugging Face hub, where it is not reduced to few bits.
@@ -50,7 +50,7 @@ class BaseModel:
 
 def _file_name(given: str, pattern: str) -> str:
     """Return the name of the file that a pattern such as ``package/*.gguf`` stands for."""
-    from lightning_coba.modules.gguf import find_gguf
+    from lightning_coba.models.gguf import find_gguf
 
     try:
         return find_gguf(given).name

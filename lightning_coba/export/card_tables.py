@@ -6,10 +6,10 @@ from typing import Any
 
 from lightning_coba.export.markdown import markdown_table
 from lightning_coba.export.run_data import RunData
-from lightning_coba.reports.collection import flat
 from lightning_coba.reports.past_runs.folders import own_balancer
-from lightning_coba.reports.runs import BalanceTable, read_balance
-from lightning_coba.trained_run import TrainedRun
+from lightning_coba.runs.collection import flat
+from lightning_coba.runs.trained_run import TrainedRun
+from lightning_coba.simplex.records import BalanceTable, read_balance
 
 #: Groups of settings that say how the run was trained; the others say where it was and what watched it.
 GROUPS = ("peft", "optimizer", "scheduler", "trainer", "data")

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_coba.export.base_model import BaseModel
 from lightning_coba.export.model_card import MARK, model_card
-from lightning_coba.trained_run import CHECKPOINTS, TrainedRun
+from lightning_coba.runs.trained_run import CHECKPOINTS, TrainedRun
 
 DTYPES = ("float32", "bfloat16", "float16")
 #: The files of a PEFT adapter.

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from lightning_coba.export.base_model import BaseModel
 from lightning_coba.export.markdown import code_span
-from lightning_coba.trained_run import TrainedRun
+from lightning_coba.runs.trained_run import TrainedRun
 
 
 def export_notes(run: TrainedRun, whole: bool, base: BaseModel) -> list[str]:
@@ -82,7 +82,7 @@ def _imports(whole: bool, base: BaseModel) -> list[str]:
         return ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
     if base.is_gguf:
         return [
-            "from lightning_coba.modules import load_language_model",
+            "from lightning_coba.models import load_language_model",
             "from peft import PeftModel",
             "from transformers import AutoTokenizer",
         ]

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_coba.citations import citation
 from lightning_coba.export.base_model import BaseModel
 from lightning_coba.export.card_tables import data_section, settings_section, weights_section
+from lightning_coba.export.citations import citation
 from lightning_coba.export.loading import loading_section
 from lightning_coba.export.markdown import markdown_table
 from lightning_coba.export.results import is_of, results_of_test, results_section, scores_of_text
 from lightning_coba.export.run_data import RunData
-from lightning_coba.trained_run import TrainedRun
+from lightning_coba.runs.trained_run import TrainedRun
 
 #: A tag on every card, by which an export is recognised as one.
 MARK = "lightning_coba"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_coba.export.markdown import markdown_table
-from lightning_coba.trained_run import TrainedRun
+from lightning_coba.runs.trained_run import TrainedRun
 
 _METRICS = (
     " Accuracy: share of tokens predicted rightly from the true ones before them; exact match: share of rows in which "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lightning_coba.export.markdown import code_span
-from lightning_coba.trained_run import TrainedRun
+from lightning_coba.runs.trained_run import TrainedRun
 
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(:[\w.-]+)?")
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lightning_coba.data.formats import Fields
-from lightning_coba.data.rows import has_columns, matches
-from lightning_coba.data.sources import parts_of
-from lightning_coba.data.task import Task
+from lightning_coba.data.reading.formats import Fields
+from lightning_coba.data.reading.rows import has_columns, matches
+from lightning_coba.data.reading.sources import parts_of
+from lightning_coba.data.reading.task import Task
 
 _ROWS_LOOKED_AT = 200
 _WHERE_TYPED_COUNTS = (

@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from lightning_coba.data.arrow_store import ArrowStore
-from lightning_coba.data.row_cache import RowTable
-from lightning_coba.data.splits import Splits
-from lightning_coba.data.task import SPLITS
+from lightning_coba.data.reading.arrow_store import ArrowStore
+from lightning_coba.data.reading.row_cache import RowTable
+from lightning_coba.data.reading.task import SPLITS
+from lightning_coba.data.tokens.splits import Splits
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lightning_coba.data.arrow_store import ArrowStore
 from lightning_coba.data.datamodule import MultitaskDataModule
-from lightning_coba.data.encoding import TEXT_COLUMNS, Encoder
-from lightning_coba.data.row_cache import Problem, RowTable, readable_rows, row_tables
-from lightning_coba.data.run_plan import plan_run
-from lightning_coba.data.splits import Splits, carve, disjoint, shared_prompts
-from lightning_coba.data.task import SPLITS, Task
-from lightning_coba.data.token_cache import token_tables
-from lightning_coba.data.tokenization import select_rows
+from lightning_coba.data.planning.run_plan import plan_run
+from lightning_coba.data.reading.arrow_store import ArrowStore
+from lightning_coba.data.reading.row_cache import Problem, RowTable, readable_rows, row_tables
+from lightning_coba.data.reading.task import SPLITS, Task
+from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, Encoder
+from lightning_coba.data.tokens.splits import Splits, carve, disjoint, shared_prompts
+from lightning_coba.data.tokens.token_cache import token_tables
+from lightning_coba.data.tokens.tokenization import select_rows
 from lightning_coba.inspection.example import Example, example_of
 from lightning_coba.inspection.findings import Finding, by_gravity, together
 from lightning_coba.inspection.inspected_task import InspectedTask

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_coba.data.task import SPLITS
+from lightning_coba.data.reading.task import SPLITS
 from lightning_coba.inspection.findings import Finding
 from lightning_coba.inspection.inspected_task import InspectedTask, counted, listed
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lightning_coba.data.splits import SharedPrompts, Splits
+from lightning_coba.data.tokens.splits import SharedPrompts, Splits
 from lightning_coba.inspection.findings import Finding
 from lightning_coba.inspection.inspected_task import InspectedTask, counted
 

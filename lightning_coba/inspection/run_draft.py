@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lightning_coba.data.encoding import TEXT_COLUMNS, Encoder
-from lightning_coba.data.row_cache import RowTable, row_tables
-from lightning_coba.data.task import SPLITS, Task
+from lightning_coba.data.reading.row_cache import RowTable, row_tables
+from lightning_coba.data.reading.task import SPLITS, Task
+from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, Encoder
 from lightning_coba.inspection.column_guess import Columns
 
 _UNCUT = 2**30

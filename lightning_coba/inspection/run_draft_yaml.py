@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.data.task import SPLITS, Task
+from lightning_coba.data.reading.task import SPLITS, Task
 from lightning_coba.inspection.run_draft import RunDraft, Setting
 
 _WIDTH = 118

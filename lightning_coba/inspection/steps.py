@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_coba.data.planner import Planner
-from lightning_coba.data.tokenization import TokenizedRows
+from lightning_coba.data.planning.planner import Planner
+from lightning_coba.data.tokens.tokenization import TokenizedRows
 from lightning_coba.inspection.findings import Finding
 from lightning_coba.inspection.inspected_task import listed
 

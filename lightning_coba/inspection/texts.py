@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lightning_coba.data.task import SPLITS
+from lightning_coba.data.reading.task import SPLITS
 from lightning_coba.inspection.findings import Finding
 from lightning_coba.inspection.inspected_task import InspectedTask, counted, listed
 

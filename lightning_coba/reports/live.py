@@ -7,12 +7,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.reports.collection import CARD
-from lightning_coba.reports.figures import Losses, loss_ratio_figure, weights_figure
 from lightning_coba.reports.page import PageFigure, PageTable, page_environment
 from lightning_coba.reports.run_page.diagnosis import RunStory, read_story
 from lightning_coba.reports.run_page.writing import task_table
-from lightning_coba.reports.runs import BALANCE_FILE, BalanceTable
+from lightning_coba.runs.collection import CARD
+from lightning_coba.simplex.figures import Losses, loss_ratio_figure, weights_figure
+from lightning_coba.simplex.records import BALANCE_FILE, BalanceTable
 
 #: Files that grow while a run goes on; what they show is drawn again when one of them has changed.
 WATCHED = (CARD, "metrics.csv", BALANCE_FILE)

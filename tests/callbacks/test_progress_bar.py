@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 
 from lightning_coba import ConvergenceBalancer, TaskWeights
 from lightning_coba.balancers import FAMO, CoBa, Uniform
-from lightning_coba.callbacks import TaskBalancing, TaskProgressBar
-from lightning_coba.callbacks.task_standings import ASCII_ARROWS, Standing, Standings, standings_table
+from lightning_coba.balancing import TaskBalancing
+from lightning_coba.callbacks import TaskProgressBar
+from lightning_coba.simplex.standings import ASCII_ARROWS, Standing, Standings, standings_table
 
 pytestmark = pytest.mark.filterwarnings(SHORT_RUNS)
 COBA = {"window_records": 3, "warmup_records": 1}

@@ -9,8 +9,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_coba import ConvergenceBalancer
 from lightning_coba.callbacks import TrajectoryImages
-from lightning_coba.reports import RunMLflow, RunTensorBoard, RunWandb
-from lightning_coba.reports.loggers import finish_wandb
+from lightning_coba.loggers import RunMLflow, RunTensorBoard, RunWandb
+from lightning_coba.loggers.wandb import finish_wandb
 
 pytestmark = pytest.mark.filterwarnings(SHORT_RUNS)
 COBA = {"window_records": 3, "warmup_records": 1}
@@ -49,7 +49,7 @@ def test_training_is_the_same_to_the_last_bit(tmp_path):
 
 
 def test_nothing_is_drawn_where_nothing_would_show_it(tmp_path, monkeypatch):
-    from lightning_coba.reports import figures
+    from lightning_coba.simplex import figures
 
     monkeypatch.setattr(figures, "weights_figure", lambda *a: 1 / 0)
     fit(Foreign(), ConvergenceBalancer(**COBA), TrajectoryImages(1), max_epochs=1)
@@ -147,7 +147,7 @@ def test_wandb_goes_on_in_the_same_run(tmp_path, monkeypatch):
 def test_an_image_has_the_colours_of_the_figure(tmp_path):
     from matplotlib.figure import Figure
 
-    from lightning_coba.reports.logged_figures import _pixels
+    from lightning_coba.loggers.images import _pixels
 
     pixels = _pixels(Figure(figsize=(2, 1), dpi=50, facecolor="#ff8000"))
     assert pixels.shape == (50, 100, 3)

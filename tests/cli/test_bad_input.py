@@ -120,7 +120,7 @@ def test_missing_root_and_missing_model_are_named(here, overrides, tmp_path, mon
     refuse(here, tmp_path, own, match=r"model\.model")
     refuse(here, tmp_path, own, "model.model=/nowhere/model", match="is no folder")
     refuse(here, tmp_path, own, "model.model=nowhere/*.gguf", match="There is no GGUF file")
-    from lightning_coba.modules import language_model
+    from lightning_coba.models import language_model
 
     monkeypatch.setattr(language_model.importlib.util, "find_spec", lambda name: None)
     own = [o for o in overrides if not o.startswith("model")]

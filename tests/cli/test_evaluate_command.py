@@ -86,7 +86,7 @@ def test_a_killed_evaluation_goes_on_and_finds_the_same(run, tmp_path):
 def test_nothing_is_generated_again_for_other_metrics(run, tmp_path, monkeypatch, capsys):
     arguments = [str(run), "--out", str(tmp_path), "--max-new-tokens", "4"]
     main(arguments)
-    from lightning_coba.trained_run import TrainedRun
+    from lightning_coba.runs.trained_run import TrainedRun
 
     monkeypatch.setattr(TrainedRun, "load_model", lambda *_: pytest.fail("the model was loaded"))
     main([*arguments, "--metric", "cubes=exact_match"])

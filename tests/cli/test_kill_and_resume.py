@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lightning_coba.cli.run_folder import RunFolder
+from lightning_coba.runs.run_folder import RunFolder
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:ConvergenceBalancer. about"),  # the balancer of a run this short says so

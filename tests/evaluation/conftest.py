@@ -1,24 +1,12 @@
 """A tiny random model, rows of every kind on disk, and runs that `coba-train` left."""
 
 import json
-import os
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_coba.data import MultitaskDataModule
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Keep sums in one order and two cores free for everybody."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    os.environ.pop("PL_GLOBAL_SEED", None)
-    yield
-    os.environ.pop("PL_GLOBAL_SEED", None)
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

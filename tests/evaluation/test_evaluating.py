@@ -10,12 +10,12 @@ from peft import LoraConfig, get_peft_model
 
 from lightning_coba.evaluation import Evaluation
 from lightning_coba.evaluation.evaluating import evaluate, evaluate_model
-from lightning_coba.evaluation.generation import Decoding
 from lightning_coba.evaluation.predictions import Predictions
 from lightning_coba.evaluation.results import Measured, TaskResult
 from lightning_coba.evaluation.rows import EvaluationRow, evaluation_rows
 from lightning_coba.evaluation.samples import write_samples
 from lightning_coba.evaluation.scores import Score
+from lightning_coba.models.generation import Decoding
 
 
 class Parrot:

@@ -11,7 +11,7 @@ from lightning_coba.data import MultitaskDataModule
 from lightning_coba.evaluation import GenerationMetrics
 from lightning_coba.evaluation.evaluating import evaluate_model
 from lightning_coba.log_keys import metric_key
-from lightning_coba.modules import MultitaskLM
+from lightning_coba.systems.multitask import MultitaskLM
 
 METRICS = {"capitals": ["chrf", "token_f1"], "odd": ["accuracy", "chrf"]}
 KEYS = {metric_key(metric, task) for task, metrics in METRICS.items() for metric in metrics}

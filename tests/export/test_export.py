@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from lightning_coba.export import export_run
-from lightning_coba.trained_run import TrainedRun
+from lightning_coba.runs.trained_run import TrainedRun
 
 PROMPT = [99, 117, 98, 101, 115, 32, 52, 32, 61]
 #: Loads each folder as its card says, without this package, and writes logits and generated tokens.

@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard as HubCard
 from lightning_coba.export import BaseModel, export_run, model_card
 from lightning_coba.export.markdown import code_span, markdown_table
 from lightning_coba.export.run_data import RunData
-from lightning_coba.reports import read_balance
-from lightning_coba.trained_run import TrainedRun
+from lightning_coba.runs.trained_run import TrainedRun
+from lightning_coba.simplex import read_balance
 
 
 @pytest.fixture(scope="module")

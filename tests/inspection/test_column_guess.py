@@ -4,7 +4,7 @@ import re
 import pytest
 
 from lightning_coba.data import Task
-from lightning_coba.data.row_cache import row_tables
+from lightning_coba.data.reading.row_cache import row_tables
 from lightning_coba.inspection.column_guess import guess_columns, rules_of
 
 TURNS = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from lightning_coba.reports import compare, group_suites, read_run
+from lightning_coba.reports import compare, group_suites
 from lightning_coba.reports.comparison.text import headline, percent, reading
+from lightning_coba.runs import read_run
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Annotation
 
-from lightning_coba.reports import compare, group_suites, read_run
+from lightning_coba.reports import compare, group_suites
 from lightning_coba.reports.comparison.figures import (
     best_steps_figure,
     change_figure,
@@ -10,6 +10,7 @@ from lightning_coba.reports.comparison.figures import (
     curves_figure,
     method_styles,
 )
+from lightning_coba.runs import read_run
 
 
 @pytest.fixture

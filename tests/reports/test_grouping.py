@@ -1,6 +1,7 @@
 import pytest
 
-from lightning_coba.reports import group_suites, read_run
+from lightning_coba.reports import group_suites
+from lightning_coba.runs import read_run
 
 LOSS = {"a": 1.0, "b": 2.0}
 

@@ -10,7 +10,8 @@ import yaml
 
 from lightning_coba.balancers import CoBa, replay
 from lightning_coba.log_keys import BALANCE_COLUMNS
-from lightning_coba.reports import LossTable, MetricsCSV, read_losses
+from lightning_coba.loggers import MetricsCSV
+from lightning_coba.reports import LossTable, read_losses
 from lightning_coba.reports.replay.replaying import replay_settings
 
 TASKS = ["code", "qa"]

@@ -5,16 +5,10 @@ import pytest
 import torch
 
 from lightning_coba.balancers import DWA, LBTW, CoBa, Fixed, MetaWeighting, TokenMean, Uniform, replay
-from lightning_coba.reports import (
-    LossTable,
-    default_settings,
-    name_settings,
-    parse_settings,
-    replay_settings,
-    scores_figure,
-)
+from lightning_coba.reports import LossTable, default_settings, name_settings, parse_settings, replay_settings
 from lightning_coba.reports.replay.grid import replayable
 from lightning_coba.reports.replay.replaying import most_different
+from lightning_coba.simplex import scores_figure
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from lightning_coba.log_keys import BALANCE_COLUMNS
-from lightning_coba.reports import MetricsCSV, write_run_page
+from lightning_coba.loggers import MetricsCSV
+from lightning_coba.reports import write_run_page
 from lightning_coba.reports.run_page.diagnosis import read_story
 from lightning_coba.reports.run_page.figures import losses_figure
 from lightning_coba.reports.run_page.text import headline, in_words

@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 
-from lightning_coba.reports.collection import Run
 from lightning_coba.reports.comparison.grouping import (
     HARDWARE,
     REFERENCE,
@@ -25,6 +24,7 @@ from lightning_coba.reports.statistics import (
     relative_change,
     worst_task,
 )
+from lightning_coba.runs.collection import Run
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import REFERENCE
 from lightning_coba.reports.comparison.text import percent
-from lightning_coba.reports.drawing import sheet, shortened
-from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LABEL_GAP, LABEL_SIZE, LINESTYLES, spread
 from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
+from lightning_coba.simplex.drawing import sheet, shortened
+from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, LABEL_GAP, LABEL_SIZE, LINESTYLES, spread
 
 PANELS_A_ROW = 4
 LONGEST_NAME = 34

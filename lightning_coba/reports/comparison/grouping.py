@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.reports.collection import Run
+from lightning_coba.runs.collection import Run
 
 #: The method that everything is measured against.
 REFERENCE = "Uniform"

@@ -14,13 +14,13 @@ from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
-from lightning_coba.reports.collection import find_runs, read_run, write_runs_csv
 from lightning_coba.reports.comparison.comparing import Comparison, compare
 from lightning_coba.reports.comparison.grouping import Suite, group_suites, shown
 from lightning_coba.reports.comparison.page import PageSection, render_html, render_markdown
 from lightning_coba.reports.comparison.tables import left_out_table, loss_table, metric_tables, summary_table
 from lightning_coba.reports.comparison.text import count, headline
 from lightning_coba.reports.page import PageFigure, PageTable
+from lightning_coba.runs.collection import find_runs, read_run, write_runs_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

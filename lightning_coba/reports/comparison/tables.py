@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lightning_coba.reports.collection import Run
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import Suite
 from lightning_coba.reports.comparison.text import DASH, METRIC_NAMES, percent, reading
 from lightning_coba.reports.page import Cell, PageTable
 from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
+from lightning_coba.runs.collection import Run
 
 
 def summary_table(comparison: Comparison) -> PageTable:

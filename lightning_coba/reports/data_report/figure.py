@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from lightning_coba.reports.drawing import sheet, shortened
-from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK
+from lightning_coba.simplex.drawing import sheet, shortened
+from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK
 
 if TYPE_CHECKING:
     from lightning_coba.inspection.inspecting import Inspection

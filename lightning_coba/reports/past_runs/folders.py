@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lightning_coba.log_keys import VAL_LOSS, task_key
 from lightning_coba.reports.past_runs.tables import read_table
 from lightning_coba.reports.past_runs.tasks import task_losses
-from lightning_coba.reports.runs import BALANCE_FILE, BalanceTable, read_balance
+from lightning_coba.simplex.records import BALANCE_FILE, BalanceTable, read_balance
 
 if TYPE_CHECKING:
     from lightning_coba.balancers import CoBa

@@ -12,11 +12,11 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lightning_coba.reports.drawing import sheet, shortened
-from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LINESTYLES
 from lightning_coba.reports.past_runs.reading import LossTable
 from lightning_coba.reports.replay.findings import TOLERANCE, task_findings
-from lightning_coba.reports.runs import BalanceTable
+from lightning_coba.simplex.drawing import sheet, shortened
+from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, LINESTYLES
+from lightning_coba.simplex.records import BalanceTable
 
 PANELS_A_ROW = 3
 LONGEST_NAME = 42

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_coba.reports.past_runs.reading import LossTable
-from lightning_coba.reports.runs import BalanceTable
+from lightning_coba.simplex.records import BalanceTable
 
 #: Changes of a loss below this share of it are called none: what rose by more, and by more than noise, has overfitted.
 #: The page of a run calls a task burnt out later, from ``run_page.diagnosis.BURNT_OUT`` on, whatever the noise.

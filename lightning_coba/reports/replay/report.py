@@ -20,7 +20,7 @@ from lightning_coba.reports.replay.grid import name_settings
 from lightning_coba.reports.replay.replaying import most_different, replay_settings
 from lightning_coba.reports.replay.tables import number, settings_table, tasks_table, write_settings, write_weights
 from lightning_coba.reports.replay.text import notes, verdict
-from lightning_coba.reports.runs import BalanceTable
+from lightning_coba.simplex.records import BalanceTable
 
 #: More settings than this are shown as a map and as ranges, beside the panels of a few.
 MOST_PANELS = 8
@@ -129,8 +129,8 @@ def _write(report: ReplayReport) -> None:
 
 
 def _figures(report: ReplayReport) -> list[PageFigure]:
-    from lightning_coba.reports.figures import scores_figure
     from lightning_coba.reports.replay import figures as draw  # matplotlib takes a second
+    from lightning_coba.simplex.figures import scores_figure
 
     results, (name, first) = report.results, next(iter(report.results.items()))
     many = len(results) > MOST_PANELS

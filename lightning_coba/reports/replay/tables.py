@@ -9,7 +9,7 @@ from lightning_coba.reports.page import Cell, PageTable
 from lightning_coba.reports.past_runs.reading import LossTable
 from lightning_coba.reports.past_runs.tasks import listed
 from lightning_coba.reports.replay.findings import NOTICEABLE, TOLERANCE, SettingFinding, TaskFinding
-from lightning_coba.reports.runs import PER_TASK_COLUMNS, BalanceTable
+from lightning_coba.simplex.records import PER_TASK_COLUMNS, BalanceTable
 
 #: More tasks than this have their final weights in the figure and the files alone.
 MOST_WEIGHT_COLUMNS = 12

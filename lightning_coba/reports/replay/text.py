@@ -8,8 +8,8 @@ from lightning_coba.balancers import Balancer, CoBa
 from lightning_coba.reports.past_runs.reading import LossTable
 from lightning_coba.reports.past_runs.tasks import listed
 from lightning_coba.reports.replay.findings import NOTICEABLE, TOLERANCE, SettingFinding, TaskFinding
-from lightning_coba.reports.runs import BalanceTable
 from lightning_coba.reports.statistics import best_step_spread
+from lightning_coba.simplex.records import BalanceTable
 
 CAUTION = (
     "A replay shows the weights that a balancer chooses on these losses, not what training under them would have "

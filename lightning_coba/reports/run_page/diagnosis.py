@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from lightning_coba.log_keys import TRAIN_LOSS
-from lightning_coba.reports.collection import CARD, METRICS, Run, read_curves, read_run
-from lightning_coba.reports.runs import BALANCE_FILE, BalanceTable, read_balance
+from lightning_coba.runs.collection import CARD, METRICS, Run, read_curves, read_run
+from lightning_coba.simplex.records import BALANCE_FILE, BalanceTable, read_balance
 
 #: A task is burnt out when its validation loss ends so much above its minimum. A replay looks closer, and says of less
 #: that a task overfitted: ``replay.findings.TOLERANCE``.

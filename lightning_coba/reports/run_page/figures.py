@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lightning_coba.reports.drawing import sheet
-from lightning_coba.reports.figures import COLOURS, GREY, HAIR, INK, LINESTYLES, canvas, name_tasks, title
-from lightning_coba.reports.runs import BalanceTable
 from lightning_coba.reports.statistics import Array
+from lightning_coba.simplex.drawing import sheet
+from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, LINESTYLES, canvas, name_tasks, title
+from lightning_coba.simplex.records import BalanceTable
 
 PANELS_A_ROW = 3
 #: A training loss is drawn as the mean over this share of its values: single steps are noise.

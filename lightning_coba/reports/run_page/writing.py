@@ -7,13 +7,13 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_coba.reports.collection import CARD, Run
 from lightning_coba.reports.comparison.text import DASH, METRIC_NAMES, count, percent
 from lightning_coba.reports.page import Cell, PageFigure, PageTable, page_environment
 from lightning_coba.reports.run_page.diagnosis import VERDICTS, RunStory, read_story
 from lightning_coba.reports.run_page.text import headline, in_words
-from lightning_coba.reports.runs import BALANCE_FILE
 from lightning_coba.reports.tables import before_after_rows
+from lightning_coba.runs.collection import CARD, Run
+from lightning_coba.simplex.records import BALANCE_FILE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,8 +136,8 @@ def _tables(story: RunStory) -> list[PageTable]:
 
 
 def _figures(story: RunStory) -> list[PageFigure]:
-    from lightning_coba.reports import figures as draw  # matplotlib takes a second
     from lightning_coba.reports.run_page.figures import losses_figure, slope_figure
+    from lightning_coba.simplex import figures as draw  # matplotlib takes a second
 
     balance = story.balance
     drawn = {

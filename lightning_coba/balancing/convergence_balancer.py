@@ -1,0 +1,93 @@
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+from torch.utils.data import DataLoader
+
+from lightning_coba.balancers.coba import CoBa
+from lightning_coba.balancing.task_balancing import TaskBalancing
+
+
+class ConvergenceBalancer(TaskBalancing):
+    """Balance a module's tasks with CoBa: :class:`TaskBalancing` with CoBa's own arguments.
+
+    Args:
+        tasks: see :class:`TaskBalancing`, as for every argument not listed here.
+        window_records: N, records that a slope looks back on. Default 10 with the validation cadence; with the step
+            cadence 5 M, M being the held-out draws of one pass, at least 3 (paper: 5 passes).
+        warmup_records: W, the record from which the weights move. Default 3; with the step cadence M (paper: one pass).
+        temperature: how sharply the divergence factor reacts (paper: 5).
+        form: ``"paper"`` or ``"mftcoder"``; see :class:`~lightning_coba.balancers.CoBa`.
+        every_n_steps: see :class:`TaskBalancing`.
+        held_out: see :class:`TaskBalancing`.
+        baseline: see :class:`TaskBalancing`.
+        monitor: see :class:`TaskBalancing`.
+        attribute: see :class:`TaskBalancing`.
+        prior: see :class:`TaskBalancing`.
+        min_weight: see :class:`TaskBalancing`.
+        strict_tasks: see :class:`TaskBalancing`.
+        max_overhead: see :class:`TaskBalancing`; the step cadence with an interval that is measured.
+
+    Raises:
+        ValueError: if an argument is outside its domain or does not fit the module; before training starts.
+
+    Example:
+        >>> import lightning as L
+        >>> balancer = ConvergenceBalancer(tasks=["code", "qa"])
+        >>> trainer = L.Trainer(callbacks=[balancer], logger=False, enable_checkpointing=False)
+
+    References:
+        Gong et al., "CoBa: Convergence Balancer for Multitask Finetuning of Large Language Models", EMNLP 2024.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str] | None = None,
+        window_records: int | None = None,
+        warmup_records: int | None = None,
+        temperature: float = 5.0,
+        form: Literal["paper", "mftcoder"] = "paper",
+        every_n_steps: int | None = None,
+        held_out: Mapping[str, DataLoader] | None = None,
+        baseline: Literal["measure", "first_record"] | Mapping[str, float] = "measure",
+        monitor: str = "val_loss/{task}",
+        attribute: str = "task_weights",
+        prior: Mapping[str, float] | None = None,
+        min_weight: float = 0.0,
+        strict_tasks: bool = True,
+        max_overhead: float | None = None,
+    ) -> None:
+        factory = partial(_coba, window_records, warmup_records, temperature, form)
+        if every_n_steps is None and max_overhead is None:
+            factory(None)  # refuse what is outside its domain here, not at fit start
+        super().__init__(
+            factory,
+            tasks=tasks,
+            every_n_steps=every_n_steps,
+            held_out=held_out,
+            baseline=baseline,
+            monitor=monitor,
+            attribute=attribute,
+            prior=prior,
+            min_weight=min_weight,
+            strict_tasks=strict_tasks,
+            max_overhead=max_overhead,
+        )
+
+
+def _coba(
+    window_records: int | None,
+    warmup_records: int | None,
+    temperature: float,
+    form: Literal["paper", "mftcoder"],
+    num_draws: int | None,
+) -> CoBa:
+    """Fill in the cadence's defaults; ``num_draws`` is M, or None with the validation cadence."""
+    passes = CoBa.warmup_records if num_draws is None else max(num_draws, 3)
+    window = CoBa.window_records if num_draws is None else 5 * passes
+    return CoBa(
+        window_records=window if window_records is None else window_records,
+        warmup_records=passes if warmup_records is None else warmup_records,
+        temperature=temperature,
+        form=form,
+    )

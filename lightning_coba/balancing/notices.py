@@ -1,0 +1,221 @@
+"""What :class:`~lightning_coba.TaskBalancing` refuses, announces and warns of: the sentences a user may read."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from lightning_coba.balancers.base import SIGNALS, Balancer
+from lightning_coba.balancing.protocol import ReportsTaskLosses
+from lightning_coba.balancing.run_length import expected_records
+from lightning_coba.balancing.step_budget import StepBudget
+from lightning_coba.balancing.task_weights import TaskWeights
+
+#: Parts of the names of strategies under which a rank holds only a piece of each parameter.
+SHARDED_STRATEGIES = ("FSDP", "DeepSpeed", "ModelParallel")
+
+
+def check_arguments(
+    tasks: Any,
+    every_n_steps: Any,
+    baseline: Any,
+    prior: Mapping[str, float] | None,
+    min_weight: float,
+    max_overhead: Any = None,
+) -> None:
+    """Raise ValueError where an argument of the callback is outside its domain."""
+    if every_n_steps is not None and (type(every_n_steps) is not int or every_n_steps < 1):
+        raise ValueError(f"`every_n_steps` must be None or an integer >= 1; got {every_n_steps!r}.")
+    if max_overhead is not None and not (isinstance(max_overhead, int | float) and 0 < max_overhead < float("inf")):
+        raise ValueError(f"`max_overhead` must be None or a share > 0 such as 0.03; got {max_overhead!r}.")
+    if max_overhead is not None and every_n_steps is not None:
+        raise ValueError(
+            f"`max_overhead` must be None where `every_n_steps` is given; got {max_overhead} and {every_n_steps}. The "
+            "first finds the second: leave one of them out."
+        )
+    if isinstance(baseline, str) and baseline not in ("measure", "first_record"):
+        raise ValueError(f'`baseline` must be "measure", "first_record" or {{task: V(0)}}; got {baseline!r}.')
+    if prior is not None and any(not 0 < value < float("inf") for value in prior.values()):
+        raise ValueError(f"`prior` must be finite numbers > 0; got {dict(prior)}.")
+    if not 0 <= min_weight < 1:
+        raise ValueError(f"`min_weight` must be in [0, 1/K); got {min_weight}.")
+    if isinstance(tasks, str):
+        raise ValueError(f"`tasks` must be a list of names; got the string {tasks!r}. Write [{tasks!r}].")
+
+
+def refuse_attribute(attribute: str, value: Any, module: L.LightningModule) -> None:
+    """Raise ValueError if the module has something else than weights under the callback's name."""
+    if not isinstance(value, TaskWeights):
+        raise ValueError(
+            f"`attribute={attribute!r}` must be a TaskWeights of {type(module).__name__}; it is "
+            f"a {type(value).__name__}. Give the callback another `attribute`."
+        )
+
+
+def refuse_rivals(num_balancers: int, attribute: str) -> None:
+    """Raise ValueError if several balancers move the same weights."""
+    if num_balancers > 1:
+        raise ValueError(
+            f"{num_balancers} balancers move `{attribute}`. Give each its own `attribute`, and use that one in "
+            "its part of training_step."
+        )
+
+
+def refuse_other_cadence(before: str, now: str) -> None:
+    """Raise ValueError where a checkpoint was written with another step cadence: its draws are counted by it."""
+    if before != now:
+        raise ValueError(
+            f"The checkpoint was written with {before}; this run has {now}. Resume with the same cadence, or start a "
+            "new run."
+        )
+
+
+def refuse_step_cadence(trainer: L.Trainer, module: L.LightningModule, cadence: str, held_out: Any) -> None:
+    """Raise ValueError if module or data cannot give held-out losses between validations."""
+    if not isinstance(module, ReportsTaskLosses):
+        raise ValueError(
+            f"`{cadence}` needs held-out losses between validations, and "
+            f"{type(module).__name__} has no `task_losses`. Add\n\n    def task_losses(self, batch):\n"
+            "        return {task: loss, ...}  # or TaskLosses(sums, counts)\n\nor leave `every_n_steps` out to "
+            "balance after each validation pass."
+        )
+    if held_out is None and not hasattr(getattr(trainer, "datamodule", None), "held_out_dataloaders"):
+        raise ValueError(
+            f"`{cadence}` needs held-out rows. Give `held_out={{task: DataLoader}}`, or a "
+            "datamodule with `held_out_dataloaders()`."
+        )
+
+
+def refuse_setting(trainer: L.Trainer, module: L.LightningModule, needs: frozenset[str], method: str) -> None:
+    """Raise ValueError if the balancer needs what module or strategy cannot give."""
+    unknown = sorted(needs - set(SIGNALS))
+    if unknown:
+        raise ValueError(f"{method} needs {', '.join(unknown)}, which this callback cannot give.")
+    if "losses_after_step" in needs and not isinstance(module, ReportsTaskLosses):
+        raise ValueError(
+            f"{method} needs the losses of a batch again after the step, and {type(module).__name__} has no "
+            "`task_losses`. Add\n\n    def task_losses(self, batch):\n        return {task: loss, ...}  # or "
+            "TaskLosses(sums, counts)\n\nand call it in training_step too."
+        )
+    sharded = any(kind in type(trainer.strategy).__name__ for kind in SHARDED_STRATEGIES)
+    if needs & {"grad_norms", "gramian", "hypergradients"} and sharded:
+        raise ValueError(
+            f"{method} needs each task's gradient as a whole, and {type(trainer.strategy).__name__} shards parameters. "
+            "Use strategy=ddp, or a balancer on losses: CoBa, LBTW, DWA."
+        )
+    static = getattr(trainer.strategy, "_ddp_kwargs", {}).get("static_graph", False)
+    if needs & {"grad_norms", "gramian", "hypergradients"} and static:
+        raise ValueError(
+            f"{method} needs each task's gradient before the backward pass, and DDP with static_graph=True takes the "
+            "first backward pass for the whole step. Leave static_graph out."
+        )
+
+
+def refuse_optimizers(optimizers: Iterable[Any], method: str) -> None:
+    """Raise ValueError for an optimizer that evaluates the loss several times a step: which of them is the step?"""
+    if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in optimizers):
+        raise ValueError(
+            f"{method} works on one evaluation of the losses a step, and LBFGS makes several. Use another."
+        )
+
+
+def refuse_other_tasks(before: Iterable[str], now: Iterable[str]) -> None:
+    """Raise ValueError if a second fit brings other tasks than the records are of."""
+    if tuple(before) != tuple(now):
+        raise ValueError(
+            f"The records so far are of the tasks {', '.join(before)}; this fit has {', '.join(now)}. Use the "
+            "same tasks in the same order, or call `reset()` to start over."
+        )
+
+
+def refuse_never_received(callback: str, learned: Iterable[str], received: set[str]) -> None:
+    """Raise RuntimeError if a name that was learned from logged keys never was a task in training."""
+    never = [task for task in learned if task not in received]
+    if received and never:
+        raise RuntimeError(
+            f"`combine` received {', '.join(sorted(received))} in a whole epoch, but never the logged "
+            f"{', '.join(never)}. Name the tasks: {callback}(tasks={sorted(received)})."
+        )
+
+
+def unknown_names(callback: str, monitor: str, logged: Mapping[str, Any]) -> RuntimeError:
+    """Return the error for a record of tasks that nobody named."""
+    return RuntimeError(
+        f"{callback} knows no task names. Give it tasks=[...], or the module `task_names`, or log keys such "
+        f"as {monitor.format(task='code')!r} in validation_step. Logged: {', '.join(logged) or 'nothing'}."
+    )
+
+
+def announce_names(callback: str, names: Iterable[str]) -> None:
+    """Print the names that were learned from logged keys."""
+    rank_zero_info(f"{callback} balances the tasks that it found logged: {', '.join(names)}.")
+
+
+def announce_first_record(callback: str) -> None:
+    """Print that no baseline could be measured."""
+    rank_zero_info(
+        f"{callback}: no pass before training (num_sanity_val_steps=0, fast_dev_run, or nothing was logged in "
+        "it), so each task's baseline V(0) is its first record."
+    )
+
+
+def announce_settings(
+    callback: str,
+    trainer: L.Trainer,
+    balancer: Balancer,
+    by_steps: bool,
+    interval: int | None,
+    prior: Mapping[str, float] | None,
+    min_weight: float,
+    num_records: int,
+    num_tasks: int,
+) -> None:
+    """Print the settled values; warn if the warm-up would outlast the run (``num_records``: taken before it)."""
+    cadence = f"every {interval} steps" if interval != 1 else "every step"
+    if not by_steps:
+        cadence = "every validation pass"
+    if by_steps and interval is None:
+        cadence = "as often as the first steps show it can be paid for"
+    settings = [repr(balancer)]
+    settings += [f"prior {dict(prior)}"] if prior else []
+    settings += [f"min_weight {min_weight}"] if min_weight else []
+    rank_zero_info(f"{callback}: {', '.join(settings)}, a record {cadence}.")
+    if num_tasks == 1:
+        rank_zero_info(f"{callback}: there is one task, so its weight is 1 and nothing is balanced.")
+    warmup = getattr(balancer, "warmup_records", 0)
+    if not warmup or trainer.fast_dev_run or (by_steps and interval is None):
+        return
+    records = expected_records(trainer, interval)
+    if num_records + records < warmup + 2:
+        setting = "`every_n_steps`" if by_steps else "`trainer.val_check_interval`"
+        rank_zero_warn(
+            f"{callback}: about {records:.0f} records are to come, and the weights move from record {warmup} on: "
+            f"too few to balance anything. A smaller {setting} gives more."
+        )
+
+
+def announce_interval(callback: str, budget: StepBudget) -> None:
+    """Print the interval that keeps records within their share of the time."""
+    rank_zero_info(
+        f"{callback}: a step takes {budget.step_seconds:.3g} s, a record {budget.record_seconds:.3g} s more; a record "
+        f"every {budget.interval} steps keeps its share at or under {budget.share:g} (max_overhead)."
+    )
+
+
+def warn_of_lost_pass(callback: str) -> None:
+    """Warn that the resumed checkpoint was written between a step and the validation pass due at it."""
+    rank_zero_warn(
+        f"{callback}: the checkpoint was written just before a validation pass that was due, and Lightning never "
+        "runs it again, so a record is missing. Write checkpoints that are to be resumed after validation, or at "
+        "steps where no validation is due."
+    )
+
+
+def warn_of_unused_weights(callback: str, module: L.LightningModule, attribute: str) -> None:
+    """Warn that nothing in training read the weights."""
+    rank_zero_warn(
+        f"{type(module).__name__} never used `self.{attribute}`: {callback} computes weights that change nothing. "
+        f"In training_step write: return self.{attribute}.combine(losses)"
+    )

@@ -1,0 +1,158 @@
+"""From a record's columns to what a model is trained on: a prompt and a completion, or a conversation."""
+
+import json
+import string
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from lightning_coba.data.reading.chat import checked_messages
+from lightning_coba.data.reading.formats import Fields
+from lightning_coba.data.reading.task import Task
+
+
+class Row(NamedTuple):
+    """One example.
+
+    Attributes:
+        prompt: text that is read; may be empty. Of a conversation, all before the last answer, without roles.
+        completion: text that is learned; never blank. Of a conversation, the last answer.
+        messages: the conversation as JSON, where the chat template is to render the row.
+    """
+
+    prompt: str
+    completion: str
+    messages: str | None = None
+
+
+def row_of(task: Task, fields: Fields, origin: str) -> Row:
+    """Make a row of a record.
+
+    Args:
+        task: whose rules to follow.
+        fields: column -> value.
+        origin: where the record comes from: begins every error.
+
+    Raises:
+        ValueError: A column is missing, a prompt or completion is not a string, a completion is empty, or a
+            conversation is not usable.
+    """
+    conversation = _conversation(task, fields, origin)
+    if conversation is None:
+        return _plain_row(task, fields, origin)
+    *context, answer = conversation
+    messages = json.dumps(conversation, ensure_ascii=False, default=str)
+    _check_is_text(messages, "conversation", origin)
+    return Row("\n".join(message["content"] for message in context), answer["content"], messages)
+
+
+def matches(where: Mapping[str, Any] | None, fields: Fields) -> bool:
+    """Whether a record has all the values that `Task.where` asks for."""
+    return where is None or all(fields.get(column) == value for column, value in where.items())
+
+
+def normalised(prompt: str) -> str:
+    r"""Return the prompt as it is compared with others: white space collapsed, case ignored.
+
+    Example:
+        >>> normalised("  Hello\n World ")
+        'hello world'
+    """
+    return " ".join(prompt.split()).casefold()
+
+
+def digest(row: Row) -> bytes:
+    """Return 16 bytes that are equal for equal prompts: 8 to tell and carve them by, 8 for an independent order.
+
+    Rows without a prompt are told apart by their completions.
+    """
+    text = normalised(row.prompt) or normalised(row.completion)
+    return blake2b(text.encode(), digest_size=16, person=b"carve").digest()
+
+
+def _conversation(task: Task, fields: Fields, origin: str) -> list[dict[str, Any]] | None:
+    if task.chat is False:
+        return None
+    given = fields.get(task.messages)
+    plain = has_columns(task.prompt, fields) and has_columns(task.completion, fields)
+    if given is not None and not plain:
+        return checked_messages(given, task.messages, origin)
+    prompt, completion = fields.get(task.prompt), fields.get(task.completion)
+    if isinstance(prompt, list | tuple) and isinstance(completion, list | tuple):
+        return checked_messages([*prompt, *completion], f"{task.prompt} + {task.completion}", origin)
+    if not task.chat:
+        return None
+    row = _plain_row(task, fields, origin)
+    return [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}]
+
+
+def has_columns(rule: str, fields: Fields) -> bool:
+    """Whether a record has the column, or all columns of the template, and something in them."""
+    columns = [column for column, _ in _template_columns(rule)] if "{" in rule else [rule]
+    # A table gives every row every column, with None where the row has nothing.
+    return all(fields.get(column) is not None for column in columns)
+
+
+def _plain_row(task: Task, fields: Fields, origin: str) -> Row:
+    completion = _text(task, "completion", fields, origin)
+    if not completion.strip():
+        raise ValueError(f"{origin}: the completion is empty. Fill it in, or delete the row.")
+    return Row(_text(task, "prompt", fields, origin), completion)
+
+
+def _text(task: Task, argument: str, fields: Fields, origin: str) -> str:
+    rule = getattr(task, argument)
+    if "{" in rule:
+        _check_template_columns(task, argument, fields, origin)
+        text = rule.format_map(fields)
+    else:
+        _check_column(task, argument, rule, fields, origin)
+        text = fields[rule]
+        if not isinstance(text, str):
+            cure = f"Write a string, or set {argument}='{{{rule}}}' in Task {task.name!r} to have it formatted."
+            raise ValueError(
+                f"{origin}: column {rule!r} ({argument}) must be a string; got {type(text).__name__}. "
+                + ("Fill it in, or delete the row." if text is None else cure)
+            )
+    _check_is_text(text, argument, origin)
+    return text
+
+
+def _check_is_text(text: str, what: str, origin: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{origin}: the {what} holds half of a surrogate pair, which is not text. Repair the row."
+        ) from None
+
+
+@lru_cache
+def _template_columns(rule: str) -> list[tuple[str, bool]]:
+    """Return the columns of a template, and whether each stands there itself (not one of its items)."""
+    fields = [field for _, field, _, _ in string.Formatter().parse(rule) if field is not None]
+    columns = [field.replace("[", ".").split(".")[0] for field in fields]
+    return [(column, column == field) for column, field in zip(columns, fields, strict=True)]
+
+
+def _check_template_columns(task: Task, argument: str, fields: Fields, origin: str) -> None:
+    for column, whole in _template_columns(getattr(task, argument)):
+        _check_column(task, argument, column, fields, origin)
+        # Formatted, None would silently train the model to write "None".
+        if whole and not isinstance(fields[column], str | int | float):
+            raise ValueError(
+                f"{origin}: column {column!r} ({argument} template) must be a string or a number; "
+                f"got {type(fields[column]).__name__}. Fill it in, or delete the row."
+            )
+
+
+def _check_column(task: Task, argument: str, column: str, fields: Fields, origin: str) -> None:
+    if column not in fields:
+        lists = [name for name, value in fields.items() if isinstance(value, list)]
+        chat = f" If {lists[0]!r} holds conversations, set Task.messages (data.messages) to it." if lists else ""
+        raise ValueError(
+            f"{origin}: there is no column {column!r}, which Task {task.name!r} uses as {argument}. "
+            f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them "
+            f"(of tasks in a folder: MultitaskDataModule.{argument}, data.{argument}=...).{chat}"
+        )

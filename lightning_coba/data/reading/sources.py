@@ -1,0 +1,157 @@
+"""Where a split's records come from: files, `datasets`, or Python objects, read one record at a time.
+
+A split is a list of parts. A part says how its records are read, what their numbers are called in errors, and
+by which stamp it is recognised when it comes again.
+"""
+
+import itertools
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from lightning_coba.data.reading.files import find_files, is_saved_dataset, saved_splits, stamp
+from lightning_coba.data.reading.formats import Records, data_suffix, origin_prefix, read_file
+from lightning_coba.data.reading.task import Task
+
+_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
+_ROWS_PER_READ = 1024
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a split.
+
+    Attributes:
+        prefix: what a record's number is put behind to say where it comes from.
+        records: yields (number, fields) of each record; may be called once.
+        stamp: changes when the records do; ``None`` if they cannot be known without reading them.
+        num_rows: how many records there are, where they are in memory.
+    """
+
+    prefix: str
+    records: Callable[[], Records]
+    stamp: str | None = None
+    num_rows: int | None = None
+
+
+def parts_of(task: Task, split: str) -> list[Part]:
+    """Return the parts of one split of a task; nothing is read yet.
+
+    Args:
+        task: whose split; the split must be given.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+
+    Raises:
+        FileNotFoundError: A path leads nowhere; the message names task, split and path.
+        ValueError: A saved or loaded dataset does not have the split.
+    """
+    return _parts(getattr(task, split), split, f"task {task.name!r}, {split}")
+
+
+def _parts(source: Any, split: str, where: str) -> list[Part]:
+    if isinstance(source, str | PathLike):
+        return _parts_of_path(source, split, where)
+    if isinstance(source, Mapping):
+        if split not in source:
+            raise ValueError(
+                f"{where}: the datasets have no split {split!r}, only {', '.join(map(repr, source))}. "
+                f"Give the one that is meant, such as source[{next(iter(source), split)!r}]."
+            )
+        source = source[split]
+    if _is_dataset(source):
+        return [_dataset_part(source, where)]
+    items = iter(source)
+    first = list(itertools.islice(items, 1))
+    if first and isinstance(first[0], str | PathLike):
+        return [part for path in itertools.chain(first, items) for part in _parts_of_path(path, split, where)]
+    records = partial(_checked_rows, itertools.chain(first, items), where)
+    return [Part(f"{where} item ", records, num_rows=len(source) if isinstance(source, Sequence) else None)]
+
+
+def _checked_rows(items: Iterable[Any], where: str) -> Records:
+    for number, item in enumerate(items):
+        if not isinstance(item, Mapping):
+            raise ValueError(
+                f"{where} item {number}: a row must be a dict such as {{'prompt': ..., 'completion': ...}}; "
+                f"got {type(item).__name__}. Make it a dict, or give paths."
+            )
+        yield number, item
+
+
+def _parts_of_path(path: Any, split: str, where: str) -> list[Part]:
+    if not isinstance(path, str | PathLike):
+        raise ValueError(
+            f"{where}: a list of paths must hold paths alone; got {type(path).__name__}. Give paths or rows, not both."
+        )
+    given = Path(path).expanduser()
+    splits = saved_splits(given)
+    if splits is not None:
+        if split not in splits:
+            raise ValueError(
+                f"{where}: the saved dataset {str(given)!r} has no split {split!r}, only "
+                f"{', '.join(map(repr, splits))}. Give the folder of the one that is meant."
+            )
+        given = given / split
+    if is_saved_dataset(given):
+        return [_saved_part(given)]
+    hub_id = _HUB_ID.fullmatch(str(path))
+    # In a folder that exists it is a path that was mistyped: the hub is not asked, which takes long without a network.
+    if hub_id and not given.exists() and not given.parent.is_dir() and not data_suffix(given.name):
+        return [_dataset_part(_load_from_hub(str(path), hub_id, split, where), where)]
+    return [
+        Part(origin_prefix(file), partial(read_file, file), json.dumps(stamp(file))) for file in find_files(path, where)
+    ]
+
+
+def _saved_part(folder: Path) -> Part:
+    files = [folder / "state.json", *sorted(folder.glob("*.arrow"))]
+    return Part(f"{folder} row ", partial(_read_saved, folder), json.dumps([stamp(file) for file in files]))
+
+
+def _read_saved(folder: Path) -> Records:
+    import datasets
+
+    return _read_dataset(datasets.load_from_disk(str(folder)))
+
+
+def _is_dataset(source: Any) -> bool:
+    # Whoever made a dataset has imported the library, which takes a second: nobody else has to.
+    datasets = sys.modules.get("datasets")
+    return datasets is not None and isinstance(source, datasets.Dataset | datasets.IterableDataset)
+
+
+def _dataset_part(dataset: Any, where: str) -> Part:
+    # Streams have no fingerprint; a dataset's is made of the files and of all that was done to them.
+    fingerprint = getattr(dataset, "_fingerprint", None)
+    return Part(f"{where} row ", partial(_read_dataset, dataset), fingerprint)
+
+
+def _read_dataset(dataset: Any) -> Records:
+    import datasets
+
+    if isinstance(dataset, datasets.IterableDataset):
+        yield from enumerate(dataset)
+        return
+    number = 0
+    for batch in dataset.with_format("arrow").iter(_ROWS_PER_READ):
+        for fields in batch.to_pylist():
+            yield number, fields
+            number += 1
+
+
+def _load_from_hub(text: str, hub_id: re.Match[str], split: str, where: str) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(hub_id["name"], hub_id["config"], split=split)
+    except Exception as error:
+        raise FileNotFoundError(
+            f"{where}: there is no file or folder {text!r} (read from {str(Path.cwd())!r}), and as a data set of the "
+            f"Hugging Face hub it does not load ({type(error).__name__}: {error}). Correct the path or the id."
+        ) from error

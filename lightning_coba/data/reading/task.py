@@ -1,0 +1,246 @@
+"""What a task is: a name, where its splits come from, and how a row becomes what is read and what is learned."""
+
+import re
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_coba.data.reading.files import SPLIT_NAMES, data_files, saved_splits, split_sources, stem, task_of
+from lightning_coba.data.reading.formats import read_file
+from lightning_coba.data.reading.task_column import values_in_column
+
+SPLITS = ("train", "validation", "test")
+
+Source = str | PathLike[str] | Iterable[str | PathLike[str]] | Iterable[Mapping[str, Any]]
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+_LAYOUT = (
+    "The expected layout is\n  {root}/<task>/train.jsonl\n  {root}/<task>/validation.jsonl   (optional)\n"
+    '  {root}/<task>/test.jsonl         (optional)\nwith one {{"prompt": ..., "completion": ...}} or '
+    '{{"messages": [...]}} a line. Instead of .jsonl: .ndjson, .csv, .tsv, .parquet, .jsonl.gz. Instead of one\n'
+    "file: train-00000-of-00002.parquet and so on, a folder train/, or a saved DatasetDict as <task>. Files of other\n"
+    "names are train, of which the other splits are carved. Or one file with the rows of all tasks and a column 'task'."
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    r"""One of the tasks that a model is fine-tuned on together.
+
+    Args:
+        name: letters, digits, ``_``, ``.`` and ``-``; it becomes part of log keys and tables.
+        train: where the rows come from: the path of a JSONL, CSV, TSV or Parquet file (``.gz`` too, but for
+            Parquet), a glob, a folder of such files, a folder of ``datasets``' ``save_to_disk``, a list of paths;
+            ``"org/name"`` or ``"org/name:config"`` of the Hugging Face hub; a ``datasets`` object; or any iterable
+            of dict rows, which may be a generator larger than memory.
+        validation: the same; ``None`` = the split of this name where ``train`` is a ``DatasetDict`` (or its folder)
+            that has one, else a tenth of ``train`` is carved.
+        test: the same.
+        prompt: the column that holds the prompt, or a template with column names in braces; ``{{`` and ``}}``
+            stand for braces.
+        completion: the same for the text that is learned.
+        where: column -> value: only the rows that have all these values are read.
+        chat: whether prompt and completion are rendered with the model's chat template, as a user's and an
+            assistant's turn. ``None``: rows with ``messages`` that lack a prompt or completion are, and rows whose
+            prompt and completion are lists of messages; ``True``: all rows; ``False``: none.
+        messages: the column that holds conversations: a list of ``{"role": ..., "content": ...}``. All
+            assistant's turns are learned.
+        max_rows: most rows of this task in an epoch, at least 1; ``None`` = no limit.
+        repeats: how often an epoch shows each row, above 0; 0.5 shows every other row.
+
+    Raises:
+        ValueError: The name has other characters, a template does not parse, or a value is outside its domain.
+
+    Example:
+        >>> rows = [{"en": "yes", "de": "ja"}]
+        >>> Task("german", rows, prompt="Translate to German: {en}\n", completion="de").name
+        'german'
+    """
+
+    name: str
+    train: Source
+    validation: Source | None = None
+    test: Source | None = None
+    prompt: str = "prompt"
+    completion: str = "completion"
+    where: Mapping[str, Any] | None = None
+    chat: bool | None = None
+    messages: str = "messages"
+    max_rows: int | None = None
+    repeats: float = 1
+
+    def __post_init__(self) -> None:
+        for split in ("validation", "test"):
+            if getattr(self, split) is None and split in _splits_within(self.train):
+                object.__setattr__(self, split, self.train)
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ValueError(
+                "`Task.name` must match [A-Za-z0-9_.-]+, because it becomes part of log keys and tables; "
+                f"got {self.name!r}. Replace the other characters, for example by '_'."
+            )
+        for argument in ("prompt", "completion"):
+            _check_text_rule(self.name, argument, getattr(self, argument))
+        for split in SPLITS:
+            source = getattr(self, split)
+            if not (isinstance(source, str | PathLike | Iterable) or (source is None and split != "train")):
+                raise ValueError(
+                    f"`Task.{split}` must be a path, a list of paths or an iterable of dict rows; "
+                    f"got {source!r} for task {self.name!r}. Give the file that holds the rows."
+                )
+        self._check_options()
+
+    def _check_options(self) -> None:
+        where_is_usable = self.where is None or (
+            isinstance(self.where, Mapping) and self.where and all(isinstance(column, str) for column in self.where)
+        )
+        max_rows_is_usable = self.max_rows is None or (_is_number(self.max_rows, int) and self.max_rows >= 1)
+        for argument, usable, domain, cure in (
+            ("where", where_is_usable, "None or a dict of column: value", "Write where={'task': 'qa'}."),
+            ("chat", self.chat in (None, True, False), "True, False or None", "Choose one."),
+            ("messages", isinstance(self.messages, str) and self.messages, "a column name", "Name the column."),
+            ("max_rows", max_rows_is_usable, "a whole number of at least 1 or None", "Choose such a number."),
+            (
+                "repeats",
+                _is_number(self.repeats, int | float) and isfinite(self.repeats) and self.repeats > 0,
+                "a finite number above 0",
+                "Use 1 to show each row once an epoch.",
+            ),
+        ):
+            if not usable:
+                got = getattr(self, argument)
+                raise ValueError(f"`Task.{argument}` must be {domain}; got {got!r} for task {self.name!r}. {cure}")
+
+
+def _splits_within(source: Any) -> Iterable[str]:
+    """Return the splits that a source of several has by name."""
+    if isinstance(source, Mapping):
+        return source
+    is_path = isinstance(source, str | PathLike)
+    return (saved_splits(Path(source).expanduser()) if is_path else None) or ()
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _check_text_rule(task: str, argument: str, rule: str) -> None:
+    if not isinstance(rule, str) or not rule:
+        raise ValueError(
+            f"`Task.{argument}` must be a column name or a template such as '{{text}}\\n'; got {rule!r} "
+            f"for task {task!r}. Name the column that holds the {argument}."
+        )
+    if "{" not in rule:
+        return
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(rule) if field is not None]
+    except ValueError as error:
+        fields, reason = [], str(error)
+    else:
+        named = fields and not any(field == "" or field[0].isdigit() for field in fields)
+        reason = "" if named else "braces must hold column names"
+    if reason:
+        raise ValueError(
+            f"`Task.{argument}` must be a column name or a template such as '{{text}}\\n'; got {rule!r} "
+            f"for task {task!r} ({reason}). Write '{{{{' and '}}}}' for literal braces."
+        )
+
+
+def tasks_at(root: str | PathLike[str], **rules: Any) -> list[Task]:
+    """Find the tasks of a folder or file, whichever way they lie there.
+
+    Args:
+        root: a folder for `tasks_in_folder`; or a file (or a folder of files and no more) for `tasks_in_file`; or a
+            folder with one file a task, which is named after it (but for the ``-00000-of-00002`` of its parts).
+        **rules: further arguments for every `Task`, such as ``prompt="question"``.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file, or nothing in it.
+        ValueError: A file that should have a column ``task`` has none.
+    """
+    place = Path(root).expanduser()
+    if place.is_file():
+        return tasks_in_file(place, **rules)
+    files = data_files(place) if place.is_dir() else []
+    if not files or any(split_sources(home) for home in place.iterdir() if home.is_dir()):
+        return tasks_in_folder(place, **rules)
+    names = {name for names in SPLIT_NAMES.values() for name in names}
+    _, first = next(read_file(files[0]), (0, {}))
+    if names & {stem(file) for file in files} or "task" in first:
+        return tasks_in_file(place, **rules)
+    by_name: dict[str, list[Path]] = {}
+    for file in files:
+        by_name.setdefault(task_of(file), []).append(file)
+    return [Task(name, paths, **rules) for name, paths in sorted(by_name.items())]
+
+
+def tasks_in_folder(root: str | PathLike[str], **rules: Any) -> list[Task]:
+    """Find the tasks of a folder: every sub-folder that holds data files, sorted by name.
+
+    Args:
+        root: folder with one sub-folder per task, in which the files ``train``, ``validation`` and ``test`` (as
+            ``.jsonl``, ``.ndjson``, ``.csv``, ``.tsv``, ``.parquet`` or ``.jsonl.gz``, also in shards such as
+            ``train-00000-of-00002.parquet``, or as folders of files) are the splits; only train is required. A
+            folder that ``datasets.DatasetDict.save_to_disk`` wrote is a task too. Where no file is named after a
+            split, all of them are train.
+        **rules: further arguments for every `Task`, such as ``prompt="question"``.
+
+    Returns:
+        One task per sub-folder, named after it.
+
+    Raises:
+        FileNotFoundError: The folder is missing or holds no task; the message shows the expected layout.
+    """
+    folder = Path(root).expanduser()
+    layout = _LAYOUT.format(root=folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"`tasks_in_folder.root` must be a folder; got {str(folder)!r}. {layout}")
+    found = {home.name: split_sources(home) for home in sorted(folder.iterdir()) if home.is_dir()}
+    if not any(found.values()):
+        raise FileNotFoundError(f"No task was found in {str(folder)!r}. {layout}")
+    left = [name for name, sources in found.items() if not sources and not name.startswith((".", "_"))]
+    left += [file.name for file in data_files(folder)]
+    if left:
+        rank_zero_warn(
+            f"In {str(folder)!r} the tasks are sub-folders, and these are left out: {', '.join(left)}. A sub-folder "
+            "needs data files (.jsonl, .csv, .tsv, .parquet); a file belongs into one."
+        )
+    return [Task(name, **sources, **rules) for name, sources in found.items() if sources]
+
+
+def tasks_in_file(path: str | PathLike[str], column: str = "task", **rules: Any) -> list[Task]:
+    """Find the tasks of one file in which a column names the task of each row.
+
+    All rows become train, of which validation and test are carved; in a folder, files named after splits are these.
+
+    Args:
+        path: a data file of any format; also a glob, or a folder of such files.
+        column: the column that holds the task's name.
+        **rules: further arguments for every `Task`, such as ``prompt="question"``.
+
+    Returns:
+        One task per value of the column, sorted by name; characters that a name may not have become ``_``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A row names no task, or two names become the same.
+    """
+    tasks: dict[str, Task] = {}
+    sources = split_sources(Path(path)) if Path(path).is_dir() else {"train": path}
+    for value in values_in_column(path, column):
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", str(value))
+        if name in tasks:
+            raise ValueError(
+                f"{path}: the tasks {tasks[name].where[column]!r} and {value!r} of column {column!r} would both be "  # type: ignore[index]
+                f"named {name!r}. Rename one of them."
+            )
+        tasks[name] = Task(name, **sources, where={column: value}, **rules)
+    if not tasks:
+        raise ValueError(f"{path}: there is no row. Give it rows with a column {column!r}.")
+    return [tasks[name] for name in sorted(tasks)]

@@ -1,0 +1,1 @@
+"""Rows to tokens: encoding, splits and what is kept of them between runs."""

@@ -1,0 +1,207 @@
+"""From texts to token ids, of which each is read or learned: a batch of rows at a time."""
+
+import gc
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from lightning_coba.data.reading.chat import ChatTemplate, Turns
+
+#: The columns of a batch that are read.
+TEXT_COLUMNS = ("prompt", "completion", "messages", "part", "number")
+
+TOKEN_SCHEMA = pa.schema(
+    [
+        ("ids", pa.list_(pa.int32())),
+        ("learned", pa.list_(pa.uint8())),  # bytes, not bits: they are read without a copy
+        ("num_tokens", pa.int32()),
+        ("num_learned", pa.int32()),
+        ("cut", pa.bool_()),  # tokens were lost on the left
+        ("overlong", pa.bool_()),  # the completion does not fit: ids is empty, num_learned says what it takes
+        ("last_only", pa.bool_()),  # see Turns
+    ]
+)
+
+
+class _Frame(NamedTuple):
+    """What stands around a text: tokens in front of every prompt, before an answer to nothing, and at the end."""
+
+    bos: list[int]
+    start: list[int]
+    eos: int
+
+
+class _Row(NamedTuple):
+    """A row's token ids in pieces, and how many tokens in front stay when it is cut."""
+
+    pieces: list[tuple[Sequence[int], bool]]
+    num_kept: int
+    last_only: bool
+
+
+@dataclass
+class Encoder:
+    """Turn a table of rows into a table of tokens; a picklable function for ``datasets.Dataset.map``.
+
+    A row of prompt and completion is [BOS] + prompt + completion + EOS; prompt and completion are tokenised apart,
+    so that the boundary is exact. BOS is there if the tokenizer itself adds one. What would be learned from nothing
+    (the completion after an empty prompt) gets one start token (the tokenizer's BOS or else its EOS). A conversation
+    is what the chat template makes of it, with EOS at the end unless its last answer has one. A row that is too long
+    loses tokens on the left, never BOS and never of its last answer.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with an end token.
+        max_length: tokens a row may have, start and end token counted.
+        origins: see `RowTable.origins`.
+
+    Raises:
+        ValueError: The tokenizer has no end token.
+    """
+
+    tokenizer: Any
+    max_length: int
+    origins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.frame = frame_of(self.tokenizer)
+        self.template = ChatTemplate(self.tokenizer)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Encode a batch.
+
+        Args:
+            batch: with `TEXT_COLUMNS`.
+
+        Returns:
+            As many rows, with `TOKEN_SCHEMA`.
+
+        Raises:
+            ValueError: A conversation is not usable; the message names file and line.
+        """
+        with _no_collections():
+            return self._encode(batch)
+
+    def _encode(self, batch: pa.Table) -> pa.Table:
+        columns = (batch.column(name).to_pylist() for name in TEXT_COLUMNS)
+        turns = [self._turns(*row) for row in zip(*columns, strict=True)]
+        texts = [piece for row in turns for piece, _ in row.pieces if isinstance(piece, str)]
+        encoded = iter(self._ids(texts))
+        chats = batch.column("messages").is_valid().to_pylist()
+        return self._joined([self._row(row, chat, encoded) for row, chat in zip(turns, chats, strict=True)])
+
+    def _turns(self, prompt: str, completion: str, messages: str | None, part: int, number: int) -> Turns:
+        if messages is None:
+            return Turns([(prompt, False), (completion, True)])
+        return self.template.turns(json.loads(messages), f"{self.origins[part]}{number}")
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        # verbose=False: our own limit is max_length, so the tokenizer's warning about its own would only confuse.
+        return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+    def _row(self, turns: Turns, chat: bool, encoded: Any) -> _Row:
+        pieces = [(next(encoded) if isinstance(piece, str) else piece, learned) for piece, learned in turns.pieces]
+        if chat:
+            pieces = self._until_end(pieces)
+        else:
+            pieces.insert(0, (self.frame.bos, False))
+        if not chat or self.frame.eos not in pieces[-1][0]:
+            pieces.append(([self.frame.eos], True))
+        if next(learned for ids, learned in pieces if ids):
+            pieces.insert(0, (self.frame.start, False))
+        first = next(ids for ids, _ in pieces if ids)
+        num_kept = int(first[0] == self.tokenizer.bos_token_id) if chat else len(self.frame.bos)
+        return _Row(pieces, num_kept, turns.last_only)
+
+    def _until_end(self, pieces: list[tuple[Sequence[int], bool]]) -> list[tuple[Sequence[int], bool]]:
+        """Learn an answer up to its end token: the line break that templates put behind it is never generated."""
+        found: list[tuple[Sequence[int], bool]] = []
+        for ids, learned in pieces:
+            end = (
+                len(ids) - list(reversed(ids)).index(self.frame.eos) if learned and self.frame.eos in ids else len(ids)
+            )
+            found += [(ids[:end], learned), (ids[end:], False)]
+        while not (found[-1][1] and found[-1][0]):
+            found.pop()
+        return [piece for piece in found if piece[0]]
+
+    def _joined(self, rows: list[_Row]) -> pa.Table:
+        pieces = [piece for row in rows for piece in row.pieces]
+        lengths = np.array([len(ids) for ids, _ in pieces])
+        ids = np.fromiter(itertools.chain.from_iterable(ids for ids, _ in pieces), np.int32, lengths.sum())
+        learned = np.repeat(np.array([learned for _, learned in pieces], dtype=np.uint8), lengths)
+        edges = np.cumsum([0, *(len(row.pieces) for row in rows)])
+        num_tokens = np.add.reduceat(lengths, edges[:-1])
+        answers = np.array([_answer_length(row.pieces) for row in rows])
+        overlong = answers + 1 > self.max_length
+        cut = (num_tokens > self.max_length) & ~overlong
+        if overlong.any() or cut.any():
+            kept = self._kept(rows, num_tokens, overlong)
+            ids, learned = ids[kept], learned[kept]
+            num_tokens = np.where(overlong, 0, np.minimum(num_tokens, self.max_length))
+        offsets = np.concatenate([[0], np.cumsum(num_tokens)])
+        learned[offsets[:-1][num_tokens > 0]] = 0  # a row that was cut within an answer: nothing predicts its first
+        num_learned = np.diff(np.concatenate([[0], np.cumsum(learned, dtype=np.int64)])[offsets])
+        columns = [
+            pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids)),
+            pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(learned)),
+            pa.array(num_tokens, pa.int32()),
+            pa.array(np.where(overlong, answers, num_learned), pa.int32()),
+            pa.array(cut),
+            pa.array(overlong),
+            pa.array([row.last_only for row in rows], pa.bool_()),
+        ]
+        return pa.table(columns, schema=TOKEN_SCHEMA)
+
+    def _kept(self, rows: list[_Row], num_tokens: np.ndarray, overlong: np.ndarray) -> np.ndarray:
+        """Return which tokens of the batch are kept: bool, one for each."""
+        kept = np.ones(num_tokens.sum(), dtype=bool)
+        starts = np.cumsum(num_tokens) - num_tokens
+        for index in np.flatnonzero(num_tokens > self.max_length):
+            begin = starts[index] + rows[index].num_kept
+            kept[begin : begin + num_tokens[index] - self.max_length] = False
+        for index in np.flatnonzero(overlong):
+            kept[starts[index] : starts[index] + num_tokens[index]] = False
+        return kept
+
+
+def frame_of(tokenizer: Any) -> _Frame:
+    """Return the tokens that a tokenizer puts around a text.
+
+    Raises:
+        ValueError: It has no end token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            "`tokenizer` must have an end token, which ends every completion; got a tokenizer without one. "
+            "Set tokenizer.eos_token."
+        )
+    bos = tokenizer.bos_token_id
+    adds_bos = bos is not None and tokenizer("x")["input_ids"][:1] == [bos]
+    start = tokenizer.eos_token_id if bos is None else bos
+    return _Frame([bos] if adds_bos else [], [start], tokenizer.eos_token_id)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Make lists without the collector looking for cycles among them and all of torch: a quarter of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _answer_length(pieces: list[tuple[Sequence[int], bool]]) -> int:
+    """Return the tokens of the last answer: all learned pieces at the end."""
+    answer = itertools.takewhile(lambda piece: piece[1], reversed(pieces))
+    return sum(len(ids) for ids, _ in answer)

@@ -1,0 +1,227 @@
+"""Disjoint splits: missing ones are carved out of train, and no prompt is in two splits of any tasks.
+
+What belongs where follows from a hash of the prompt: neither the seed nor the order of the rows matters. Everything
+here works on row numbers and 64-bit hashes, so that a million rows take a second.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_coba.data.reading.task import SPLITS
+
+Overlap = Literal["drop", "error"]
+
+_CARVED_SHARE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Which rows of a task are in which split.
+
+    Attributes:
+        rows: split name -> row numbers, int64.
+        identity: row number -> hash of its prompt, uint64.
+        origin: row number -> where the row came from, for messages.
+    """
+
+    rows: Mapping[str, np.ndarray]
+    identity: np.ndarray
+    origin: Callable[[int], str]
+
+    def hashes(self, split: str) -> np.ndarray:
+        """Return the hashes of a split's prompts, uint64."""
+        return self.identity[self.rows[split]]
+
+
+def carve(task: str, splits: Splits) -> Splits:
+    """Carve the missing splits out of train: the lowest tenth by hash becomes test, the next validation.
+
+    Rows with equal prompts (white space and case ignored) stay together.
+
+    Args:
+        task: name for errors.
+        splits: "train" must be there, what else is there is left alone.
+
+    Returns:
+        All three splits. Carved ones hold about a tenth of the given train rows, at least one row each, in
+        the order of their hashes; train keeps its order.
+
+    Raises:
+        ValueError: train has too few distinct prompts to leave at least one row in every split.
+    """
+    missing = [split for split in ("test", "validation") if split not in splits.rows]
+    if not missing:
+        return splits
+    train = splits.rows["train"]
+    lowest_first = np.argsort(splits.hashes("train"), kind="stable")
+    hashes = splits.hashes("train")[lowest_first]
+    # ends[i] rows have one of the i + 1 lowest hashes.
+    ends = np.append(np.flatnonzero(np.diff(hashes)) + 1, len(hashes))
+    if len(ends) <= len(missing):
+        raise ValueError(
+            f"The train split of task {task!r} has {len(train)} rows with {len(ends)} distinct "
+            f"prompts, too few to carve {' and '.join(missing)} out of it. Give more rows, or these splits."
+        )
+    wanted = max(1, round(_CARVED_SHARE * len(train)))
+    carved: dict[str, np.ndarray] = {}
+    groups = begin = 0
+    for later, split in zip(range(len(missing) - 1, -1, -1), missing, strict=True):
+        # One prompt is left for train, and one for each split that is still to be carved.
+        groups = min(int(np.searchsorted(ends, begin + wanted)) + 1, len(ends) - later - 1)
+        carved[split] = train[lowest_first[begin : ends[groups - 1]]]
+        begin = int(ends[groups - 1])
+    rest = train[np.sort(lowest_first[begin:])]
+    return replace(splits, rows={**splits.rows, **carved, "train": rest})
+
+
+class _Held(NamedTuple):
+    """Prompts that a split may not have, each with where it occurs; sorted by hash, each hash once."""
+
+    hashes: np.ndarray
+    homes: np.ndarray  # index into the names
+    rows: np.ndarray
+    names: list[tuple[str, str]]  # task, split
+
+    def hits(self, hashes: np.ndarray) -> np.ndarray:
+        """Return the index of each hash, and -1 where it is not held."""
+        found = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
+        return np.where(self.hashes[found] == hashes, found, -1) if len(self.hashes) else np.full(len(hashes), -1)
+
+
+def disjoint(tasks: Mapping[str, Splits], overlap: Overlap = "drop") -> tuple[dict[str, Splits], dict[str, int]]:
+    """Make sure that no prompt is trained on or steered by and also tested, in the same or another task.
+
+    A train row goes if its prompt is in the validation or test split of any task, a validation row if its
+    prompt is in the test split of any task.
+
+    Args:
+        tasks: task name -> its splits, all three.
+        overlap: ``"drop"`` drops those rows, with one warning per task; ``"error"`` raises.
+
+    Returns:
+        The tasks without the dropped rows, and the number of dropped rows per task.
+
+    Raises:
+        ValueError: With ``overlap="error"``, the first overlap, naming both rows; else a split of which
+            nothing is left.
+    """
+    held = {"train": _held(tasks, ("test", "validation")), "validation": _held(tasks, ("test",))}
+    kept: dict[str, Splits] = {}
+    dropped: dict[str, int] = {}
+    for task, splits in tasks.items():
+        hits = {split: held[split].hits(splits.hashes(split)) for split in held}
+        found = _shared(task, splits, hits, held)
+        dropped[task] = sum(shared.num_rows for shared in found)
+        if found:
+            _report(tasks, found, overlap)
+        rows = {split: splits.rows[split][hits[split] < 0] if split in hits else splits.rows[split] for split in SPLITS}
+        _check_left(task, rows)
+        kept[task] = replace(splits, rows=rows)
+    return kept, dropped
+
+
+def _held(tasks: Mapping[str, Splits], held: tuple[str, ...]) -> _Held:
+    names = [(task, split) for split in held for task in tasks]
+    hashes = [tasks[task].hashes(split) for task, split in names]
+    # The first place of a prompt counts.
+    unique, first = np.unique(np.concatenate(hashes), return_index=True)
+    homes = np.repeat(np.arange(len(names)), [len(part) for part in hashes])[first]
+    rows = np.concatenate([tasks[task].rows[split] for task, split in names])[first]
+    return _Held(unique, homes, rows, names)
+
+
+class SharedPrompts(NamedTuple):
+    """Rows of a split whose prompts are held out in another split, of the same or another task.
+
+    Attributes:
+        task: whose rows.
+        split: of these rows; training drops them from it.
+        other_task: where the prompts are held out.
+        other_split: the same.
+        num_rows: how many.
+        row: the first of them.
+        other_row: the row of the other task that has its prompt.
+    """
+
+    task: str
+    split: str
+    other_task: str
+    other_split: str
+    num_rows: int
+    row: int
+    other_row: int
+
+
+def shared_prompts(tasks: Mapping[str, Splits]) -> list[SharedPrompts]:
+    """Return what `disjoint` would drop, a line for each pair of splits that share prompts.
+
+    Args:
+        tasks: task name -> its splits, all three.
+    """
+    held = {"train": _held(tasks, ("test", "validation")), "validation": _held(tasks, ("test",))}
+    found = []
+    for task, splits in tasks.items():
+        hits = {split: held[split].hits(splits.hashes(split)) for split in held}
+        found += _shared(task, splits, hits, held)
+    return found
+
+
+def _shared(task: str, splits: Splits, hits: dict[str, np.ndarray], held: dict[str, _Held]) -> list[SharedPrompts]:
+    found = []
+    for split, hit in hits.items():
+        places = np.flatnonzero(hit >= 0)
+        homes, first, counts = np.unique(held[split].homes[hit[places]], return_index=True, return_counts=True)
+        for home, place, count in zip(homes, places[first], counts, strict=True):
+            row, other_row = splits.rows[split][place], held[split].rows[hit[place]]
+            other_task, other_split = held[split].names[home]
+            found.append(SharedPrompts(task, split, other_task, other_split, int(count), int(row), int(other_row)))
+    return found
+
+
+def _report(tasks: Mapping[str, Splits], found: list[SharedPrompts], overlap: Overlap) -> None:
+    task = found[0].task
+    first = min((shared for shared in found if shared.split == found[0].split), key=lambda shared: shared.row)
+    example = (
+        f"{tasks[task].origin(first.row)} ({task}/{first.split}) has the prompt of "
+        f"{tasks[first.other_task].origin(first.other_row)} ({first.other_task}/{first.other_split})"
+    )
+    if overlap == "error":
+        raise ValueError(
+            f"The splits must be disjoint, but {example}. Delete one of the two, or set "
+            'MultitaskDataModule.overlap="drop".'
+        )
+    counts = [
+        f"{shared.num_rows} {shared.split} rows also in {shared.other_task}/{shared.other_split}" for shared in found
+    ]
+    rank_zero_warn(
+        f"Task {task!r}: {sum(shared.num_rows for shared in found)} rows were dropped, because splits "
+        f"must be disjoint: {', '.join(counts)}. For example, {example}."
+    )
+
+
+def _check_left(task: str, splits: Mapping[str, np.ndarray]) -> None:
+    for split, rows in splits.items():
+        if not len(rows):
+            raise ValueError(
+                f"Nothing is left of the {split} split of task {task!r}: all its prompts are held out for "
+                "validation or test, there or in another task. Give other rows, or name the task in prompts."
+            )
+
+
+def fixed_subset(ranks: np.ndarray, num_rows: int | None) -> np.ndarray:
+    """Choose the rows that are evaluated: always the same, whatever the seed and the order of the rows.
+
+    Args:
+        ranks: a hash of each row's prompt, uint64 ``[rows]``, independent of the one that splits are carved by.
+        num_rows: how many at most; ``None`` takes all.
+
+    Returns:
+        Indices of the lowest ranks, increasing, int64.
+    """
+    if num_rows is None or num_rows >= len(ranks):
+        return np.arange(len(ranks))
+    return np.sort(np.argsort(ranks, kind="stable")[:num_rows])

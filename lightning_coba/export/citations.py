@@ -1,0 +1,132 @@
+"""What to cite: the papers and programs that a balancer or a run rests on, as BibTeX."""
+
+import difflib
+import importlib.metadata
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_coba.export.bibliography import BIBTEX, OF_BALANCER, OF_BASE_MODEL
+from lightning_coba.runs.trained_run import TrainedRun
+
+PACKAGE_KEY = "lightning_coba"
+#: Options of LoRA that are papers of their own.
+_VARIANTS_OF_LORA = {"use_rslora": "kalajdzievski2023rslora", "use_dora": "liu2024dora"}
+_ENTRY = re.compile(r"^@\w+\{([\w-]+),\n.*?^\}", re.MULTILINE | re.DOTALL)
+
+
+class Citation(str):
+    """BibTeX entries: a string that a notebook and the interpreter show as it is, line breaks and all."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def citation(of: Any = "CoBa") -> Citation:
+    """Return what to cite, as BibTeX: this package, and the papers and programs behind a method or a run.
+
+    Use it when you write about results. In a notebook the last line ``citation("runs/x")`` shows it; in a script print
+    it.
+
+    Args:
+        of: the folder of a run, or a `TrainedRun`: everything that it used, from the balancer's paper to the adapter's,
+            the base model's where it is known, Lightning, transformers and PEFT. Or a balancer: its name as in
+            ``balancer=gradnorm_star``, its class, an object, or the callback that
+            trained with it.
+
+    Returns:
+        The entries, this package first.
+
+    Raises:
+        ValueError: It is the name of no balancer and of no folder.
+        FileNotFoundError: The folder is not one of a run.
+
+    Example:
+        >>> print(citation("uniform"))  # doctest: +ELLIPSIS
+        @software{lightning_coba,
+        ...
+        >>> "chen2018gradnorm" in citation("gradnorm_star")
+        True
+    """
+    run = of if isinstance(of, TrainedRun) else _run_at(of)
+    keys = _keys_of_run(run) if run is not None else _keys_of_balancer(_class_name(of))
+    return Citation("\n\n".join([_package(), *(entries()[key] for key in dict.fromkeys(keys))]))
+
+
+def entries() -> dict[str, str]:
+    """Return every entry of the bibliography by its key."""
+    return {match[1]: match[0] for match in _ENTRY.finditer(BIBTEX)}
+
+
+def _run_at(of: Any) -> TrainedRun | None:
+    if isinstance(of, str) and os.sep not in of and not Path(of, "run.json").is_file():
+        return None
+    return TrainedRun.open(of) if isinstance(of, str | os.PathLike) else None
+
+
+def _class_name(of: Any) -> str:
+    """Return the class of a balancer that is named, given, or held by a callback."""
+    if isinstance(of, str):
+        legal = {name.lower(): name for name in OF_BALANCER}
+        plain = of.lower().removesuffix("_star").removesuffix("*")
+        if plain not in legal:
+            near = difflib.get_close_matches(plain, legal, n=1)
+            raise ValueError(
+                f"`citation.of` must be a balancer or the folder of a run; got {of!r}."
+                f"{f' Did you mean {near[0]!r}?' if near else ''} Balancers: {', '.join(sorted(legal))}."
+            )
+        return legal[plain]
+    if not isinstance(of, type):
+        # A callback knows its balancer from the start of training on.
+        of = type(getattr(of, "balancer", of) or of)
+    if of.__name__ == "TaskBalancing":
+        raise ValueError(
+            "`citation.of` must be a balancer, a run, or a callback that has trained; got a TaskBalancing that has "
+            "not. Give the balancer that you gave to it."
+        )
+    return of.__name__
+
+
+def _keys_of_balancer(name: str) -> Iterable[str]:
+    """Return the papers of a class; those of a class that a user wrote are the user's to name."""
+    return OF_BALANCER.get("CoBa" if name == "ConvergenceBalancer" else name, ())
+
+
+def _keys_of_run(run: TrainedRun) -> Iterable[str]:
+    balancer = run.settings["balancer"]
+    yield from _keys_of_balancer(_target(balancer.get("balancer", balancer)))
+    if run.has_adapter:
+        yield from _keys_of_adapter(run.settings["peft"], bool(run.settings["model"].get("load_in_4bit")))
+    model = Path(run.base_model).name.lower()  # the folders above it may be called anything
+    yield from (key for part, key in OF_BASE_MODEL.items() if part in model)
+    yield from ("falcon2019lightning", "wolf2020transformers")
+    if run.has_adapter:
+        yield "mangrulkar2022peft"
+
+
+def _keys_of_adapter(settings: Mapping[str, Any], four_bits: bool) -> Iterable[str]:
+    kind = _target(settings)
+    if kind == "LoraConfig":
+        yield "hu2022lora"
+        yield from (key for option, key in _VARIANTS_OF_LORA.items() if settings.get(option))
+    elif kind == "IA3Config":
+        yield "liu2022ia3"
+    if four_bits:
+        yield "dettmers2023qlora"
+
+
+def _target(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("_target_", "")).rpartition(".")[-1]
+
+
+def _package() -> str:
+    version = importlib.metadata.version("lightning-coba")
+    return (
+        f"@software{{{PACKAGE_KEY},\n"
+        "  title = {lightning\\_coba: Balanced Multitask Fine-Tuning of Language Models with {PyTorch Lightning}},\n"
+        "  author = {{The lightning\\_coba authors}},\n"
+        f"  version = {{{version}}}\n"
+        "}"
+    )

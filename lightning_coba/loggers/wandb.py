@@ -1,0 +1,67 @@
+import os
+import re
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from lightning_coba.loggers.tracker_id import need_package, read_id, write_id
+
+#: In the run folder: under which id the run is known to W&B.
+WANDB_ID = "wandb_run_id"
+
+
+class RunWandb(WandbLogger):
+    """Log to Weights & Biases; a resumed run goes on in the same W&B run.
+
+    Args:
+        save_dir: the run folder, which keeps the id of the W&B run; its files are in ``wandb/``.
+        project: where runs are compared, such as the name of the suite.
+        name: of the run; default: that of its folder.
+        offline: write files only, for ``wandb sync`` later. The variable ``WANDB_MODE=offline`` does the same.
+        **options: of ``wandb.init``, such as ``entity`` or ``tags``.
+
+    Raises:
+        ModuleNotFoundError: wandb is not installed; says what to type.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        project: str,
+        name: str | None = None,
+        offline: bool = False,
+        **options: Any,
+    ) -> None:
+        need_package("wandb", "wandb")
+        self._id_file = Path(save_dir) / WANDB_ID
+        super().__init__(
+            name=name or self._id_file.absolute().parent.name[:128],
+            save_dir=save_dir,
+            project=re.sub(r"[/\\#?%:]+", "-", project)[:128],
+            id=read_id(self._id_file) or secrets.token_hex(4),
+            offline=offline,
+            **options,
+        )
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run, begun or taken up at the first use."""
+        began = self._experiment is None
+        run = super().experiment
+        if began:
+            write_id(self._id_file, run.id)
+        return run
+
+
+def finish_wandb(exit_code: int) -> None:
+    """End the W&B run of this process, if there is one: the next run of a sweep would be logged to it."""
+    if "wandb" in sys.modules:
+        import wandb
+
+        if wandb.run is not None:
+            wandb.finish(exit_code=exit_code)

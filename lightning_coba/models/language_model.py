@@ -1,0 +1,100 @@
+"""Load a causal language model and its tokenizer: from a hub id, a local folder, or a GGUF file."""
+
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lightning_coba.models.gguf import as_safetensors, find_gguf, quiet_transformers
+from lightning_coba.models.precision import fastest_precision
+
+
+def load_language_model(
+    name_or_path: str,
+    dtype: str | torch.dtype = "float32",
+    trust_remote_code: bool = False,
+    load_in_4bit: bool = False,
+    **options: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model for next-token prediction, and its tokenizer.
+
+    A GGUF file is dequantised once (about 20 s for 135M parameters) and kept as safetensors in the user's cache
+    folder (``$LIGHTNING_COBA_CACHE``, else ``$XDG_CACHE_HOME/lightning_coba``, else ``~/.cache/lightning_coba``).
+
+    Args:
+        name_or_path: hub id; folder that ``save_pretrained`` wrote; path of a ``.gguf`` file; or
+            ``package/file.gguf`` for one inside an installed package (found without importing it; ``*`` is allowed).
+        dtype: of the weights, such as ``"float32"`` or ``"bfloat16"``.
+        trust_remote_code: whether code from the hub may run; off.
+        load_in_4bit: whether the weights of the linear layers, but for the head, are kept in 4 bits (NF4 with nested
+            scales, multiplied in bfloat16 where the machine is fast in it, else in float32).
+        **options: for ``AutoModelForCausalLM.from_pretrained``.
+
+    Raises:
+        FileNotFoundError: if the GGUF file, or the package that should hold it, is not there.
+        ImportError: if ``load_in_4bit`` and bitsandbytes is not installed.
+    """
+    if load_in_4bit:
+        options |= _four_bits()
+    source = name_or_path
+    if name_or_path.endswith(".gguf"):
+        source = str(as_safetensors(find_gguf(name_or_path)))
+    elif name_or_path.startswith((".", "/", "~")) and not Path(name_or_path).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"`model` {name_or_path!r} is no folder. Give a hub id, a folder of save_pretrained, or a .gguf file."
+        )
+    else:
+        source = str(Path(name_or_path).expanduser()) if name_or_path.startswith("~") else name_or_path
+    shared = {"trust_remote_code": trust_remote_code}
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(source, **shared)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **shared, **options)
+    for module in model.modules() if load_in_4bit else ():
+        # On a CPU with bfloat16 instructions bitsandbytes repacks the weights at the first evaluation, with coarser
+        # scales and without a way back to training.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model, tokenizer
+
+
+def checkpoint_activations(model: PreTrainedModel | PeftModel) -> None:
+    """Let the model compute each layer a second time in the backward pass, instead of keeping all activations.
+
+    Raises:
+        ValueError: if its class cannot.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    with warnings.catch_warnings():
+        # transformers 5.23 renamed it; 5.20 knows this name only.
+        warnings.filterwarnings("ignore", "`gradient_checkpointing_enable` is deprecated", FutureWarning)
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # Only the reentrant kind needs inputs with a gradient; here it would be computed for nothing.
+    base.disable_input_require_grads()
+
+
+def _four_bits() -> dict[str, Any]:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ImportError(
+            "`load_in_4bit` needs bitsandbytes. Type: pip install -c constraints.txt 'lightning-coba[4bit]'"
+        )
+    fast = torch.bfloat16 if fastest_precision() == "bf16-mixed" else torch.float32
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=fast,
+    )
+    # Weights are packed where they are loaded: each rank's on its own device, which is not set yet at this time.
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": quantization, "device_map": {"": device}}

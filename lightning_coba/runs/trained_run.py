@@ -1,0 +1,211 @@
+"""A run folder, opened again: the model it trained, its tokenizer and its data."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lightning_coba.data import MultitaskDataModule
+
+#: Which weights of a run: those it ended with (of the best validation pass), a checkpoint, or those it began with.
+CHECKPOINTS = ("final", "best", "last", "base")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What ``coba-train`` left in a folder, as objects.
+
+    Use it in a notebook, to generate with a model, to evaluate or to export it. Opening reads two small files; models
+    and data are loaded when they are asked for.
+
+    Args:
+        path: the run folder.
+        card: contents of ``run.json``.
+        settings: contents of ``config.yaml``: the resolved configuration.
+
+    Example:
+        >>> run = TrainedRun.open("runs/demo-coba-seed1")  # doctest: +SKIP
+        >>> model, tokenizer = run.load_model(), run.tokenizer  # doctest: +SKIP
+    """
+
+    path: Path
+    card: Mapping[str, Any] = field(repr=False)
+    settings: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Self:
+        """Open a run folder, of a finished run or of one that has written a checkpoint.
+
+        Raises:
+            FileNotFoundError: the folder is not one of a run.
+        """
+        path = Path(folder).expanduser()
+        missing = [name for name in ("run.json", "config.yaml") if not (path / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"RUN must be the folder of a run of coba-train; got {path}, which has no {missing[0]}."
+                f"{_runs_below(path)}"
+            )
+        card = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        settings = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        return cls(path, card, settings)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks it was trained on."""
+        return list(self.card["tasks"])
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return str(self.card.get("name") or self.path.resolve().name)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it trained to its end."""
+        return self.card.get("status") == "finished"
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether it trained a PEFT adapter, and not the whole model."""
+        return bool(self.settings.get("peft"))
+
+    @property
+    def base_model(self) -> str:
+        """Name or path of the model that it began with."""
+        return str(self.settings["model"]["model"])
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer it was trained with."""
+        from transformers import AutoTokenizer
+
+        saved = self.path / "tokenizer"
+        remote = bool(self.settings["model"].get("trust_remote_code", False))
+        if saved.is_dir():
+            return AutoTokenizer.from_pretrained(saved, trust_remote_code=remote)
+        return self._load_base()[1]
+
+    def load_model(
+        self, checkpoint: str = "final", device: str = "cpu", dtype: str | None = None
+    ) -> "PreTrainedModel | PeftModel":
+        """Load the trained model in evaluation mode; each call loads it again.
+
+        Args:
+            checkpoint: ``"final"``: what the run ended with, the weights of its best validation pass. ``"best"`` and
+                ``"last"``: of a checkpoint, which an unfinished run has too. ``"base"``: the model before training.
+            device: of torch, such as ``"cuda"``.
+            dtype: of the weights, such as ``"bfloat16"``; None = that of the training.
+
+        Returns:
+            A ``PeftModel`` around the base model where an adapter was trained.
+
+        Raises:
+            ValueError: ``checkpoint`` is none of these.
+            FileNotFoundError: the run has no such weights, or the base model is not where it was.
+        """
+        if checkpoint not in CHECKPOINTS:
+            raise ValueError(
+                f"`TrainedRun.load_model.checkpoint` must be one of {', '.join(CHECKPOINTS)}; got {checkpoint!r}. "
+                "Choose one."
+            )
+        if checkpoint == "base":
+            model = self._load_base(dtype)[0]
+        elif checkpoint == "final":
+            model = self._load_final(dtype)
+        else:
+            model = self._load_checkpoint(checkpoint, dtype)
+        return model.to(device).eval()
+
+    def load_datamodule(self, **changes: Any) -> "MultitaskDataModule":
+        """Return the data of the run with its tokenizer; call ``setup("test")`` to read it.
+
+        Args:
+            **changes: arguments of the datamodule that differ from the run's, such as ``root="elsewhere"`` or
+                ``test_rows=100``.
+
+        Raises:
+            FileNotFoundError: the data is not where it was.
+        """
+        from hydra.utils import instantiate
+
+        settings = {name: value for name, value in self.settings["data"].items() if name not in changes}
+        try:
+            datamodule = instantiate(settings | changes, _convert_="all")
+        except Exception as error:
+            while isinstance(error.__cause__, Exception):
+                error = error.__cause__
+            if isinstance(error, FileNotFoundError) and "root" not in changes:
+                raise FileNotFoundError(
+                    f"The data of the run is not at {settings.get('root')!r}, seen from {Path.cwd()}. Go to the folder "
+                    "where it was trained, or name the data's new place."
+                ) from error
+            raise error from None
+        datamodule.tokenizer = self.tokenizer
+        return datamodule
+
+    def _load_base(self, dtype: str | None = None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+        from lightning_coba.models import load_language_model
+
+        model = self.settings["model"]
+        options = {"attn_implementation": name} if (name := model.get("attn_implementation")) else {}
+        four_bits = bool(model.get("load_in_4bit", False))
+        remote = bool(model.get("trust_remote_code", False))
+        return load_language_model(model["model"], dtype or model.get("dtype", "float32"), remote, four_bits, **options)
+
+    def _load_final(self, dtype: str | None) -> "PreTrainedModel | PeftModel":
+        folder = self.path / ("adapter" if self.has_adapter else "model")
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"The run in {self.path} did not finish, so it has no {folder.name}/. Continue it with resume=auto, or "
+                "take the checkpoint 'best' or 'last'."
+            )
+        if self.has_adapter:
+            from peft import PeftModel
+
+            return PeftModel.from_pretrained(self._load_base(dtype)[0], str(folder))
+        from transformers import AutoModelForCausalLM
+
+        remote = bool(self.settings["model"].get("trust_remote_code", False))
+        dtype = dtype or self.settings["model"].get("dtype", "float32")
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=remote)
+
+    def _load_checkpoint(self, name: str, dtype: str | None) -> "PreTrainedModel | PeftModel":
+        import torch
+        from hydra.utils import instantiate
+
+        file = self.path / "checkpoints" / f"{name}.ckpt"
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"The run in {self.path} has no {file.name} yet. Wait for its first validation pass."
+            )
+        model, tokenizer = self._load_base(dtype)
+        from lightning_coba.systems.multitask import MultitaskLM
+
+        peft = instantiate(self.settings["peft"], _convert_="all") if self.has_adapter else None
+        module = MultitaskLM(model, tokenizer, peft=peft)
+        saved = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+        left = module.load_state_dict(saved, strict=False).unexpected_keys
+        if left:
+            raise ValueError(
+                f"{file} holds {len(left)} weights that the model of this run does not have, the first is {left[0]!r}. "
+                "Give the model that it was trained from."
+            )
+        return module.model
+
+
+def _runs_below(path: Path) -> str:
+    """Return which runs there are in a folder that is none, for a person who gave it."""
+    if not path.is_dir():
+        return " There is no such folder."
+    runs = sorted(str(card.parent) for card in (*path.glob("*/run.json"), *path.glob("*/*/run.json")))
+    return f" Give one of the runs in it: {', '.join(runs[:5])}." if runs else " Give runs/<name>."

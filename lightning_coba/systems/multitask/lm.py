@@ -1,0 +1,347 @@
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import accumulate
+from os import PathLike
+from typing import Any
+
+import lightning as L
+import torch
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lightning_coba.balancing.publish import publish
+from lightning_coba.balancing.task_weights import TaskWeights
+from lightning_coba.functional import StepTotals, TaskLosses
+from lightning_coba.log_keys import (
+    TEST_ACCURACY,
+    TEST_EXACT_MATCH,
+    TEST_LOSS,
+    TRAIN_LOSS,
+    VAL_LOSS,
+    task_key,
+    token_key,
+)
+from lightning_coba.models.adapters import adapter_settings, with_adapter
+from lightning_coba.models.completion_losses import CompletionLosses
+from lightning_coba.models.language_model import checkpoint_activations, load_language_model
+from lightning_coba.systems.multitask.loss_totals import LossTotals
+
+#: Key of this module's own part of a checkpoint.
+CHECKPOINT_KEY = "multitask_lm"
+#: What a test pass logs: the fields of `TaskMetrics`.
+TEST_METRICS = (TEST_LOSS, TEST_ACCURACY, TEST_EXACT_MATCH)
+#: Used where no optimizer is given.
+DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=2e-4, weight_decay=0.0)
+
+
+class MultitaskLM(L.LightningModule):
+    r"""Fine-tune one causal language model on several tasks with weighted per-task losses.
+
+    The loss of a task is the mean cross-entropy of its completion tokens (end token counted); the head runs on those
+    tokens only. Without a balancing callback the tasks weigh alike.
+
+    Args:
+        model: hub id, folder or GGUF file (see :func:`~lightning_coba.models.load_language_model`), or a model.
+        tokenizer: needed where ``model`` is an object.
+        peft: adapter configuration, such as ``peft.LoraConfig``; None = full fine-tuning.
+        optimizer: parameters -> optimizer; default AdamW(lr=2e-4), without weight decay.
+        scheduler: optimizer -> scheduler, stepped every optimizer step. If it has an unset argument
+            ``num_training_steps``, the Trainer's estimate is filled in.
+        tasks: names; default: those of the datamodule.
+        dtype: of the weights, when ``model`` is loaded here.
+        attn_implementation: of transformers, such as ``"eager"`` or ``"sdpa"``; default: the model's own choice.
+        trust_remote_code: whether code from a hub may run.
+        gradient_checkpointing: whether layers are computed a second time in the backward pass, which keeps one layer's
+            activations instead of all: less memory, about 1.4 times the time, the same gradients.
+        load_in_4bit: whether frozen weights are kept in 4 bits (NF4, by bitsandbytes); needs ``peft``, and a
+            ``model`` that is loaded here. The head and the embeddings stay in ``dtype``.
+        compile: whether ``torch.compile`` compiles the model without its head: minutes at the first batch, worth it in
+            long runs on a GPU. Checkpoints stay the same.
+        seed: of the adapter's initial values and of dropout, which is a pure function of (seed, micro-batch number,
+            rank): a resumed run needs no random state.
+
+    Attributes:
+        task_weights: the :class:`~lightning_coba.TaskWeights` that a balancer moves.
+        tokenizer: of the model.
+
+    Raises:
+        ValueError: if a model object comes without a tokenizer, or ``load_in_4bit`` with one or without ``peft``.
+        ImportError: if bitsandbytes is missing for ``load_in_4bit``.
+        FileNotFoundError: if a GGUF file is not there.
+
+    Example:
+        >>> from functools import partial
+        >>> optimizer = partial(torch.optim.AdamW, lr=5e-4)
+        >>> module = MultitaskLM("HuggingFaceTB/SmolLM2-135M-Instruct", optimizer=optimizer)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        peft: PeftConfig | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = DEFAULT_OPTIMIZER,
+        scheduler: Callable[..., LRScheduler] | None = None,
+        tasks: Sequence[str] = (),
+        dtype: str = "float32",
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+        gradient_checkpointing: bool = False,
+        load_in_4bit: bool = False,
+        compile: bool = False,  # noqa: A002 - torch's own word
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if load_in_4bit and (peft is None or not isinstance(model, str)):
+            raise ValueError(
+                "`MultitaskLM.load_in_4bit` must come with `peft` and the name or path of a model: weights in 4 bits "
+                f"are frozen, and are made while loading; got peft={peft and peft.peft_type.value} and "
+                f"{type(model).__name__}. Choose an adapter such as peft.LoraConfig, or leave load_in_4bit out."
+            )
+        if isinstance(model, str):
+            options = {"attn_implementation": attn_implementation} if attn_implementation else {}
+            model, loaded = load_language_model(model, dtype, trust_remote_code, load_in_4bit, **options)
+            tokenizer = tokenizer or loaded
+        if tokenizer is None:
+            raise ValueError("`MultitaskLM.tokenizer` must come with a model object; got None. Pass its tokenizer.")
+        if peft is not None:
+            model = with_adapter(model, peft, seed)
+        if gradient_checkpointing:
+            checkpoint_activations(model)
+        # from_pretrained hands out a model in evaluation mode, and Lightning leaves it there.
+        self.model = model.train()
+        self.tokenizer = tokenizer
+        self.task_weights = TaskWeights(tasks)
+        self.seed = seed
+        # Frozen weights are not in the checkpoints.
+        self.strict_loading = False
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._losses = CompletionLosses(self.model, compile)
+        self._train_totals: LossTotals | None = None  # since the last time they were logged
+        self._num_losses = 0
+
+    def setup(self, stage: str) -> None:
+        """Learn the task names from the datamodule, where they were not given; refuse rows beyond the context."""
+        if not self.task_weights.tasks:
+            names = getattr(getattr(self.trainer, "datamodule", None), "task_names", None)
+            if not names:
+                raise ValueError(
+                    "`MultitaskLM.tasks` must name the tasks where there is no MultitaskDataModule; got none. Pass "
+                    "tasks=[...] in the order of the task indices."
+                )
+            self.task_weights.bind(names)
+        longest = getattr(getattr(self.trainer, "datamodule", None), "longest_row", 0)
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        if context and longest > context:
+            raise ValueError(
+                f"The longest row has {longest} tokens and the model's context is {context}. Set data.max_length="
+                f"{context} (`MultitaskDataModule.max_length`): longer prompts are then cut on the left."
+            )
+
+    def task_losses(self, batch: Mapping[str, Tensor]) -> TaskLosses:
+        """Return each task's loss sum and token count on a batch of :func:`~lightning_coba.data.planning.collate`."""
+        return self._losses(batch, len(self.task_weights.tasks))
+
+    # ------------------------------------------------------------------ training
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout by (seed, micro-batch number, rank)."""
+        self.seed_forward(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
+        self._step_before = self.trainer.global_step
+
+    def seed_forward(self, micro_batch: int) -> None:
+        """Seed dropout for a micro-batch of the run; see :class:`~lightning_coba.balancing.protocol.SeedsForward`."""
+        _seed(hash((self.seed, micro_batch, self.trainer.global_rank)) % 2**63, self.device)
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the weighted loss; sums for the logs stay on the device until they are due.
+
+        Where the batch knows the counts of its optimizer step, the micro-batches of the step and of all ranks add up to
+        the loss of one big batch; otherwise each micro-batch is a step of its own, and their means are averaged.
+        """
+        losses = self.task_losses(batch)
+        counts = batch.get("step_counts")
+        totals = None if counts is None else StepTotals.of(counts)
+        loss = self.task_weights.combine(losses, totals=totals)
+        if counts is None:
+            self._num_losses += 1
+        if self._train_totals is None:
+            self._train_totals = self._no_totals()
+        self._train_totals.add(losses, loss)
+        # Lightning divides by the accumulation (also in a short last window), and the ranks' gradients are averaged.
+        return loss if counts is None else loss * (self.trainer.accumulate_grad_batches * self._num_replicas)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the means since the last time, every ``log_every_n_steps`` optimizer steps."""
+        trainer = self.trainer
+        step = trainer.global_step
+        if step == self._step_before:
+            return
+        exact = "step_counts" in batch
+        self._num_losses += exact
+        if step % trainer.log_every_n_steps:
+            return
+        assert self._train_totals is not None
+        totals = self._over_ranks(self._train_totals).cpu()  # one transfer
+        means = totals[0, :-1] / totals[1, :-1]
+        present = (totals[1, :-1] > 0).tolist()  # a task without a row since the last time has no loss
+        values = {task_key(TRAIN_LOSS, task): means[i] for i, task in enumerate(self.task_weights.tasks) if present[i]}
+        values[TRAIN_LOSS] = totals[0, -1] / (self._num_losses * (1 if exact else self._num_replicas))
+        publish(trainer, values)
+        self._train_totals, self._num_losses = None, 0
+
+    def _no_totals(self, num_measures: int = 1) -> LossTotals:
+        return LossTotals(num_measures * len(self.task_weights.tasks), self.device)
+
+    def _over_ranks(self, totals: LossTotals) -> Tensor:
+        # A copy: the reduction writes in place.
+        return self.trainer.strategy.reduce(totals.values.clone(), reduce_op="sum")  # type: ignore[return-value]
+
+    @property
+    def _num_replicas(self) -> int:
+        """Ranks that read different rows."""
+        ranks = self.trainer.distributed_sampler_kwargs
+        return ranks["num_replicas"] if ranks else 1
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer over the trainable parameters, and the scheduler."""
+        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        if self._scheduler is None:
+            return optimizer
+        options = {}
+        if _lacks_argument(self._scheduler, "num_training_steps"):
+            steps = self.trainer.estimated_stepping_batches
+            if not math.isfinite(steps):
+                raise ValueError(
+                    "`Trainer.max_steps` or `Trainer.max_epochs` must be set where the scheduler needs the number of "
+                    "training steps; got -1 for both. Set one, or use a scheduler without an end."
+                )
+            options["num_training_steps"] = int(steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._scheduler(optimizer, **options), "interval": "step"},
+        }
+
+    # ------------------------------------------------------------------ validation and test
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the pass's sums."""
+        self._eval_totals = self._no_totals()
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> TaskLosses:
+        """Return sums and counts, which a balancing callback reads."""
+        losses = self.task_losses(batch)
+        self._eval_totals.add(losses)
+        return losses
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the losses of the pass, over all ranks."""
+        self._log_pass(VAL_LOSS)
+
+    def on_test_epoch_start(self) -> None:
+        """Start the pass's sums."""
+        self._eval_totals = self._no_totals(len(TEST_METRICS))
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> TaskLosses:
+        """As :meth:`validation_step`, on the test split, and measure what greedy decoding would get right.
+
+        No text is generated: ``test_accuracy`` is the share of completion tokens predicted rightly from the true ones
+        before them, ``test_exact_match`` the share of rows in which all are, the end token included.
+        """
+        metrics = self._losses.metrics(batch, len(self.task_weights.tasks))
+        self._eval_totals.add(TaskLosses(*(torch.cat(parts) for parts in zip(*metrics, strict=True))))
+        return metrics.losses
+
+    def on_test_epoch_end(self) -> None:
+        """Log losses, accuracy and exact match of the pass, over all ranks."""
+        self._log_pass(*TEST_METRICS)
+
+    def _log_pass(self, *prefixes: str) -> None:
+        sums, counts = self._over_ranks(self._eval_totals)[:, :-1].unflatten(1, (len(prefixes), -1))
+        values: dict[str, Tensor] = {}
+        for i, prefix in enumerate(prefixes):
+            means = sums[i] / counts[i]
+            values |= {task_key(prefix, task): means[k] for k, task in enumerate(self.task_weights.tasks)}
+            # Over the tasks that are there; a loss that is really NaN makes the mean NaN, as it should.
+            present = counts[i] > 0
+            values[prefix] = torch.where(present, means, 0.0).sum() / present.sum()
+        values[token_key(prefixes[0])] = sums[0].sum() / counts[0].sum()
+        # All ranks hold the same numbers already; without sync_dist Lightning would warn that they may not.
+        self.log_dict(values, sync_dist=True, batch_size=1)
+
+    # ------------------------------------------------------------------ checkpoints and export
+
+    def _frozen(self) -> set[str]:
+        frozen = {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        # A 4-bit weight has entries of its own under its name, such as `weight.absmax`.
+        return {key for key in self.state_dict() if not frozen.isdisjoint(accumulate(key.split("."), "{}.{}".format))}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave frozen weights out, and keep what the training logs have summed so far."""
+        frozen = self._frozen()
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
+        checkpoint[CHECKPOINT_KEY] = {
+            "tasks": list(self.task_weights.tasks),
+            "peft": adapter_settings(self.model),
+            # Of all ranks: every rank is asked for a checkpoint, and one of them writes it.
+            "train_totals": None if self._train_totals is None else self._over_ranks(self._train_totals),
+            "num_losses": self._num_losses,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other tasks or other trainable weights."""
+        own = checkpoint.get(CHECKPOINT_KEY, {})
+        tasks, mine = own.get("tasks", []), list(self.task_weights.tasks)
+        if tasks and mine and tasks != mine:
+            raise ValueError(
+                f"The checkpoint was written with the tasks {', '.join(tasks)}; this run has {', '.join(mine)}. Use "
+                "the same data, or start a new run."
+            )
+        expected = set(self.state_dict()) - self._frozen()
+        differing = sorted(expected ^ set(checkpoint["state_dict"]))
+        if differing:
+            raise ValueError(
+                f"The checkpoint holds other trainable weights than this module: {len(differing)} names differ, the "
+                f"first is {differing[0]!r}. Use the same model and the same `peft` settings."
+            )
+        settings, mine_now = own.get("peft", {}), adapter_settings(self.model)
+        changed = [key for key in mine_now if settings.get(key, mine_now[key]) != mine_now[key]]
+        if changed:
+            raise ValueError(
+                "The checkpoint was written with other `peft` settings: "
+                + ", ".join(f"{key} {settings[key]}, now {mine_now[key]}" for key in changed)
+                + ". Use the same settings, or start a new run."
+            )
+        if own.get("train_totals") is not None:
+            self._train_totals = self._no_totals()
+            self._train_totals.values.add_(own["train_totals"].to(self.device) * (self.global_rank == 0))
+        self._num_losses = own.get("num_losses", 0)
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Write the adapter (PEFT) or, after full fine-tuning, the model, as safetensors."""
+        self.model.save_pretrained(str(folder))
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether a PEFT adapter is trained, and not the whole model."""
+        return isinstance(self.model, PeftModel)
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    # torch.manual_seed looks at every kind of accelerator, which takes milliseconds where there is none.
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
+
+
+def _lacks_argument(factory: Callable[..., Any], name: str) -> bool:
+    """Whether a function has an argument that nobody has set."""
+    if isinstance(factory, partial):
+        return name not in factory.keywords and _lacks_argument(factory.func, name)
+    return name in inspect.signature(factory).parameters

@@ -1,0 +1,89 @@
+import gzip
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from lightning_coba.data.reading.formats import data_suffix, is_data_file, origin_prefix, read_file
+
+GOOD = '{"prompt": "p", "completion": "c"}'
+ROWS = [{"prompt": "a,b", "completion": 'say "x"\ny'}, {"prompt": "ü\u2028", "completion": "d"}]
+
+
+def write(path: Path, *lines: str | bytes) -> Path:
+    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines) + b"\n")
+    return path
+
+
+def test_lines_are_numbered_and_blank_ones_skipped(tmp_path):
+    file = write(tmp_path / "a.jsonl", GOOD, "", "  ", GOOD.replace('c"}', 'd"}'))
+    assert list(read_file(file)) == [
+        (1, {"prompt": "p", "completion": "c"}),
+        (4, {"prompt": "p", "completion": "d"}),
+    ]
+
+
+def test_byte_order_mark_and_line_separators_inside_strings_are_tolerated(tmp_path):
+    file = write(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + GOOD.encode(), '{"prompt": "a\u2028b"}')
+    assert [fields["prompt"] for _, fields in read_file(file)] == ["p", "a\u2028b"]
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.json-lines", "a.JSONL", "a.txt", "rows"])
+def test_json_lines_may_have_other_names(tmp_path, name):
+    assert list(read_file(write(tmp_path / name, GOOD))) == [(1, {"prompt": "p", "completion": "c"})]
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t"), ("a.csv.gz", ",")])
+def test_csv_numbers_the_line_where_a_record_begins(tmp_path, name, delimiter):
+    text = delimiter.join(("prompt", "completion")) + "\n"
+    text += f'"a,b"{delimiter}"say ""x""\ny"\n\nü\u2028{delimiter}d\n'
+    content = b"\xef\xbb\xbf" + text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert list(read_file(tmp_path / name)) == [(2, ROWS[0]), (5, ROWS[1])]
+
+
+def test_csv_cells_may_be_longer_than_pythons_limit(tmp_path):
+    file = write(tmp_path / "a.csv", "prompt", "x" * 200_000)
+    assert [len(fields["prompt"]) for _, fields in read_file(file)] == [200_000]
+
+
+def test_compressed_lines_keep_their_numbers(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(f"{GOOD}\n\n[]\n".encode()))
+    records = read_file(tmp_path / "a.jsonl.gz")
+    assert next(records)[0] == 1
+    with pytest.raises(ValueError, match=r"a\.jsonl\.gz:3: the line must be a JSON object"):
+        next(records)
+
+
+def test_parquet_rows_count_from_0_and_nested_columns_become_dicts(tmp_path):
+    rows = [{"messages": [{"role": "user", "content": str(i)}], "n": i} for i in range(3000)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert list(read_file(tmp_path / "a.parquet")) == list(enumerate(rows))
+    assert origin_prefix(tmp_path / "a.parquet") == f"{tmp_path}/a.parquet row "
+
+
+BAD = [
+    ("a.jsonl", [GOOD, "", '{"prompt": "p",}'], ":3: the line is not valid JSON (", "Write one JSON object a line"),
+    ("a.jsonl", [GOOD, "", '["p", "c"]'], ":3: the line must be a JSON object; got list", 'Write {"prompt"'),
+    ("a.jsonl", [b'{"prompt": "\xff"}'], ":1: the line is not UTF-8", "Save the file as UTF-8"),
+    ("a.csv", ["prompt", "a", b"\xff"], ":3: the line is not UTF-8", "Save the file as UTF-8"),
+    ("a.csv", ["prompt", "a", "b,c"], ":3: the row has 2 cells and the header 1", "Put cells that hold ','"),
+    ("a.csv", ["prompt", "a", '"b', "c"], ":3: the line is not valid CSV (", "Repair the row"),
+    ("a.parquet", [GOOD], " is not a readable Parquet file (", "Write it again"),
+]
+
+
+@pytest.mark.parametrize(("name", "lines", "complaint", "cure"), BAD)
+def test_bad_line_is_named_with_its_cure(tmp_path, name, lines, complaint, cure):
+    file = write(tmp_path / name, *lines)
+    with pytest.raises(ValueError, match=re.escape(f"{file}{complaint}")) as caught:
+        list(read_file(file))
+    assert cure in str(caught.value)
+
+
+def test_only_names_of_data_files_are_data():
+    assert data_suffix("train.jsonl.gz") == ".jsonl.gz"
+    assert is_data_file(Path("a.tsv"))
+    assert not any(is_data_file(Path(name)) for name in ("README.md", "state.json", "a.txt", "x.gz"))

@@ -1,0 +1,118 @@
+import json
+import re
+
+import datasets
+import pytest
+
+from lightning_coba.data.reading.sources import parts_of
+from lightning_coba.data.reading.task import Task
+
+ROWS = [{"prompt": str(i), "completion": "c"} for i in range(3)]
+
+
+def records(source, split="train"):
+    """Return (origin, fields) of all records of a source."""
+    task = Task("t", **{"train": "unread", split: source})
+    return [(f"{part.prefix}{number}", fields) for part in parts_of(task, split) for number, fields in part.records()]
+
+
+@pytest.fixture
+def files(tmp_path):
+    found = []
+    for name in "ab":
+        found.append(tmp_path / f"{name}.jsonl")
+        found[-1].write_text("".join(json.dumps(row) + "\n" for row in ROWS[:2]))
+    return found
+
+
+def test_paths_folders_globs_and_their_lists_read_the_same_records(tmp_path, files):
+    expected = [(f"{file}:{line}", ROWS[line - 1]) for file in files for line in (1, 2)]
+    for source in (tmp_path, str(tmp_path), str(tmp_path / "*.jsonl"), files, iter(files), [str(tmp_path)]):
+        assert records(source) == expected
+
+
+def test_iterables_of_dicts_are_read_once_and_name_their_item():
+    expected = [(f"task 't', train item {number}", row) for number, row in enumerate(ROWS)]
+    assert records(iter(ROWS)) == records(ROWS) == records(tuple(ROWS)) == expected
+
+
+def test_only_files_and_datasets_have_a_stamp_and_only_lists_a_size(files):
+    assert all(part.stamp for part in parts_of(Task("t", files), "train"))
+    dataset = datasets.Dataset.from_list(ROWS)
+    assert [(part.stamp is None, part.num_rows) for part in parts_of(Task("t", dataset), "train")] == [(False, None)]
+    assert [(part.stamp, part.num_rows) for part in parts_of(Task("t", ROWS), "train")] == [(None, 3)]
+    assert [(part.stamp, part.num_rows) for part in parts_of(Task("t", iter(ROWS)), "train")] == [(None, None)]
+
+
+def test_datasets_name_their_rows():
+    dataset = datasets.Dataset.from_list([*ROWS, *ROWS]).select([4, 2])
+    expected = [("task 't', test row 0", ROWS[1]), ("task 't', test row 1", ROWS[2])]
+    assert records(dataset, "test") == records(dataset.to_iterable_dataset(), "test") == expected
+    assert records(datasets.DatasetDict(test=dataset), "test") == expected
+
+
+def test_missing_split_of_a_dataset_names_those_there_are(tmp_path):
+    both = datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS))
+    with pytest.raises(ValueError, match=r"task 't', test: the datasets have no split 'test', only 'train'"):
+        records(both, "test")
+    both.save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"the saved dataset '.*saved' has no split 'test', only 'train'"):
+        records(tmp_path / "saved", "test")
+
+
+def test_saved_datasets_are_read_by_split(tmp_path):
+    dataset = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict(train=dataset.select([2]), validation=dataset).save_to_disk(tmp_path / "both")
+    dataset.save_to_disk(tmp_path / "one")
+    assert records(tmp_path / "both") == [(f"{tmp_path}/both/train row 0", ROWS[2])]
+    assert [row for _, row in records(str(tmp_path / "both"), "validation")] == ROWS
+    assert [row for _, row in records(tmp_path / "one", "test")] == ROWS
+    (part,) = parts_of(Task("t", tmp_path / "one"), "train")
+    assert part.stamp is not None
+
+
+@pytest.mark.parametrize(("text", "config"), [("org/name", None), ("org/name:de-en", "de-en")])
+def test_hub_ids_are_loaded_with_config_and_split(monkeypatch, text, config):
+    asked = []
+    dataset = datasets.Dataset.from_list(ROWS)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: asked.append((args, options)) or dataset)
+    assert [row for _, row in records(text, "validation")] == ROWS
+    assert asked == [(("org/name", config), {"split": "validation"})]
+
+
+def test_text_that_is_neither_path_nor_id_names_both(monkeypatch):
+    def refuse(*args, **options):
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(FileNotFoundError) as caught:
+        records("org/name")
+    for part in ("task 't', train", "no file or folder 'org/name'", "ConnectionError: no route to the hub"):
+        assert part in str(caught.value)
+
+
+def test_paths_in_existing_folders_and_names_of_data_files_are_no_hub_ids(monkeypatch, tmp_path, files):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: pytest.fail("asked the hub"))
+    monkeypatch.chdir(tmp_path.parent)
+    assert len(records(f"{tmp_path.name}/a.jsonl")) == 2
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        records("data/train.jsonl")
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        records(f"{tmp_path.name}/mistyped")
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(FileNotFoundError, match="the folder holds no data file"):
+        records(f"{tmp_path.name}/sub")
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ([ROWS[0], ("p", "c")], "task 't', train item 1: a row must be a dict such as"),
+        (["a.jsonl", ROWS[0]], "task 't', train: a list of paths must hold paths alone; got dict"),
+    ],
+)
+def test_items_that_are_neither_rows_nor_paths_are_named(tmp_path, monkeypatch, source, complaint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").touch()
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        records(source)
