@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer, ConstantState, Observation, constant_state
+from lightning_coba.balancers.checks import in_task_order, numbers
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,11 @@ class Fixed(Balancer):
             )
 
     def _values(self) -> list[float]:
-        return [float(v) for v in (self.weights.values() if isinstance(self.weights, Mapping) else self.weights)]
+        return [float(value) for value in numbers(self.weights)]
 
     def for_tasks(self, tasks: Sequence[str]) -> "Fixed":
         """Put weights given by name into task order; see :meth:`Balancer.for_tasks`."""
-        if not isinstance(self.weights, Mapping):
-            return self
-        if set(self.weights) != set(tasks):
-            raise ValueError(
-                f"`Fixed.weights` must name every task once; got {sorted(self.weights)}. "
-                f"The tasks are: {', '.join(tasks)}."
-            )
-        return replace(self, weights=tuple(float(self.weights[task]) for task in tasks))
+        return replace(self, weights=in_task_order("Fixed.weights", self.weights, tasks))
 
     def init(
         self, num_tasks: int, initial: Tensor | None = None, device: torch.device | str | None = None

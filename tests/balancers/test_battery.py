@@ -157,6 +157,11 @@ def test_the_battery_collects_every_balancer():
     assert SETTINGS.keys() <= {cls.__name__ for cls in CLASSES}
 
 
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_file_of_a_balancer_is_its_name_in_lower_case(cls):
+    assert cls.__module__ == f"lightning_coba.balancers.{cls.__name__.lower()}"
+
+
 @battery
 @pytest.mark.parametrize("absent", [0.0, 0.35])
 def test_weights_are_on_the_simplex(factory, absent):

@@ -95,7 +95,7 @@ def test_fixed_by_name_is_put_into_task_order():
     assert named.for_tasks(["code", "qa"]).init(2).weights.tolist() == [0.75, 0.25]
     assert named.for_tasks(["qa", "code"]).init(2).weights.tolist() == [0.25, 0.75]
     listed = Fixed([1, 3])
-    assert listed.for_tasks(["code", "qa"]) is listed
+    assert listed.for_tasks(["code", "qa"]) == listed
 
 
 @pytest.mark.parametrize("tasks", [["code"], ["code", "qa", "nlu"], ["code", "nlu"]])
