@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer, Observation, admitted, check_num_tasks, float64_device
+from lightning_coba.balancers.checks import check_count, check_number
 from lightning_coba.functional import (
     absolute_convergence_scores,
     divergence_factor,
@@ -114,12 +115,9 @@ class CoBa(Balancer):
 
     def __post_init__(self) -> None:
         """Check the domains."""
-        for name, lowest in (("window_records", 2), ("warmup_records", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-                raise ValueError(f"`CoBa.{name}` must be an integer >= {lowest}; got {value!r}.")
-        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < float("inf"):
-            raise ValueError(f"`CoBa.temperature` must be a finite number > 0; got {self.temperature!r}.")
+        check_count("CoBa.window_records", self.window_records, at_least=2)
+        check_count("CoBa.warmup_records", self.warmup_records)
+        check_number("CoBa.temperature", self.temperature, above=0)
         if self.form not in ("paper", "mftcoder"):
             raise ValueError(f'`CoBa.form` must be "paper" or "mftcoder"; got {self.form!r}.')
         if self.form == "mftcoder" and not 3 <= self.warmup_records < self.window_records:

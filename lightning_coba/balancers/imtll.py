@@ -13,8 +13,7 @@ class IMTLL(LossBalancer):
     r"""Scale each task's loss by a learned factor, so that scaled losses become equal: the loss half of IMTL.
 
     Use it like :class:`~lightning_coba.balancers.UW`, with which it shares the optimum (its s is the negative, its
-    gradient twice as large).
-    A record costs some dozen operations on K numbers, no extra pass.
+    gradient twice as large). A record costs some dozen operations on K numbers, no extra pass.
 
     .. math::
         \min_s \sum_i e^{s_i} L_i - s_i, \qquad w_i = \frac{e^{s_i}}{\sum_j e^{s_j}}
@@ -59,9 +58,6 @@ class IMTLL(LossBalancer):
 
     def update(self, state: LearnedState, observation: Observation) -> tuple[LearnedState, Tensor]:
         """Take one record: a step of Adam on s, and the weights at the new s. See :meth:`Balancer.update`."""
-        return learn(state, observation, self._value, self.lr)
-
-    def _value(self, losses: Tensor, values: Tensor) -> Tensor:
         from torchjd import scalarization
 
-        return torch.func.functional_call(scalarization.IMTLL(len(losses)), {"log_scale": values}, (losses,))
+        return learn(state, observation, scalarization.IMTLL, "log_scale", self.lr)

@@ -87,11 +87,8 @@ class STCH(LossBalancer):
         """Take one record; see :meth:`Balancer.update`."""
         losses = last_losses(state, observation)
         known = losses.isfinite()
-        preference, reference = torch.ones_like(losses), torch.zeros_like(losses)
-        if self.preference is not None:
-            preference = losses.new_tensor(numbers(self.preference))
-        if self.reference is not None:
-            reference = losses.new_tensor(numbers(self.reference))
+        preference = losses.new_tensor(numbers(self.preference) or [1.0] * len(losses))
+        reference = losses.new_tensor(numbers(self.reference) or [0.0] * len(losses))
         preference = preference / torch.where(known, preference, 0.0).sum()
         # -inf leaves a task out of the maximum.
         parts, *_ = derivatives(self._value, torch.where(known, losses, -torch.inf), preference, reference)

@@ -99,17 +99,23 @@ def nothing_learned(num_tasks: int, device: torch.device) -> LearnedState:
 
 
 def learn(
-    state: LearnedState, observation: Observation, objective: Callable[[Tensor, Tensor], Tensor], lr: float
+    state: LearnedState, observation: Observation, rule: Callable[[int], torch.nn.Module], parameter: str, lr: float
 ) -> tuple[LearnedState, Tensor]:
     """Take one step of Adam on s, and the weights at the new s.
 
     Args:
         state: before the record.
         observation: the record.
-        objective: what is minimised over s, a number for losses and s ``[K]``; the weights are its derivatives with
+        rule: torchjd's class for K tasks, whose value is minimised over s; the weights are its derivatives with
             respect to the losses.
+        parameter: what s is called in it.
         lr: learning rate of Adam.
     """
+
+    def objective(losses: Tensor, values: Tensor) -> Tensor:
+        value: Tensor = torch.func.functional_call(rule(len(losses)), {parameter: values}, (losses,))
+        return value
+
     losses, present = training_losses(observation, like=state.values)
     losses = torch.where(present, losses, 0.0)
     _, gradient = derivatives(objective, losses, state.values)

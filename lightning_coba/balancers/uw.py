@@ -58,9 +58,6 @@ class UW(LossBalancer):
 
     def update(self, state: LearnedState, observation: Observation) -> tuple[LearnedState, Tensor]:
         """Take one record: a step of Adam on s, and the weights at the new s. See :meth:`Balancer.update`."""
-        return learn(state, observation, self._value, self.lr)
-
-    def _value(self, losses: Tensor, values: Tensor) -> Tensor:
         from torchjd import scalarization
 
-        return torch.func.functional_call(scalarization.UW(len(losses)), {"log_var": values}, (losses,))
+        return learn(state, observation, scalarization.UW, "log_var", self.lr)
