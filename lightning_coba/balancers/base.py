@@ -22,6 +22,8 @@ class Observation:
         epoch: of the training data, from 0.
         present: which tasks have a value in this record, bool ``[K]``.
         losses: held-out loss of each task, ``[K]``.
+        losses_se: standard error of each of these means, clustered by row, float64 ``[K]``, NaN where it is not known.
+            An extra, not a signal: ``needs`` cannot name it, and a balancer must do without where it is None.
         train_losses: unweighted training loss of each task in the step, before its update, ``[K]``.
         losses_after_step: the same rows' losses after the update, with the same dropout, ``[K]``.
         grad_norms: Euclidean norm of each task's unweighted gradient on the chosen parameters, ``[K]``.
@@ -34,6 +36,7 @@ class Observation:
     present: Tensor
     epoch: int = 0
     losses: Tensor | None = None
+    losses_se: Tensor | None = None
     train_losses: Tensor | None = None
     losses_after_step: Tensor | None = None
     grad_norms: Tensor | None = None

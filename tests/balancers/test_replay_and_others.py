@@ -44,6 +44,12 @@ def test_replay_names_the_signal_that_is_missing():
         replay(Uniform())
 
 
+def test_the_standard_error_of_losses_is_an_extra_and_no_signal():
+    assert Observation(step=1, present=torch.tensor([True])).losses_se is None
+    with pytest.raises(TypeError, match="losses_se"):
+        replay(CoBa(), LOSSES, losses_se=LOSSES)
+
+
 def test_token_mean_has_no_replay():
     with pytest.raises(ValueError, match="TokenMean has no replay"):
         replay(TokenMean(), LOSSES)
