@@ -42,7 +42,7 @@ class CoBaState(NamedTuple):
     divergence_factor: Tensor  # scalar, NaN during warm-up
 
 
-#: Fields of the state with one row a task.
+#: Fields of the state with one row per task.
 PER_TASK = (
     "initial", "ratios", "ratios_present", "slopes", "slopes_recorded", "joined", "weights", "loss_ratio", "slope",
     "rcs", "acs",
@@ -95,7 +95,7 @@ class CoBa(Balancer):
           denominator for the rest of the run.
         * a task that is absent from the records (mask, NaN, inf) enters no history; with fewer than 2 points in the
           window it gets 1/K and the others share the rest. A record without any task changes nothing.
-        * slopes below 1e-12 a record count as 0, so that a constant loss is not taken for a diverging one.
+        * slopes below 1e-12 per record count as 0, so that a constant loss is not taken for a diverging one.
 
     **The form "mftcoder"** is the released rule: a second softmax with gain K, the conditional floor 1/(10K), DF
     unclamped and from the slope of the largest ratio, gaps in a series closed. It differs from the released code:
@@ -247,7 +247,7 @@ def _in_numpy(step: Callable[..., CoBaState]) -> Callable[..., CoBaState]:
         views: Any = [field.numpy() if isinstance(field, Tensor) else field for field in state]
         with np.errstate(all="ignore"):
             after = step(CoBaState(*views), *(signal.numpy() for signal in signals))
-        # A field that went through untouched stays the tensor it was: wrapping it again would add a layer a record.
+        # A field that went through untouched stays the tensor it was: wrapping it again would add a layer per record.
         return CoBaState(
             after.record,
             *[

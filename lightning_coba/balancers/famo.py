@@ -32,8 +32,8 @@ class FAMO(Balancer):
     r"""Let every task's loss fall by the same share: Fast Adaptive Multitask Optimization.
 
     Use it as the cheap rival of methods on gradients: it sees only what a step did to the losses. It needs the losses
-    of the step's rows before and after the update, so one more forward pass a record; the update itself is a handful of
-    operations on K numbers.
+    of the step's rows before and after the update, so one more forward pass per record; the update itself is a handful
+    of operations on K numbers.
 
     .. math::
         w_i = \frac{z_i / D_i}{\sum_j z_j / D_j}, \qquad z = \mathrm{softmax}(\xi), \qquad D_i = L_i - b_i + 10^{-8}
@@ -46,10 +46,10 @@ class FAMO(Balancer):
     gradient of :math:`\sum_i (z_i/c) \log D_i`, with c = :math:`\sum_j z_j / D_j`, with respect to the losses.
 
     Args:
-        lr: of Adam on the logits (0.025: the authors' code).
+        lr: learning rate of Adam on the logits (0.025: the authors' code).
         gamma: weight decay of the logits, >= 0 (1e-3: LibMTL, TorchJD and most of the authors' scripts, which hold 0,
             1e-5, 1e-3 and 0.01).
-        min_losses: b, a lower bound of each task's loss: a number for all, one a task in task order, or by task name
+        min_losses: b, a lower bound of each task's loss: one for all, one per task in task order, or by task name
             (0: the authors' code). Set it where losses can be <= 0.
         source: what :math:`\delta` is measured on: ``"train"``, the step's own rows, as published; ``"held_out"`` =
             FAMO*: the change of the held-out loss since the record before. D is of training losses in both.
@@ -107,7 +107,7 @@ class FAMO(Balancer):
         check_num_tasks(num_tasks)
         if len(numbers(self.min_losses)) not in (1, num_tasks):
             raise ValueError(
-                f"`FAMO.min_losses` must be one number or {num_tasks}, one a task; got {self.min_losses!r}."
+                f"`FAMO.min_losses` must be one number or {num_tasks}, one per task; got {self.min_losses!r}."
             )
         zeros = torch.zeros(num_tasks, dtype=torch.float64, device=float64_device(device))
         unknown = zeros + torch.nan

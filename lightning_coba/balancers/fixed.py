@@ -15,7 +15,7 @@ class Fixed(Balancer):
     Use it for hand-tuned weights, and to train a single task of several (give the others 0). Costs nothing.
 
     Args:
-        weights: one number >= 0 a task with a positive sum: in task order, or by task name (the callback puts names
+        weights: one number >= 0 per task with a positive sum: in task order, or by task name (the callback puts names
             into order; :func:`~lightning_coba.replay` has no names and takes the mapping's own order).
 
     Raises:
@@ -34,7 +34,7 @@ class Fixed(Balancer):
         if not values or any(not 0 <= value < float("inf") for value in values) or sum(values) <= 0:
             raise ValueError(
                 f"`Fixed.weights` must be finite numbers >= 0 with a positive sum; got {self.weights!r}. "
-                "Give one a task, as {task: weight} or in task order."
+                "Give one per task, as {task: weight} or in task order."
             )
 
     def _values(self) -> list[float]:
@@ -49,7 +49,7 @@ class Fixed(Balancer):
     ) -> ConstantState:
         """Return the state before the first record; see :meth:`Balancer.init`."""
         if len(self.weights) != num_tasks:
-            raise ValueError(f"`Fixed.weights` must hold {num_tasks} weights, one a task; got {self.weights!r}.")
+            raise ValueError(f"`Fixed.weights` must hold {num_tasks} weights, one per task; got {self.weights!r}.")
         return constant_state(self._values(), num_tasks, device)
 
     def update(self, state: ConstantState, observation: Observation) -> tuple[ConstantState, Tensor]:

@@ -22,8 +22,8 @@ class IMTLL(LossBalancer):
     :math:`e^{s_i} L_i = 1` for every task.
 
     Args:
-        lr: of Adam on s (ours: 0.025, as of the other learned weights here; the paper learns s with the model's
-            optimizer and gives no rate of its own).
+        lr: learning rate of Adam on s (ours: 0.025, as for the other learned weights here; the paper learns s with the
+            model's optimizer and gives no rate of its own).
 
     Raises:
         ValueError: if ``lr`` is not a finite number > 0.

@@ -20,7 +20,7 @@ class MGDA(GradientBalancer):
     :math:`g_i` is the gradient of task i's training loss; Frank-Wolfe iterations from the uniform weights.
 
     Args:
-        num_iterations: of Frank-Wolfe, at most (torchjd: 100).
+        num_iterations: Frank-Wolfe iterations, at most (torchjd: 100).
         tolerance: stop when a step is shorter, as a share of the way (torchjd: 1e-3).
 
     Raises:

@@ -43,7 +43,7 @@ class NashMTL(TorchJDBalancer):
     of convex problems from the solution of the record before.
 
     Args:
-        num_iterations: convex problems a search, at most (paper, torchjd: 20).
+        num_iterations: convex problems per search, at most (paper, torchjd: 20).
         every_n_records: records between searches (torchjd: 1; the paper pays less often to save time). In between,
             :math:`\alpha` stays and the gradients' norms are those of the record.
 

@@ -21,7 +21,7 @@ class PCGrad(GradientBalancer):
     the projected ones: never negative.
 
     Args:
-        seed: of the orders (ours: 0). The orders of record t are a pure function of (seed, t): all ranks agree, a
+        seed: seed of the orders (ours: 0). The orders of record t are a pure function of (seed, t): all ranks agree, a
             resume goes on with the same orders, and the global generators stay as they are.
 
     Raises:

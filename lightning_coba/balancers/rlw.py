@@ -19,8 +19,8 @@ class RLW(LossBalancer):
         w = \mathrm{softmax}(z), \qquad z \sim N(0, I)
 
     Args:
-        seed: of the draws (ours: 0). Draw t is a pure function of (seed, t): all ranks agree, a resume goes on with
-            the same draws, and the global generators stay as they are.
+        seed: seed of the draws (ours: 0). Draw t is a pure function of (seed, t): all ranks agree, a resume goes on
+            with the same draws, and the global generators stay as they are.
 
     Raises:
         ValueError: if ``seed`` is not an integer >= 0.

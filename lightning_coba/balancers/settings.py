@@ -31,7 +31,7 @@ def differing_settings(before: Mapping[str, Any], balancer: Balancer) -> list[st
         before: :func:`settings` of the balancer that wrote the checkpoint, or :func:`settings_of_repr`. A field that it
             does not have counts as the default of now: a field added to a class must have the default that leaves the
             method as it was.
-        balancer: of this run.
+        balancer: the one of this run.
 
     Returns:
         Field names; ``["class"]`` alone if the class is another one, whose fields say nothing here. A field that the

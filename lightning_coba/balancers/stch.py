@@ -80,7 +80,7 @@ class STCH(LossBalancer):
         for name in ("preference", "reference"):
             given = getattr(self, name)
             if given is not None and len(given) != num_tasks:
-                raise ValueError(f"`STCH.{name}` must hold {num_tasks} numbers, one a task; got {given!r}.")
+                raise ValueError(f"`STCH.{name}` must hold {num_tasks} numbers, one per task; got {given!r}.")
         return no_losses(num_tasks, device)
 
     def update(self, state: LossesState, observation: Observation) -> tuple[LossesState, Tensor]:

@@ -22,7 +22,7 @@ class TorchJDBalancer(Balancer):
     Abstract with behaviour, against our habit: a dozen methods start, check their packages and admit tasks alike and
     differ in a rule of a few lines. What torchjd keeps in a module is built anew from our state in each update.
 
-    In a state of these methods every tensor with a dimension has one row a task.
+    In a state of these methods every tensor with a dimension has one row per task.
     """
 
     #: Packages beside torchjd that the rule is solved with.

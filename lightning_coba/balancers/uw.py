@@ -22,8 +22,8 @@ class UW(LossBalancer):
     the optimum :math:`e^{-s_i} = 1/L_i`: tasks with a small loss end up with a large weight.
 
     Args:
-        lr: of Adam on s (ours: 0.025, as of the other learned weights here; the paper learns s with the model's
-            optimizer and gives no rate of its own).
+        lr: learning rate of Adam on s (ours: 0.025, as for the other learned weights here; the paper learns s with the
+            model's optimizer and gives no rate of its own).
 
     Raises:
         ValueError: if ``lr`` is not a finite number > 0.

@@ -70,7 +70,7 @@ def test_replay_refuses_a_first_record_that_is_not_positive(bad):
 
 
 def test_replay_refuses_a_baseline_of_another_length():
-    with pytest.raises(ValueError, match=r"`initial` must hold one V\(0\) a task, shape \(2,\); got \(3,\)"):
+    with pytest.raises(ValueError, match=r"`initial` must hold one V\(0\) per task, shape \(2,\); got \(3,\)"):
         replay(CoBa(), LOSSES, initial=[1.0, 1.0, 1.0])
 
 
