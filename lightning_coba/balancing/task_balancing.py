@@ -19,6 +19,7 @@ from lightning_coba.balancing.run_length import validation_is_due
 from lightning_coba.balancing.step_signals import StepSignals
 from lightning_coba.balancing.task_weights import TaskWeights
 from lightning_coba.log_keys import BALANCE
+from lightning_coba.simplex.protocol import Simplex
 
 #: Training batches after which weights that nobody read are reported.
 BATCHES_TO_USE = 10
@@ -149,6 +150,14 @@ class TaskBalancing(L.Callback):
     def num_records(self) -> int:
         """Records so far; unlike ``history`` it asks no device for values."""
         return len(self._recorder.trajectory.steps) if self._recorder else 0
+
+    def simplexes(self) -> list[Simplex]:
+        """Return the task weights with their records, for what shows a run; empty before the tasks are known."""
+        if self._recorder is None:
+            return []
+        name = BALANCE if self.attribute == "task_weights" else self.attribute
+        recorder = self._recorder
+        return [Simplex(name, recorder.tasks, recorder.trajectory, losses=self.losses_shown, interval=self.interval)]
 
     def explain(self) -> str:
         """Say in a small table why each task has the weight that it has."""
