@@ -1,16 +1,10 @@
 """The records of a simplex as columns: kept by whoever moves it, and saved with it."""
 
-import csv
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from lightning_coba.log_keys import BALANCE_COLUMNS
-from lightning_coba.simplex.records import PER_TASK_COLUMNS as TASK_COLUMNS
 
 #: Records are moved to the host in blocks, so that a record taken in a training step waits for no device.
 BLOCK = 64
@@ -132,32 +126,3 @@ class Trajectory:
                 scalars[:, i] = state["scalars"][:, state["scalar_columns"].index(name)]
         self._blocks = [(values, scalars)]
         self._pending = []
-
-
-def csv_rows(history: dict[str, Any], tasks: Sequence[str], first: int = 0) -> list[list[str]]:
-    """Return the rows of ``balance.csv`` from record index ``first`` on, one a record and task."""
-    rows = []
-    for t in range(first, len(history["record"])):
-        factor = history["divergence_factor"][t].item()
-        for k, task in enumerate(tasks):
-            cell = {column: history[column][t, k].item() for column in TASK_COLUMNS} | {"divergence_factor": factor}
-            named = {"record": history["record"][t], "step": history["step"][t], "task": task}
-            rows.append([str(named[c]) if c in named else _cell(cell[c]) for c in BALANCE_COLUMNS])
-    return rows
-
-
-def _cell(value: float) -> str:
-    return "" if value != value else repr(value)
-
-
-def write_csv(path: Path, rows: list[list[str]], append: bool) -> None:
-    """Write rows of ``balance.csv``: appended, or as a whole new file that replaces the old one at once."""
-    if append:
-        with path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".csv.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([list(BALANCE_COLUMNS), *rows])
-    os.replace(partial, path)
