@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_coba.balancing.publish import publish
+from lightning_coba.balancing.publish import is_log_step, publish
 from lightning_coba.balancing.task_weights import TaskWeights
 from lightning_coba.functional import StepTotals, TaskLosses
 from lightning_coba.log_keys import (
@@ -206,7 +206,7 @@ class MultitaskLM(L.LightningModule):
             return
         exact = "step_counts" in batch
         self._num_losses += exact
-        if step % trainer.log_every_n_steps:
+        if not is_log_step(trainer, step):
             return
         assert self._train_totals is not None
         totals = self._over_ranks(self._train_totals).cpu()  # one transfer
@@ -214,7 +214,7 @@ class MultitaskLM(L.LightningModule):
         present = (totals[1, :-1] > 0).tolist()  # a task without a row since the last time has no loss
         values = {task_key(TRAIN_LOSS, task): means[i] for i, task in enumerate(self.task_weights.tasks) if present[i]}
         values[TRAIN_LOSS] = totals[0, -1] / (self._num_losses * (1 if exact else self._num_replicas))
-        publish(trainer, values)
+        publish(trainer, values, on_bar=(TRAIN_LOSS,))
         self._train_totals, self._num_losses = None, 0
 
     def _no_totals(self, num_measures: int = 1) -> LossTotals:
