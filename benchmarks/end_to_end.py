@@ -45,7 +45,7 @@ def main() -> int:
             seed=given.seed,
         )
         data.setup("fit")
-        return [batch for batch, _, _ in itertools.islice(data.train_dataloader(), needed)], data.task_names
+        return list(itertools.islice(data.train_dataloader(), needed)), data.task_names
 
     grouped, tasks = plan("grouped")
     mixed, _ = plan("random")

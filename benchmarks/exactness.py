@@ -149,7 +149,7 @@ def main() -> int:
         got = {cut: trained(given, *cut, folder) for cut in CUTS}
     data = datamodule(given)
     data.setup("fit")
-    steps = [batch for (batch, _, _), _ in zip(data.train_dataloader(), range(given.repetitions), strict=False)]
+    steps = [batch for batch, _ in zip(data.train_dataloader(), range(given.repetitions), strict=False)]
     model = tiny_llama(given.seed)
 
     def micro_batches(step: dict[str, Tensor]) -> list[dict[str, Tensor]]:

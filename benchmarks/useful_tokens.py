@@ -15,7 +15,7 @@ def useful_share(data: MultitaskDataModule) -> float:
     data.setup("fit")
     lengths = [rows.lengths for rows in data.corpus.tokens["train"]]
     useful = computed = 0
-    for batch, _, _ in data.train_dataloader():
+    for batch in data.train_dataloader():
         rows = zip(batch["row_tasks"].tolist(), batch["row_ids"].tolist(), strict=True)
         useful += sum(int(lengths[task][row]) for task, row in rows)
         computed += batch["input_ids"].numel()

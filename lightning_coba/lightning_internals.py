@@ -23,3 +23,10 @@ def sanity_metrics(trainer: L.Trainer) -> dict[str, Tensor]:
     finally:
         results.dataloader_idx = shown
     return metrics | trainer.callback_metrics
+
+
+def starts_by_command_line(trainer: L.Trainer) -> bool:
+    """Return whether the Trainer starts its processes by running the command line again."""
+    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+    return isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_lm import batch_of, llama, make_datamodule, make_trainer, tiny_config  # noqa: F401
+from tiny_lm import batch_of, llama, make_datamodule, make_trainer, talkative_llama, tiny_config  # noqa: F401
 from tiny_runs import data_folder, finished_run, here, model_folder, overrides  # noqa: F401 - fixtures for all
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast

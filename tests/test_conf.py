@@ -13,10 +13,11 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf, flag_override
 
 import lightning_coba
-from lightning_coba import ConvergenceBalancer, MultitaskDataModule, MultitaskLM, TaskBalancing
+from lightning_coba import ConvergenceBalancer, MultitaskDataModule, TaskBalancing
 from lightning_coba.cli import plugins, resolvers
 from lightning_coba.cli.config_check import check_config
 from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.models import LanguageModel
 
 CONF = Path(config_folder())
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and not folder.name.startswith("_"))
@@ -66,7 +67,9 @@ def values_of(file):
     return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
 
 
-@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "balancer"])
+@pytest.mark.parametrize(
+    "option", [option for group, option in OPTIONS if (group, option != "none") == ("balancer", True)]
+)
 def test_balancers_list_every_argument_with_its_default(option):
     values = values_of(CONF / "balancer" / f"{option}.yaml")
     called = get_object(values.pop("_target_"))
@@ -105,8 +108,7 @@ def test_balancers_list_every_argument_with_its_default(option):
             MultitaskDataModule,
             {"root", "prompt", "completion", "messages", "chat", "tokenizer"},
         ),
-        # peft, optimizer and scheduler are groups of their own.
-        ("model/causal_lm.yaml", MultitaskLM, {"tokenizer", "peft", "optimizer", "scheduler", "tasks"}),
+        ("model/causal_lm.yaml", LanguageModel, set()),
     ],
 )
 def test_data_and_model_list_every_argument(file, called, left_out):

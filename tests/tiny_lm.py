@@ -28,10 +28,10 @@ def tiny_config():
 def llama(tiny_config):
     """Return a maker of one and the same random Llama."""
 
-    def make(seed=0):
+    def make(seed=0, **changes):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return LlamaForCausalLM(LlamaConfig(**tiny_config)).eval()
+            return LlamaForCausalLM(LlamaConfig(**tiny_config | changes)).eval()
 
     return make
 
@@ -86,3 +86,9 @@ def batch_of():
         return collate(pairs, datamodule.corpus.tokens["train"], 256, counted)
 
     return make
+
+
+@pytest.fixture
+def talkative_llama(llama):
+    """Return a maker of a random Llama with weights so large that different prompts get different answers."""
+    return lambda seed=0, **changes: llama(seed, **{"initializer_range": 0.5} | changes)

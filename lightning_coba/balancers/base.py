@@ -19,9 +19,11 @@ class Observation:
 
     Attributes:
         step: optimizer step at which it was taken; for logs only, no balancer computes with it.
-        epoch: of the training data, from 0.
+        epoch: epoch of the training data, from 0.
         present: which tasks have a value in this record, bool ``[K]``.
         losses: held-out loss of each task, ``[K]``.
+        losses_se: standard error of each of these means, clustered by row, float64 ``[K]``, NaN where it is not known.
+            An extra, not a signal: ``needs`` cannot name it, and a balancer must do without where it is None.
         train_losses: unweighted training loss of each task in the step, before its update, ``[K]``.
         losses_after_step: the same rows' losses after the update, with the same dropout, ``[K]``.
         grad_norms: Euclidean norm of each task's unweighted gradient on the chosen parameters, ``[K]``.
@@ -34,6 +36,7 @@ class Observation:
     present: Tensor
     epoch: int = 0
     losses: Tensor | None = None
+    losses_se: Tensor | None = None
     train_losses: Tensor | None = None
     losses_after_step: Tensor | None = None
     grad_norms: Tensor | None = None
@@ -41,7 +44,7 @@ class Observation:
     hypergradients: Tensor | None = None
 
 
-#: Signals that are a matrix a record, ``[K, K]``; the others are a vector.
+#: Signals that are a matrix per record, ``[K, K]``; the others are a vector.
 MATRIX_SIGNALS = frozenset({"gramian", "hypergradients"})
 #: Every signal that a balancer may name in ``needs``.
 SIGNALS = ("losses", "train_losses", "losses_after_step", "grad_norms", "gramian", "hypergradients")
@@ -103,7 +106,7 @@ class Balancer(ABC):
         """Return ``state`` for a longer list of tasks.
 
         Args:
-            state: of the tasks before.
+            state: state for the tasks before.
             columns: for every task of the new list its index in the old one, or None where it was added.
         """
 
@@ -126,11 +129,11 @@ def admitted(state: Any, fresh: Any, columns: Sequence[int | None], per_task: Se
     """Return ``state`` for a longer list of tasks, the kept ones with their share of the weights.
 
     Args:
-        state: of the tasks before.
+        state: state for the tasks before.
         fresh: ``init`` for the tasks of now.
         columns: for every task of now its index before, or None where it was added.
-        per_task: fields with one row a task (``weights`` among them); an added task's row is the fresh one. Every other
-            field goes on as it was.
+        per_task: fields with one row per task (``weights`` among them); an added task's row is the fresh one. Every
+            other field goes on as it was.
     """
     kept = [i for i, column in enumerate(columns) if column is not None]
     before = [column for column in columns if column is not None]
@@ -255,7 +258,7 @@ def check_baseline(
         first = torch.where(usable.any(dim=0), first, torch.nan)
         if initial is not None and initial.shape != first.shape:
             raise ValueError(
-                f"`initial` must hold one V(0) a task, shape {tuple(first.shape)}; got {tuple(initial.shape)}."
+                f"`initial` must hold one V(0) per task, shape {tuple(first.shape)}; got {tuple(initial.shape)}."
             )
         used = first if initial is None else torch.where(initial.isnan(), first, initial)
     if used is None:

@@ -24,7 +24,7 @@ def unknown_baseline(initial: Tensor | None, num_tasks: int, device: torch.devic
     Args:
         initial: ``[K]``, NaN where it is to be taken from records; or None.
         num_tasks: K.
-        device: of the tensors.
+        device: where the tensors live.
         num_records: records that a measured baseline is the mean of.
     """
     if initial is not None and initial.shape != (num_tasks,):

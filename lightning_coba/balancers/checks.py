@@ -1,6 +1,7 @@
-"""What hyper-parameters must be; every balancer's ``__post_init__`` says it with these."""
+"""What hyper-parameters must be, and those given per task: every balancer says it with these."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -31,3 +32,23 @@ def check_source(name: str, value: Any) -> None:
     """Raise ValueError unless ``value`` names where losses come from."""
     if value not in ("train", "held_out"):
         raise ValueError(f'`{name}` must be "train" or "held_out"; got {value!r}.')
+
+
+def numbers(given: Any) -> list[Any]:
+    """Return as a list what was given in task order, by task name, as one number for all, or not at all (None)."""
+    if given is None or isinstance(given, int | float):
+        return [] if given is None else [given]
+    return list(given.values() if isinstance(given, Mapping) else given)
+
+
+def in_task_order(name: str, given: Any, tasks: Sequence[str]) -> Any:
+    """Return numbers given by task name in task order, and whatever was not given by name as it is.
+
+    Raises:
+        ValueError: if the names are not those of the tasks.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    if set(given) != set(tasks):
+        raise ValueError(f"`{name}` must name every task once; got {sorted(given)}. The tasks are: {', '.join(tasks)}.")
+    return tuple(float(given[task]) for task in tasks)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer, Observation, admitted, check_num_tasks, float64_device
+from lightning_coba.balancers.checks import check_count, check_number
 from lightning_coba.functional import (
     absolute_convergence_scores,
     divergence_factor,
@@ -41,7 +42,7 @@ class CoBaState(NamedTuple):
     divergence_factor: Tensor  # scalar, NaN during warm-up
 
 
-#: Fields of the state with one row a task.
+#: Fields of the state with one row per task.
 PER_TASK = (
     "initial", "ratios", "ratios_present", "slopes", "slopes_recorded", "joined", "weights", "loss_ratio", "slope",
     "rcs", "acs",
@@ -94,7 +95,7 @@ class CoBa(Balancer):
           denominator for the rest of the run.
         * a task that is absent from the records (mask, NaN, inf) enters no history; with fewer than 2 points in the
           window it gets 1/K and the others share the rest. A record without any task changes nothing.
-        * slopes below 1e-12 a record count as 0, so that a constant loss is not taken for a diverging one.
+        * slopes below 1e-12 per record count as 0, so that a constant loss is not taken for a diverging one.
 
     **The form "mftcoder"** is the released rule: a second softmax with gain K, the conditional floor 1/(10K), DF
     unclamped and from the slope of the largest ratio, gaps in a series closed. It differs from the released code:
@@ -114,12 +115,9 @@ class CoBa(Balancer):
 
     def __post_init__(self) -> None:
         """Check the domains."""
-        for name, lowest in (("window_records", 2), ("warmup_records", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-                raise ValueError(f"`CoBa.{name}` must be an integer >= {lowest}; got {value!r}.")
-        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < float("inf"):
-            raise ValueError(f"`CoBa.temperature` must be a finite number > 0; got {self.temperature!r}.")
+        check_count("CoBa.window_records", self.window_records, at_least=2)
+        check_count("CoBa.warmup_records", self.warmup_records)
+        check_number("CoBa.temperature", self.temperature, above=0)
         if self.form not in ("paper", "mftcoder"):
             raise ValueError(f'`CoBa.form` must be "paper" or "mftcoder"; got {self.form!r}.')
         if self.form == "mftcoder" and not 3 <= self.warmup_records < self.window_records:
@@ -249,7 +247,7 @@ def _in_numpy(step: Callable[..., CoBaState]) -> Callable[..., CoBaState]:
         views: Any = [field.numpy() if isinstance(field, Tensor) else field for field in state]
         with np.errstate(all="ignore"):
             after = step(CoBaState(*views), *(signal.numpy() for signal in signals))
-        # A field that went through untouched stays the tensor it was: wrapping it again would add a layer a record.
+        # A field that went through untouched stays the tensor it was: wrapping it again would add a layer per record.
         return CoBaState(
             after.record,
             *[

@@ -17,7 +17,7 @@ def explain(state: Any, tasks: Sequence[str]) -> str:
         tasks: names, in task order.
 
     Returns:
-        Lines of text: one a task with its loss ratio, slope per record, RCS, ACS and weight, and a last line with the
+        Lines of text: one per task with its loss ratio, slope per record, RCS, ACS and weight, and a last line with the
         record number and the divergence factor. A dash stands for what is not known (yet).
 
     Example:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer, Observation, Source, admitted, check_num_tasks, float64_device
-from lightning_coba.balancers.checks import check_number, check_source
+from lightning_coba.balancers.checks import check_number, check_source, in_task_order, numbers
 from lightning_coba.functional import adam_step
 
 #: Added to L - b, as in the authors' code, so that a loss of 0 has a logarithm.
@@ -32,8 +32,8 @@ class FAMO(Balancer):
     r"""Let every task's loss fall by the same share: Fast Adaptive Multitask Optimization.
 
     Use it as the cheap rival of methods on gradients: it sees only what a step did to the losses. It needs the losses
-    of the step's rows before and after the update, so one more forward pass a record; the update itself is a handful of
-    operations on K numbers.
+    of the step's rows before and after the update, so one more forward pass per record; the update itself is a handful
+    of operations on K numbers.
 
     .. math::
         w_i = \frac{z_i / D_i}{\sum_j z_j / D_j}, \qquad z = \mathrm{softmax}(\xi), \qquad D_i = L_i - b_i + 10^{-8}
@@ -46,10 +46,10 @@ class FAMO(Balancer):
     gradient of :math:`\sum_i (z_i/c) \log D_i`, with c = :math:`\sum_j z_j / D_j`, with respect to the losses.
 
     Args:
-        lr: of Adam on the logits (0.025: the authors' code).
+        lr: learning rate of Adam on the logits (0.025: the authors' code).
         gamma: weight decay of the logits, >= 0 (1e-3: LibMTL, TorchJD and most of the authors' scripts, which hold 0,
             1e-5, 1e-3 and 0.01).
-        min_losses: b, a lower bound of each task's loss: a number for all, one a task in task order, or by task name
+        min_losses: b, a lower bound of each task's loss: one for all, one per task in task order, or by task name
             (0: the authors' code). Set it where losses can be <= 0.
         source: what :math:`\delta` is measured on: ``"train"``, the step's own rows, as published; ``"held_out"`` =
             FAMO*: the change of the held-out loss since the record before. D is of training losses in both.
@@ -88,13 +88,8 @@ class FAMO(Balancer):
         check_number("FAMO.lr", self.lr, above=0)
         check_number("FAMO.gamma", self.gamma, at_least=0)
         check_source("FAMO.source", self.source)
-        for value in self._bounds():
+        for value in numbers(self.min_losses):
             check_number("FAMO.min_losses", value)
-
-    def _bounds(self) -> list[float]:
-        if isinstance(self.min_losses, int | float):
-            return [self.min_losses]
-        return list(self.min_losses.values() if isinstance(self.min_losses, Mapping) else self.min_losses)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -103,23 +98,16 @@ class FAMO(Balancer):
 
     def for_tasks(self, tasks: Sequence[str]) -> "FAMO":
         """Put bounds given by name into task order; see :meth:`Balancer.for_tasks`."""
-        if not isinstance(self.min_losses, Mapping):
-            return self
-        if set(self.min_losses) != set(tasks):
-            raise ValueError(
-                f"`FAMO.min_losses` must name every task once; got {sorted(self.min_losses)}. The tasks are: "
-                f"{', '.join(tasks)}."
-            )
-        return replace(self, min_losses=tuple(float(self.min_losses[task]) for task in tasks))
+        return replace(self, min_losses=in_task_order("FAMO.min_losses", self.min_losses, tasks))
 
     def init(
         self, num_tasks: int, initial: Tensor | None = None, device: torch.device | str | None = None
     ) -> FAMOState:
         """Return the state before the first record; see :meth:`Balancer.init`."""
         check_num_tasks(num_tasks)
-        if len(self._bounds()) not in (1, num_tasks):
+        if len(numbers(self.min_losses)) not in (1, num_tasks):
             raise ValueError(
-                f"`FAMO.min_losses` must be one number or {num_tasks}, one a task; got {self.min_losses!r}."
+                f"`FAMO.min_losses` must be one number or {num_tasks}, one per task; got {self.min_losses!r}."
             )
         zeros = torch.zeros(num_tasks, dtype=torch.float64, device=float64_device(device))
         unknown = zeros + torch.nan
@@ -174,7 +162,7 @@ class FAMO(Balancer):
 
     def _distance(self, losses: Tensor, present: Tensor, like: Tensor) -> Tensor:
         """Return D, NaN where a task is absent or has no logarithm."""
-        bounds = torch.tensor(self._bounds(), dtype=like.dtype, device=like.device)
+        bounds = torch.tensor(numbers(self.min_losses), dtype=like.dtype, device=like.device)
         distance = losses.detach().to(like) - bounds + EPSILON
         return torch.where(present & distance.isfinite() & (distance > 0), distance, torch.nan)
 

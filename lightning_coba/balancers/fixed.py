@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer, ConstantState, Observation, constant_state
+from lightning_coba.balancers.checks import in_task_order, numbers
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Fixed(Balancer):
     Use it for hand-tuned weights, and to train a single task of several (give the others 0). Costs nothing.
 
     Args:
-        weights: one number >= 0 a task with a positive sum: in task order, or by task name (the callback puts names
+        weights: one number >= 0 per task with a positive sum: in task order, or by task name (the callback puts names
             into order; :func:`~lightning_coba.replay` has no names and takes the mapping's own order).
 
     Raises:
@@ -33,29 +34,22 @@ class Fixed(Balancer):
         if not values or any(not 0 <= value < float("inf") for value in values) or sum(values) <= 0:
             raise ValueError(
                 f"`Fixed.weights` must be finite numbers >= 0 with a positive sum; got {self.weights!r}. "
-                "Give one a task, as {task: weight} or in task order."
+                "Give one per task, as {task: weight} or in task order."
             )
 
     def _values(self) -> list[float]:
-        return [float(v) for v in (self.weights.values() if isinstance(self.weights, Mapping) else self.weights)]
+        return [float(value) for value in numbers(self.weights)]
 
     def for_tasks(self, tasks: Sequence[str]) -> "Fixed":
         """Put weights given by name into task order; see :meth:`Balancer.for_tasks`."""
-        if not isinstance(self.weights, Mapping):
-            return self
-        if set(self.weights) != set(tasks):
-            raise ValueError(
-                f"`Fixed.weights` must name every task once; got {sorted(self.weights)}. "
-                f"The tasks are: {', '.join(tasks)}."
-            )
-        return replace(self, weights=tuple(float(self.weights[task]) for task in tasks))
+        return replace(self, weights=in_task_order("Fixed.weights", self.weights, tasks))
 
     def init(
         self, num_tasks: int, initial: Tensor | None = None, device: torch.device | str | None = None
     ) -> ConstantState:
         """Return the state before the first record; see :meth:`Balancer.init`."""
         if len(self.weights) != num_tasks:
-            raise ValueError(f"`Fixed.weights` must hold {num_tasks} weights, one a task; got {self.weights!r}.")
+            raise ValueError(f"`Fixed.weights` must hold {num_tasks} weights, one per task; got {self.weights!r}.")
         return constant_state(self._values(), num_tasks, device)
 
     def update(self, state: ConstantState, observation: Observation) -> tuple[ConstantState, Tensor]:

@@ -32,7 +32,7 @@ class GradNorm(Balancer):
     r"""Pull the tasks' gradient norms to one level, higher for tasks that train slowly.
 
     Use it where tasks differ in the size of their gradients. It needs each task's gradient norm on a few shared
-    parameters: K partial backward passes a record, cheap where these are the last block's; the update itself is a
+    parameters: K partial backward passes per record, cheap where these are the last block's; the update itself is a
     handful of operations on K numbers. No double backward: the target is a constant, so the loss below has the
     derivative :math:`\mathrm{sign}(w_i g_i - T_i)\,g_i`.
 
@@ -46,7 +46,7 @@ class GradNorm(Balancer):
     Args:
         alpha: :math:`\alpha \ge 0`, how strongly slow tasks are pulled up; 0 = equal norms (paper: 0.12 to 1.5 by task;
             1.5 as in LibMTL).
-        lr: of Adam on w (paper: 0.025).
+        lr: learning rate of Adam on w (paper: 0.025).
         source: of the losses in :math:`\rho`: ``"train"`` as published; ``"held_out"`` = GradNorm*. Gradients are those
             of the training step in both.
         initial_records: L(0) is the mean of a task's first records, this many (1: the paper).

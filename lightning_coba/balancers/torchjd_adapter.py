@@ -1,5 +1,6 @@
 """What the methods whose rule torchjd holds have in common: its import, its draws, and weights from what it returns."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer, Observation, admitted, check_num_tasks, float64_device
+from lightning_coba.functional import adam_step
 
 
 class TorchJDBalancer(Balancer):
@@ -20,7 +22,7 @@ class TorchJDBalancer(Balancer):
     Abstract with behaviour, against our habit: a dozen methods start, check their packages and admit tasks alike and
     differ in a rule of a few lines. What torchjd keeps in a module is built anew from our state in each update.
 
-    In a state of these methods every tensor with a dimension has one row a task.
+    In a state of these methods every tensor with a dimension has one row per task.
     """
 
     #: Packages beside torchjd that the rule is solved with.
@@ -57,6 +59,70 @@ class LossBalancer(TorchJDBalancer):
     def needs(self) -> frozenset[str]:
         """The step's training losses."""
         return frozenset({"train_losses"})
+
+
+class LossesState(NamedTuple):
+    """Each task's last loss; float64 tensors on one device."""
+
+    record: int
+    losses: Tensor  # [K] last known; NaN before a task was seen
+    weights: Tensor  # [K] in force
+
+
+def no_losses(num_tasks: int, device: torch.device) -> LossesState:
+    """Return the state in which no task was seen."""
+    unknown = torch.full((num_tasks,), torch.nan, dtype=torch.float64, device=device)
+    return LossesState(0, unknown, uniform(num_tasks, device))
+
+
+def last_losses(state: LossesState, observation: Observation) -> Tensor:
+    """Return each task's loss of this record or, where it is absent, the last known one."""
+    losses, present = training_losses(observation, like=state.losses)
+    return torch.where(present, losses, state.losses)
+
+
+class LearnedState(NamedTuple):
+    """One learned number s per task and Adam's memory of it; float64 tensors on one device."""
+
+    record: int
+    values: Tensor  # [K] s
+    exp_avg: Tensor  # [K] moments and step counts of Adam on s
+    exp_avg_sq: Tensor  # [K]
+    num_steps: Tensor  # [K] records in which the task was present
+    weights: Tensor  # [K] in force
+
+
+def nothing_learned(num_tasks: int, device: torch.device) -> LearnedState:
+    """Return the state in which s is 0 for every task."""
+    zeros = torch.zeros(num_tasks, dtype=torch.float64, device=device)
+    return LearnedState(0, zeros, zeros.clone(), zeros.clone(), zeros.clone(), uniform(num_tasks, device))
+
+
+def learn(
+    state: LearnedState, observation: Observation, rule: Callable[[int], torch.nn.Module], parameter: str, lr: float
+) -> tuple[LearnedState, Tensor]:
+    """Take one step of Adam on s, and the weights at the new s.
+
+    Args:
+        state: before the record.
+        observation: the record.
+        rule: torchjd's class for K tasks, whose value is minimised over s; the weights are its derivatives with
+            respect to the losses.
+        parameter: what s is called in it.
+        lr: learning rate of Adam.
+    """
+
+    def objective(losses: Tensor, values: Tensor) -> Tensor:
+        value: Tensor = torch.func.functional_call(rule(len(losses)), {parameter: values}, (losses,))
+        return value
+
+    losses, present = training_losses(observation, like=state.values)
+    losses = torch.where(present, losses, 0.0)
+    _, gradient = derivatives(objective, losses, state.values)
+    learned = adam_step(state.values, gradient, state.exp_avg, state.exp_avg_sq, state.num_steps, lr=lr, active=present)
+    parts, _ = derivatives(objective, losses, learned[0])
+    state = LearnedState(state.record + 1, *learned, shares(parts, known=learned[-1] > 0))
+    return state, state.weights
 
 
 class GradientState(NamedTuple):
@@ -128,6 +194,14 @@ def drawing(seed: int, record: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would seed the accelerators too, whose generators are not put back.
         torch.default_generator.manual_seed(int.from_bytes(digest, "big") % 2**63)
+        yield
+
+
+@contextmanager
+def quiet_solver() -> Iterator[None]:
+    """Keep cvxpy's remarks on speed and accuracy, one per solve, from the user: an answer that fails is counted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
         yield
 
 

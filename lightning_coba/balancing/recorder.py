@@ -7,7 +7,16 @@ from torch import Tensor
 from lightning_coba.balancers.base import MATRIX_SIGNALS, Balancer, Observation, check_baseline, float64_device
 from lightning_coba.balancers.explain import explain
 from lightning_coba.log_keys import BALANCE, task_key
-from lightning_coba.simplex.trajectory import STATE_FIELDS, Trajectory
+from lightning_coba.simplex.records import PER_TASK_COLUMNS
+from lightning_coba.simplex.trajectory import Trajectory
+
+#: Columns of a record that are fields of the balancer's state, where it has them.
+STATE_FIELDS = ("slope", "rcs", "acs")
+
+
+def task_trajectory(num_tasks: int, signals: Sequence[str] = ()) -> Trajectory:
+    """Return where the records of K tasks are kept; ``signals`` is what else the balancer is shown, for a replay."""
+    return Trajectory(num_tasks, PER_TASK_COLUMNS, ("divergence_factor",), signals)
 
 
 class Recorder:
@@ -55,7 +64,7 @@ class Recorder:
         self._ratio = unknown_baseline.clone()
         self._has_baseline = False
         self._shown = "losses" if "losses" in balancer.needs or "train_losses" not in balancer.needs else "train_losses"
-        self.trajectory = Trajectory(len(self.tasks), sorted(balancer.needs - MATRIX_SIGNALS - {self._shown}))
+        self.trajectory = task_trajectory(len(self.tasks), sorted(balancer.needs - MATRIX_SIGNALS - {self._shown}))
         self.min_weight = min_weight
         shares = [float((prior or {}).get(task, 1.0)) for task in self.tasks]
         self._prior = torch.tensor(shares, dtype=torch.float64, device=device)
@@ -102,8 +111,11 @@ class Recorder:
         self.state, weights = self.balancer.update(self.state, observation)
         previous, self.weights = self.weights, self._shape(weights)
         self._change = (self.weights - previous).abs().sum()
-        shown = torch.where(present, losses, torch.nan)
-        self.trajectory.append(step, shown, self._ratio, self.state, self.weights, needed)
+        shown = {"loss": torch.where(present, losses, torch.nan), "ratio": self._ratio, "weight": self.weights}
+        held = self.state._asdict() | needed | shown
+        kept = self.trajectory
+        columns = {name: held[name] for name in kept.column_names if name in held}
+        kept.append(step, columns, {name: held[name] for name in kept.scalar_names if name in held})
 
     def rehearse(self, step: int, signals: Mapping[str, Tensor], present: Tensor) -> None:
         """Do the work of an update and keep nothing of it, so that it can be timed."""

@@ -14,12 +14,12 @@ from lightning_coba.balancing.cadence import Cadence
 from lightning_coba.balancing.held_out import HeldOutStream
 from lightning_coba.balancing.pass_losses import MonitoredKeys, ValidationPass
 from lightning_coba.balancing.publish import publish
-from lightning_coba.balancing.recorder import Recorder, baseline_by_name
+from lightning_coba.balancing.recorder import Recorder, baseline_by_name, task_trajectory
 from lightning_coba.balancing.run_length import validation_is_due
 from lightning_coba.balancing.step_signals import StepSignals
 from lightning_coba.balancing.task_weights import TaskWeights
 from lightning_coba.log_keys import BALANCE
-from lightning_coba.simplex.trajectory import Trajectory
+from lightning_coba.simplex.protocol import Simplex
 
 #: Training batches after which weights that nobody read are reported.
 BATCHES_TO_USE = 10
@@ -138,7 +138,7 @@ class TaskBalancing(L.Callback):
         whatever else the balancer was shown, for :func:`~lightning_coba.replay`: ``grad_norms``, ``losses_after_step``,
         ``train_losses`` where ``loss`` is the held-out one. For a balancer on training losses, these are in ``loss``.
         """
-        trajectory = self._recorder.trajectory if self._recorder else Trajectory(len(self.tasks))
+        trajectory = self._recorder.trajectory if self._recorder else task_trajectory(len(self.tasks))
         return trajectory.columns()
 
     @property
@@ -150,6 +150,14 @@ class TaskBalancing(L.Callback):
     def num_records(self) -> int:
         """Records so far; unlike ``history`` it asks no device for values."""
         return len(self._recorder.trajectory.steps) if self._recorder else 0
+
+    def simplexes(self) -> list[Simplex]:
+        """Return the task weights with their records, for what shows a run; empty before the tasks are known."""
+        if self._recorder is None:
+            return []
+        name = BALANCE if self.attribute == "task_weights" else self.attribute
+        recorder = self._recorder
+        return [Simplex(name, recorder.tasks, recorder.trajectory, losses=self.losses_shown, interval=self.interval)]
 
     def explain(self) -> str:
         """Say in a small table why each task has the weight that it has."""

@@ -1,22 +1,25 @@
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_coba.balancing.task_balancing import TaskBalancing
-from lightning_coba.simplex.standings import Standings, standings_columns, standings_of
+from lightning_coba.simplex import notebook
+from lightning_coba.simplex.protocol import simplexes_of
+from lightning_coba.simplex.standings import standings_columns, standings_of
 
 
 class NotebookView(L.Callback):
     """Show a training in the notebook that runs it: a table of the tasks and their curves, drawn again in place.
 
     Use it in the Trainer of a notebook, with any module and any balancer of this package, instead of a progress bar
-    (``enable_progress_bar=False``). For a run of another process, see :func:`lightning_coba.reports.follow`.
+    (``enable_progress_bar=False``). It shows whatever a callback or the module moves (see
+    :class:`~lightning_coba.simplex.MovesSimplex`). For a run of another process, see
+    :func:`lightning_coba.reports.follow`.
 
     Args:
-        every_n_validations: validation passes between two drawings, which take about half a second each.
+        every_n_validations: Validation passes between two drawings, which take about half a second each.
 
     Raises:
         ValueError: ``every_n_validations`` is not positive.
-        ModuleNotFoundError: at the start of training, where this is no notebook.
+        ModuleNotFoundError: At the start of training, where this is no notebook.
 
     Example:
         >>> trainer = L.Trainer(callbacks=[NotebookView()], logger=False, enable_checkpointing=False)
@@ -35,9 +38,7 @@ class NotebookView(L.Callback):
         """Open an output below the cell."""
         self._passes = 0
         if trainer.is_global_zero:
-            from lightning_coba.reports.live import NotebookOutput
-
-            self._output = NotebookOutput()
+            self._output = notebook.NotebookOutput()
             self._output.show("Training has begun; the first validation pass is to come.")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -54,19 +55,12 @@ class NotebookView(L.Callback):
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        from lightning_coba.reports.live import live_html
-        from lightning_coba.reports.page import Cell, PageTable
-        from lightning_coba.simplex.records import BalanceTable
+        from lightning_coba.simplex.figures import curves  # matplotlib takes a second
 
-        def table(standings: Standings) -> PageTable:
-            columns = standings_columns(standings)
-            rows = [[Cell(cell) for cell in row] for row in zip(*columns.values(), strict=True)]
-            return PageTable(standings.name, list(columns), rows)
-
-        tables = [table(standings) for standings in standings_of(trainer, pl_module)]
+        simplexes = simplexes_of(trainer, pl_module)
+        figures = [[*curves(simplex.table(), simplex.losses).values()] for simplex in simplexes]
+        standings = standings_of(trainer, pl_module)
+        tables = [notebook.html_table(shown.name, standings_columns(shown)) for shown in standings]
+        sections = zip(tables, figures or [[] for _ in tables], strict=True)
         end = f" of {trainer.max_steps}" if trainer.max_steps > 0 else ""
-        balancers = [c for c in trainer.callbacks if isinstance(c, TaskBalancing) and c.num_records]
-        first = balancers[0] if balancers else None
-        balance = BalanceTable.from_history(first.history, first.tasks) if first else None
-        losses = first.losses_shown if first else "validation"
-        self._output.show(live_html(f"Step {trainer.global_step}{end}", tables, balance, losses))
+        self._output.show(notebook.notebook_html(f"Step {trainer.global_step}{end}", sections))

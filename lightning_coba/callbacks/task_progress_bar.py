@@ -7,28 +7,30 @@ from rich.columns import Columns
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from lightning_coba.balancing.task_balancing import TaskBalancing
+from lightning_coba.balancing.publish import is_log_step
 from lightning_coba.log_keys import TRAIN_LOSS, VAL_LOSS
+from lightning_coba.simplex.protocol import simplexes_of
 from lightning_coba.simplex.standings import ARROWS, ASCII_ARROWS, Standings, standings_of, standings_table
 
-#: Rows that the tasks may take below the bar; a bar that fills the screen cannot be redrawn in place.
+#: Rows that the names may take below the bar; a bar that fills the screen cannot be redrawn in place.
 MOST_ROWS = 4
 
 
 class TaskProgressBar(RichProgressBar):
     """Show a rich progress bar, how each task stands below it, and a table after each validation pass.
 
-    Use it with any module: it reads the records of the balancers in ``trainer.callbacks``. A part of the line reads
+    Use it with any module: it reads the records of the balancers in ``trainer.callbacks``, and of any other callback or
+    module that moves weights (see :class:`~lightning_coba.simplex.MovesSimplex`). A part of the line reads
     ``de 0.82↓ w.17``: the loss is 0.82 of what it was before training and falls, the weight is 0.17. The table has
     the loss on the validation rows, the slope, the weight and its change, and the scores of balancers that have them;
     a task whose loss rises is red.
 
-    Where the output is no terminal (a log file) a bar cannot be redrawn. One plain line a validation pass takes the
-    place of the table, and one each time the Trainer logs that of the bar. Where the encoding has no arrows, ``v``,
-    ``=`` and ``^`` stand for falls, stays and rises.
+    Where the output is no terminal (a log file) a bar cannot be redrawn. One plain line after each validation pass
+    takes the place of the table, and one each time the Trainer logs takes that of the bar. Where the encoding has no
+    arrows, ``v``, ``=`` and ``^`` stand for falls, stays and rises.
 
     Args:
-        **options: of Lightning's ``RichProgressBar``.
+        **options: Arguments of Lightning's ``RichProgressBar``.
 
     Example:
         >>> trainer = L.Trainer(callbacks=[TaskProgressBar()], logger=False, enable_checkpointing=False)
@@ -41,7 +43,7 @@ class TaskProgressBar(RichProgressBar):
         self._records_shown = -1
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Return the loss; the tasks would not fit beside a bar."""
+        """Return the loss; the weights would not fit beside a bar."""
         loss = trainer.callback_metrics.get(TRAIN_LOSS)
         return {} if loss is None else {"loss": round(float(loss), 3)}
 
@@ -61,7 +63,7 @@ class TaskProgressBar(RichProgressBar):
     ) -> None:
         """Keep the line current, as often as the Trainer logs: a module logs after the callbacks' batch end."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if not trainer.global_step or trainer.global_step % trainer.log_every_n_steps:
+        if not trainer.global_step or not is_log_step(trainer, trainer.global_step):
             return
         if self._is_live:
             self._look(trainer, pl_module)
@@ -69,18 +71,18 @@ class TaskProgressBar(RichProgressBar):
             self._say(trainer, f"train_loss {float(trainer.callback_metrics[TRAIN_LOSS]):.3f}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say how the tasks stand."""
+        """Say how everything stands."""
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._console is None:
             return
         self._standings = standings_of(trainer, pl_module)
-        self._records_shown = _num_records(trainer)
+        self._records_shown = _num_records(trainer, pl_module)
         mean = trainer.callback_metrics.get(VAL_LOSS)
         mean = "" if mean is None else f"{VAL_LOSS} {float(mean):.3f}"
         if not self._is_live:
             arrows = self._arrows(self._console)
-            tasks = [part for standings in self._standings for part in _parts(standings, arrows)]
-            self._say(trainer, "  ".join(["validated", *([mean] if mean else []), *tasks]))
+            parts = [part for standings in self._standings for part in _parts(standings, arrows)]
+            self._say(trainer, "  ".join(["validated", *([mean] if mean else []), *parts]))
         elif trainer.is_global_zero:
             for standings in self._standings:
                 factor = f"DF {standings.divergence_factor:.2f}" if standings.divergence_factor >= 0 else ""
@@ -111,7 +113,7 @@ class TaskProgressBar(RichProgressBar):
         return [*self._of_bar(), *lines]
 
     def _look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        records = _num_records(trainer)
+        records = _num_records(trainer, pl_module)
         if self._is_live and records != self._records_shown:
             self._records_shown = records
             self._standings = standings_of(trainer, pl_module)
@@ -124,8 +126,8 @@ class TaskProgressBar(RichProgressBar):
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _num_records(trainer: L.Trainer) -> int:
-    return sum(callback.num_records for callback in trainer.callbacks if isinstance(callback, TaskBalancing))
+def _num_records(trainer: L.Trainer, pl_module: L.LightningModule) -> int:
+    return sum(simplex.num_records for simplex in simplexes_of(trainer, pl_module))
 
 
 def _step(trainer: L.Trainer) -> str:
@@ -134,11 +136,11 @@ def _step(trainer: L.Trainer) -> str:
 
 def _parts(standings: Standings, arrows: tuple[str, ...]) -> list[str]:
     name = [f"[{standings.name}]"] if standings.name else []
-    return [*name, *(task.words(arrows) for task in standings.tasks)]
+    return [*name, *(row.words(arrows) for row in standings.rows)]
 
 
 def _line(standings: Standings, console: Console, arrows: tuple[str, ...]) -> RenderableType:
-    """Return the tasks side by side, never broken inside one, in a few rows at most."""
+    """Return the names side by side, never broken inside one, in a few rows at most."""
     parts = _parts(standings, arrows)
     widest = max(len(part) for part in parts)
     columns = max(console.width // (widest + 2), 1)

@@ -2,20 +2,23 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_coba.balancing.publish import logging_step
-from lightning_coba.balancing.task_balancing import TaskBalancing
-from lightning_coba.log_keys import BALANCE
+from lightning_coba.simplex.protocol import simplexes_of
+
+#: Names of the figures behind the prefix of what is logged.
+KEYS = {"loss_ratio": "loss_ratios", "weights": "weights"}
 
 
 class TrajectoryImages(L.Callback):
     """Log the curves of loss ratios and weights as images, for loggers that show images.
 
     Use it with Lightning's loggers for TensorBoard, Weights & Biases or MLflow; without any of these it does nothing.
-    The scalars are logged anyway; an image has all tasks in one picture, in the colours of the reports. Two images
-    take about half a second, so they are drawn now and then and at the end. Put it behind ``StepTimer``, whose times
-    are then without it.
+    The scalars are logged anyway; an image has all names in one picture, in the colours of the reports. It draws what
+    any callback or module of the run moves (see :class:`~lightning_coba.simplex.MovesSimplex`). Two images take about
+    half a second, so they are drawn now and then and at the end. Put it behind ``StepTimer``, whose times are then
+    without it.
 
     Args:
-        every_n_validations: validation passes between two drawings.
+        every_n_validations: Validation passes between two drawings.
 
     Raises:
         ValueError: ``every_n_validations`` is not positive.
@@ -45,31 +48,25 @@ class TrajectoryImages(L.Callback):
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._passes += 1
             if self._passes % self.every_n_validations == 0:
-                self._draw(trainer, logging_step(trainer))
+                self._draw(trainer, pl_module, logging_step(trainer))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the whole run."""
-        self._draw(trainer, logging_step(trainer) - 1)  # the label of the last step's numbers
+        self._draw(trainer, pl_module, logging_step(trainer) - 1)  # the label of the last step's numbers
 
-    def _draw(self, trainer: L.Trainer, step: int) -> None:
+    def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, step: int) -> None:
         if not trainer.is_global_zero or not trainer.loggers:
             return
         from lightning_coba.loggers.images import SHOWS_IMAGES, log_figure
-        from lightning_coba.simplex.figures import loss_ratio_figure, weights_figure
-        from lightning_coba.simplex.records import BalanceTable
+        from lightning_coba.simplex.figures import curves
 
         loggers = [logger for logger in trainer.loggers if isinstance(logger, SHOWS_IMAGES)]
-        balancers = [callback for callback in trainer.callbacks if isinstance(callback, TaskBalancing)]
-        records = sum(balancer.num_records for balancer in balancers)
+        simplexes = simplexes_of(trainer, pl_module)
+        records = sum(simplex.num_records for simplex in simplexes)
         if not loggers or not records or records == self._drawn:
             return
         self._drawn = records
-        for balancer in balancers:
-            if not balancer.num_records:
-                continue
-            table = BalanceTable.from_history(balancer.history, balancer.tasks)
-            prefix = BALANCE if len(balancers) == 1 else f"{BALANCE}/{balancer.attribute}"
-            figures = {"loss_ratios": loss_ratio_figure(table, balancer.losses_shown), "weights": weights_figure(table)}
-            for logger in loggers:
-                for name, figure in figures.items():
-                    log_figure(logger, f"{prefix}/{name}", figure, step)
+        for simplex in simplexes:
+            for name, figure in curves(simplex.table(), simplex.losses).items():
+                for logger in loggers:
+                    log_figure(logger, f"{simplex.log_prefix}/{KEYS[name]}", figure, step)

@@ -10,6 +10,8 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_coba.runs.files import RunFiles
+
 #: File systems allow 255 bytes in a name.
 LONGEST_NAME = 200
 
@@ -20,7 +22,9 @@ def register() -> None:
     OmegaConf.register_new_resolver("epochs_unless_steps", _epochs_unless_steps, replace=True)
     OmegaConf.register_new_resolver("choice", _choice, replace=True)
     OmegaConf.register_new_resolver("single_run", _single_run, replace=True)
-    OmegaConf.register_new_resolver("suite_of", _suite_of, replace=True)
+    OmegaConf.register_new_resolver("method", _method, replace=True)
+    OmegaConf.register_new_resolver("suite", _suite, replace=True)
+    OmegaConf.register_new_resolver("run_file", _run_file, replace=True)
     OmegaConf.register_new_resolver("as_folder", _as_folder, replace=True)
     OmegaConf.register_new_resolver("jobs_at_once", _jobs_at_once, replace=True)
     OmegaConf.register_new_resolver("each_task", _each_task, replace=True)
@@ -52,9 +56,33 @@ def _single_run(text: str, *, _root_: DictConfig) -> str:
     return "" if _hydra(_root_).mode == RunMode.MULTIRUN else text
 
 
-def _suite_of(choice: str, root: str | None) -> str:
+def _method(*, _root_: DictConfig) -> str:
+    """Return what tells a run from others on the same data: the system, unless it is multitask, and the balancer."""
+    system = _choice("system", _root_=_root_)
+    balancer = _choice("balancer", _root_=_root_) if _root_.get("balancer") else None
+    return "-".join(part for part in (None if system == "multitask" else system, balancer) if part)
+
+
+def _suite(*, _root_: DictConfig) -> str:
     """Return what the tasks are called together: the last part of their folder, or the chosen option."""
-    return Path(root).resolve().name if root else choice
+    root = OmegaConf.select(_root_, "data.root")
+    choice = _choice("data", _root_=_root_)
+    return Path(root).resolve().name if root else _choice("system", _root_=_root_) if choice == "none" else choice
+
+
+def _run_file(name: str = "", phase: str | None = None, *, _root_: DictConfig) -> str:
+    """Return the path of a file of the run, by its name in `RunFiles`; of the phase under way, or of another one.
+
+    Without a name it is the folder itself: ``${run_file:"",search}`` is that of the phase `search`.
+    """
+    hydra = HydraConfig.get()
+    # Where the configuration is only shown, no folder has been made.
+    files = RunFiles(
+        Path(hydra.run.dir if OmegaConf.is_missing(hydra.runtime, "output_dir") else hydra.runtime.output_dir)
+    )
+    if within := phase or _root_.get("phase"):
+        files = files.phase(within)
+    return str(getattr(files, name or "folder"))
 
 
 def _as_folder(overrides: str) -> str:

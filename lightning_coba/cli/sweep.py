@@ -105,14 +105,15 @@ class Sweep(Callback):
             print(f"{event:9} {_shown(folder)}", flush=True)
 
     def _note_error(self, config: DictConfig, folder: Path, error: BaseException) -> str:
-        from lightning_coba.runs.run_folder import RunFolder, RunInUseError, described  # imports torch
+        from lightning_coba.cli.training_run import described  # imports torch
+        from lightning_coba.runs.run_folder import RunFolder, RunInUseError
 
         if isinstance(error, RunInUseError):
             self._note(config, "elsewhere")
             return "elsewhere"
         run = RunFolder(folder)
         if not run.card:  # it failed before it could claim its folder
-            run.write_failure(error, **described(config))  # type: ignore[arg-type]
+            run.write_failure(error, one_line(error), **described(config))  # type: ignore[arg-type]
         self._note(config, "failed", one_line(error))
         print(f"failed    {_shown(folder)}: {one_line(error)}", file=sys.stderr, flush=True)
         return "failed"

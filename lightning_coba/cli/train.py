@@ -3,13 +3,13 @@
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf import DictConfig
 
 from lightning_coba.cli import plugins, resolvers
 from lightning_coba.cli.config_folder import config_folder
@@ -22,32 +22,40 @@ plugins.register()
 
 
 def train(config: DictConfig) -> float:
-    """Run one training and return the best validation loss, which a sweep minimises."""
+    """Make one run and return its objective, which a sweep minimises."""
     # peft imports it wherever it is installed, and it warns of a kernel that is optional.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Lightning prints its messages itself; Hydra's handler at the root would print them again.
     logging.getLogger("lightning.pytorch").propagate = False
     # Hydra answers --help without any of this, and it takes seconds to import.
     from lightning_coba.cli.config_check import check_config
+    from lightning_coba.cli.phases import fits_of, ignored_overrides
+    from lightning_coba.cli.system import with_parts
     from lightning_coba.cli.training_run import run
     from lightning_coba.runs.run_folder import RunFolder
 
-    # Warnings are for the person who trains: the line of ours that raised one says nothing about the data. Lightning
-    # sets this too, where it is imported.
+    hydra_config = HydraConfig.get()
+    fits = fits_of(config)
+    for fit in fits:
+        check_config(fit.settings | {"system": with_parts(fit.settings)})
+    for hint in ignored_overrides(config, hydra_config.overrides.task):
+        print(f"coba-train: {hint}", file=sys.stderr)
+    folder = RunFolder(Path(hydra_config.runtime.output_dir))
+    with plain_warnings(), folder.held():
+        return run(fits, folder, config.resume)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show warnings without the line of ours that raised them, which says nothing to the person who trains."""
+    import lightning  # noqa: F401 - sets the form of warnings where it is imported
+
+    before = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
     try:
-        settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        key = error.full_key
-        raise ValueError(f"`{key}` has to be given: type {key}=... (coba-train --help says what it is).") from error
-    check_config(settings)
-    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-    with folder.held():
-        checkpoint = folder.claim(config.resume, settings)
-        if folder.is_finished(settings):
-            print(f"The run in {folder.path} is finished; its results are there. Start another with name=...")
-            return float(folder.card["val_loss"] or "nan")
-        return run(settings, folder, checkpoint)
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 command = hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")(train)

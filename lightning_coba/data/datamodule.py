@@ -5,8 +5,7 @@ from functools import partial
 from os import PathLike
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from lightning.pytorch import LightningDataModule, LightningModule
 from rich.table import Table
 from torch.utils.data import DataLoader
 
@@ -167,6 +166,10 @@ class MultitaskDataModule(LightningDataModule):
             for i, task in enumerate(self.task_names)
         }
 
+    def prepare_for(self, module: LightningModule) -> None:
+        """Read the data as a module needs it: with its tokenizer, where it has one."""
+        self.tokenizer = getattr(module, "tokenizer", self.tokenizer)
+
     def summary(self) -> Table:
         """Return a `rich` table, one line per task: rows, mean lengths, cut prompts, dropped rows."""
         return self.corpus.summary()
@@ -203,10 +206,10 @@ class MultitaskDataModule(LightningDataModule):
         # Only now: what a task keeps depends on the prompts that others are tested on.
         self._corpus = _part(corpus, self.task_names)
 
-    def train_dataloader(self) -> CombinedLoader:
+    def train_dataloader(self) -> PlannedLoader:
         """Return the planned training batches of this process, beginning where the trainer stands.
 
-        Without a trainer every pass begins at the start. Like a ``CombinedLoader`` it yields (batch, its number, 0).
+        Without a trainer every pass begins at the start.
         """
         rank, world_size = self._rank()
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
@@ -225,8 +228,7 @@ class MultitaskDataModule(LightningDataModule):
         self._loader = PlannedLoader(
             planner, tokens, self._pad_token_id(), accumulate, fixed_steps, rank, world_size, self._place
         )
-        # Lightning would wrap a bare loader in mode "max_size_cycle".
-        return CombinedLoader(self._loader, mode="max_size")
+        return self._loader
 
     def val_dataloader(self) -> EvaluationLoader:
         """Return the fixed validation subset of all tasks, longest rows first."""

@@ -1,6 +1,9 @@
 """Add an adapter to a language model, and tell its settings."""
 
 import warnings
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
@@ -16,6 +19,19 @@ def with_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int) -> PeftMod
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         torch.manual_seed(seed)
         return get_peft_model(model, peft)
+
+
+def plain_peft(peft: PeftConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an adapter's configuration as numbers, strings, lists and dicts, for a checkpoint."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): plain(entry) for key, entry in value.items()}
+        if isinstance(value, set | list | tuple):
+            return [plain(entry) for entry in (sorted(value, key=str) if isinstance(value, set) else value)]
+        return value.value if isinstance(value, Enum) else value
+
+    return {key: plain(value) for key, value in (peft if isinstance(peft, Mapping) else peft.to_dict()).items()}
 
 
 def adapter_settings(model: nn.Module) -> dict[str, str]:

@@ -49,7 +49,7 @@ class CompletionLosses:
         self._compiled: Any = None
 
     def __call__(self, batch: Mapping[str, Tensor], num_tasks: int) -> TaskLosses:
-        """Return sums and counts of K tasks on a padded or packed batch of :func:`~lightning_coba.data.planning.collate`.
+        """Return sums and counts of K tasks on a batch of `data.planning.collate`, padded or packed.
 
         Raises:
             ValueError: if the batch is packed and the model mixes packed sequences.

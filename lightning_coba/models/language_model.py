@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,38 @@ from transformers import (
 
 from lightning_coba.models.gguf import as_safetensors, find_gguf, quiet_transformers
 from lightning_coba.models.precision import fastest_precision
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Describe a causal language model: which one, and how its weights are held. Nothing is loaded before `load`.
+
+    Args:
+        model: hub id, folder or GGUF file; see :func:`load_language_model`.
+        dtype: type of the weights, such as ``"bfloat16"``.
+        attn_implementation: of transformers, such as ``"eager"`` or ``"sdpa"``; None = the model's own choice.
+        trust_remote_code: whether code from a hub may run.
+        gradient_checkpointing: whether whoever trains it computes each layer again in the backward pass.
+        load_in_4bit: whether frozen weights are kept in 4 bits; needs an adapter to train.
+        compile: whether whoever trains it compiles what runs before the head.
+
+    Example:
+        >>> LanguageModel("HuggingFaceTB/SmolLM2-135M-Instruct", dtype="bfloat16").dtype
+        'bfloat16'
+    """
+
+    model: str
+    dtype: str = "float32"
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    gradient_checkpointing: bool = False
+    load_in_4bit: bool = False
+    compile: bool = False
+
+    def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load the model and its tokenizer; for errors see :func:`load_language_model`."""
+        options = {"attn_implementation": self.attn_implementation} if self.attn_implementation else {}
+        return load_language_model(self.model, self.dtype, self.trust_remote_code, self.load_in_4bit, **options)
 
 
 def load_language_model(

@@ -1,4 +1,4 @@
-"""The folder of one run: who may write to it, and what is written besides the logs."""
+"""The folder of one run: who may write to it, how far each of its fits has come, and what its card says."""
 
 import importlib.metadata
 import json
@@ -9,17 +9,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
+import yaml
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import OmegaConf
 
-from lightning_coba.cli.errors import one_line
+from lightning_coba.runs.collection import flat
+from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.folder_lock import locked
 
-FORMAT_VERSION = 1
-#: What makes a run longer; raised, it lets a finished run go on.
+FORMAT_VERSION = 2
+#: What makes a fit longer; raised, it lets a finished one go on.
 LENGTH = ("max_steps", "max_epochs")
-#: What may differ between the start of a run and its resumption: its length, what only watches, and who computes (an
+#: What may differ between the start of a fit and its resumption: its length, what only watches, and who computes (an
 #: optimizer step keeps its rows).
 MAY_CHANGE = (
     "resume", "test_before", "callbacks.", "logger.", "trainer.default_root_dir",
@@ -27,9 +27,10 @@ MAY_CHANGE = (
     "data.batch_size", "data.eval_batch_size", "data.num_proc",
     *(f"trainer.{key}" for key in LENGTH),
 )  # fmt: skip
+#: Entries of the card that a system's `card()` may not set.
+OWN_ENTRIES = ("format_version", "packages", "status", "system", "phases", "length", "results", "objective", "error")
 #: Seconds to wait for a run that is just being stopped.
 PATIENCE = 3.0
-ERROR_FILE = "error.txt"
 PACKAGES = ("lightning-coba", "lightning", "torch", "transformers", "peft", "hydra-core")
 
 
@@ -41,17 +42,29 @@ class RunFolder:
     """``runs/<name>``: claimed by one run, continued by ``resume=auto``, refused to any other.
 
     Args:
-        path: of the folder.
+        path: the folder of the run.
+        phase: name of one fit of a run of several: it has a folder of its own below, and its status in the run's card.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._card = path / "run.json"
+    def __init__(self, path: Path, phase: str | None = None) -> None:
+        self.run = RunFiles(path)
+        self.phase = phase
+        self.files = self.run if phase is None else self.run.phase(phase)
+
+    @property
+    def path(self) -> Path:
+        """The folder of the run."""
+        return self.run.folder
 
     @property
     def card(self) -> dict[str, Any]:
         """Contents of ``run.json``; empty before a run has claimed the folder."""
-        return json.loads(self._card.read_text(encoding="utf-8")) if self._card.is_file() else {}
+        return json.loads(self.run.card.read_text(encoding="utf-8")) if self.run.card.is_file() else {}
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """What the card says of this fit: the entries of its phase, or, where there is one fit, the card itself."""
+        return self.card if self.phase is None else self.card.get("phases", {}).get(self.phase, {})
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -72,37 +85,42 @@ class RunFolder:
             yield
 
     def claim(self, resume: Any, settings: Mapping[str, Any]) -> Path | None:
-        """Take the folder for this run and return the checkpoint to resume from, if there is one.
+        """Take the folder for this fit and return the checkpoint to resume from, if there is one.
 
         Args:
             resume: false, or "auto".
-            settings: the resolved configuration.
+            settings: the resolved configuration of the fit.
 
         Raises:
-            ValueError: if ``resume`` is neither of the two, or the run there was started with other settings than may
+            ValueError: if ``resume`` is neither of the two, or the fit there was started with other settings than may
                 change on the way; nothing has been written then.
             FileExistsError: if a run is there and is not to be resumed; one that failed before its first checkpoint
                 left nothing to resume, and gives way.
         """
         if resume not in (False, "auto"):
             raise ValueError(f"`resume` must be false or auto; got {resume!r}. Write resume=auto.")
-        last = self.path / "checkpoints" / "last.ckpt"
+        last = self.files.last_checkpoint
         found = last if last.is_file() else None
         # Of several ranks the first decides; the others may find what it has just written.
-        taken = self.card and not (self.card.get("status") == "failed" and found is None)
-        if taken and resume != "auto" and rank_zero_only.rank == 0:
-            raise FileExistsError(
-                f"There is a run in {self.path}. Continue it with resume=auto, or start another with name=..."
-            )
+        taken = self.entries and not (self.entries.get("status") == "failed" and found is None)
         if taken and rank_zero_only.rank == 0:
+            if resume != "auto":
+                raise FileExistsError(
+                    f"There is a run in {self.path}. Continue it with resume=auto, or start another with name=..."
+                )
             self._refuse_other_settings(settings)
         return found
 
     def _refuse_other_settings(self, settings: Mapping[str, Any]) -> None:
-        file = self.path / "config.yaml"
-        if not file.is_file():
+        if self.card.get("format_version", FORMAT_VERSION) < FORMAT_VERSION:
+            raise ValueError(
+                f"The run in {self.path} was started with an earlier version of lightning_coba, whose settings had "
+                "another form. Finish it with that version, or start another run with name=..."
+            )
+        if not self.files.settings.is_file():
             return
-        before, now = _flat(OmegaConf.to_container(OmegaConf.load(file))), _flat(settings)
+        before = flat(yaml.safe_load(self.files.settings.read_text(encoding="utf-8")))
+        now = flat(settings)
         keys = [k for k in now | before if now.get(k) != before.get(k) and not k.startswith(MAY_CHANGE)]
         if keys:
             listed = "; ".join(f"{key}={before.get(key)}, now {now.get(key)}" for key in keys[:4])
@@ -112,8 +130,16 @@ class RunFolder:
             )
 
     def is_finished(self, settings: Mapping[str, Any]) -> bool:
-        """Return whether the run is complete, and these settings do not ask for more of it."""
-        return self.card.get("status") == "finished" and self.card.get("length") == run_length(settings)
+        """Return whether the fit is complete, and these settings do not ask for more of it."""
+        return self.entries.get("status") == "finished" and self.entries.get("length") == run_length(settings)
+
+    @rank_zero_only
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Write the resolved configuration of the fit."""
+        self.files.folder.mkdir(parents=True, exist_ok=True)
+        self.files.settings.write_text(
+            yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
 
     @rank_zero_only
     def write_card(self, **entries: Any) -> None:
@@ -121,49 +147,32 @@ class RunFolder:
         versions = {name: _version(name) for name in PACKAGES}
         card = self.card | {"format_version": FORMAT_VERSION, "packages": versions} | entries
         if card.get("status") != "failed" and card.pop("error", None):  # of an earlier attempt
-            (self.path / ERROR_FILE).unlink(missing_ok=True)
+            self.run.error.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
-        partial = self._card.with_suffix(".json.partial")
+        partial = self.run.card.with_suffix(".json.partial")
         partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self._card)
+        os.replace(partial, self.run.card)
 
-    def write_failure(self, error: BaseException, **entries: Any) -> None:
-        """Keep what ended the run: one line in ``run.json``, and all of it in ``error.txt``."""
-        self.write_card(**entries, status="failed", error=one_line(error))
-        if rank_zero_only.rank == 0:
-            text = "".join(traceback.format_exception(error))
-            (self.path / ERROR_FILE).write_text(text, encoding="utf-8")
+    @rank_zero_only
+    def write_entries(self, **entries: Any) -> None:
+        """Add entries about this fit to the card: to those of its phase, or, where there is one fit, to the card."""
+        if self.phase is None:
+            self.write_card(**entries)
+        else:
+            self.write_card(phases=self.card.get("phases", {}) | {self.phase: self.entries | entries})
 
-
-def described(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run's card says of its settings from the start."""
-    balancer = settings["balancer"]
-    method = balancer.get("balancer", balancer)["_target_"].rpartition(".")[-1]
-    return {
-        "name": settings["name"],
-        "method": "CoBa" if method == "ConvergenceBalancer" else method,
-        "seed": settings["seed"],
-        "suite": settings["suite"],
-    }
-
-
-def checkpoint_step(checkpoint: Path | None) -> int:
-    """Return the optimizer step at which a checkpoint was written; 0 for none."""
-    if checkpoint is None:
-        return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    @rank_zero_only
+    def write_failure(self, error: BaseException, said: str, **entries: Any) -> None:
+        """Keep what ended the run: in one line, ``said``, in ``run.json``, and all of it in ``error.txt``."""
+        if self.phase is not None:
+            self.write_entries(status="failed")
+        self.write_card(**entries, status="failed", error=said)
+        self.run.error.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
 
 
 def run_length(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that say how long a run is."""
+    """Return the settings that say how long a fit is."""
     return {key: settings["trainer"].get(key) for key in LENGTH}
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as ``{"a.b": value}``."""
-    if not isinstance(node, Mapping):
-        return {prefix.rstrip("."): node}
-    return {k: v for key, value in node.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
 
 
 def _version(package: str) -> str | None:

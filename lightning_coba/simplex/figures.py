@@ -1,10 +1,10 @@
-"""Three figures of a run: how the tasks fared, what the balancer answered, and why."""
+"""Three figures of a run: how its tasks (or other names) fared, how their weights moved, and why."""
 
 import os
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,9 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lightning_coba.simplex.drawing import sheet, shortened
-from lightning_coba.simplex.records import BalanceTable
+from lightning_coba.simplex.records import BalanceTable, Losses
 
-Losses = Literal["validation", "training"]
 # Petroff, "Accessible Color Sequences for Data Visualization", arXiv 2107.02270:
 # told apart with any colour vision.
 COLOURS = (
@@ -54,19 +53,19 @@ def loss_ratio_figure(balance: BalanceTable, losses: Losses = "validation") -> F
     _steps(axes, balance)
     axes.axhline(1, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
     axes.set_ylabel(f"{losses} loss / {symbol}")
-    lines = _draw_tasks(axes, balance, balance.ratio)
+    lines = _draw_lines(axes, balance, balance.ratio)
     name_tasks(figure, {axes: lines})
     return figure
 
 
 def weights_figure(balance: BalanceTable) -> Figure:
-    """Draw the task weights against the optimizer step; equal weights, 1/K, are dashed."""
+    """Draw the weights of tasks, or whatever has them, against the optimizer step; equal weights, 1/K, are dashed."""
     figure, (axes,) = canvas(1, height=4.4)
-    title(axes, "Task weights", "they sum to 1; dashed = uniform, 1/K")
+    title(axes, f"{balance.thing.capitalize()} weights", "they sum to 1; dashed = uniform, 1/K")
     _steps(axes, balance)
     axes.axhline(1 / len(balance.tasks), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
     axes.set_ylabel("weight")
-    lines = _draw_tasks(axes, balance, balance.weight)
+    lines = _draw_lines(axes, balance, balance.weight)
     _from_zero(axes)
     name_tasks(figure, {axes: lines})
     return figure
@@ -91,7 +90,7 @@ def scores_figure(balance: BalanceTable) -> Figure:
         _steps(axes, balance)
         axes.axhline(1 / len(balance.tasks), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
         axes.set(xlabel="", ylabel="score (sums to 1)")
-        lines[axes] = _draw_tasks(axes, balance, score)
+        lines[axes] = _draw_lines(axes, balance, score)
         _from_zero(axes)
     _steps(factor, balance)
     factor.set_ylabel("share of RCS")
@@ -108,6 +107,13 @@ def has_scores(balance: BalanceTable) -> bool:
     return bool(np.isfinite(balance.rcs).any())
 
 
+def curves(balance: BalanceTable, losses: Losses = "validation") -> dict[str, Figure]:
+    """Draw ``loss_ratio``, where losses are recorded, and ``weights``."""
+    has_losses = np.isfinite(balance.ratio).any()
+    drawn = {"loss_ratio": loss_ratio_figure(balance, losses)} if has_losses else {}
+    return drawn | {"weights": weights_figure(balance)}
+
+
 def write_figures(balance: BalanceTable, folder: str | os.PathLike[str], losses: Losses = "validation") -> list[Path]:
     """Write `loss_ratio.png`, `weights.png` and `scores.png` into a folder, created if need be.
 
@@ -117,18 +123,14 @@ def write_figures(balance: BalanceTable, folder: str | os.PathLike[str], losses:
         losses: What the records hold; see `loss_ratio_figure`.
 
     Returns:
-        The three paths.
+        The paths of those written; a figure of which the records hold no number is left out.
     """
-    figures = {
-        "loss_ratio.png": loss_ratio_figure(balance, losses),
-        "weights.png": weights_figure(balance),
-        "scores.png": scores_figure(balance),
-    }
+    figures = curves(balance, losses) | ({"scores": scores_figure(balance)} if has_scores(balance) else {})
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(folder / name)
-    return [folder / name for name in figures]
+        figure.savefig(folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in figures]
 
 
 def spread(targets: Sequence[float], gap: float, low: float, high: float) -> NDArray[np.float64]:
@@ -212,11 +214,11 @@ def _steps(axes: Axes, balance: BalanceTable) -> None:
             axes.text(left, 0.015, "warm-up", transform=axes.get_xaxis_transform(), fontsize=7.5, color=GREY)
 
 
-def _draw_tasks(axes: Axes, balance: BalanceTable, values: NDArray[np.float64]) -> list[Line2D]:
+def _draw_lines(axes: Axes, balance: BalanceTable, values: NDArray[np.float64]) -> list[Line2D]:
     x, _ = _axis(balance)
     lines = [_draw_line(axes, x, values[:, k]) for k in range(len(balance.tasks))]
-    for k, (line, task) in enumerate(zip(lines, balance.tasks, strict=True)):
-        line.set(label=task, color=COLOURS[k % len(COLOURS)])
+    for k, (line, name) in enumerate(zip(lines, balance.tasks, strict=True)):
+        line.set(label=name, color=COLOURS[k % len(COLOURS)])
         line.set_linestyle(LINESTYLES[k // len(COLOURS) % len(LINESTYLES)])
     _say_if_empty(axes, values)
     return lines
@@ -244,7 +246,7 @@ def _from_zero(axes: Axes) -> None:
 
 
 def name_tasks(figure: Figure, panels: Mapping[Axes, Sequence[Line2D]]) -> None:
-    """Write each task's name at the end of its line; where there are too many, in a legend."""
+    """Write each name at the end of its line; where there are too many, in a legend."""
     lines = next(iter(panels.values()))
     if len(lines) > MOST_LABELS:
         names = [shortened(str(line.get_label())) for line in lines]
@@ -262,7 +264,7 @@ def name_tasks(figure: Figure, panels: Mapping[Axes, Sequence[Line2D]]) -> None:
     layout.execute(figure)
     figure.set_layout_engine("none")
     for axes, ends in labels.items():
-        ends.reverse()  # of labels that want one place, the first task's comes to lie on top
+        ends.reverse()  # of labels that want one place, the first comes to lie on top
         height = axes.bbox.height * 72 / figure.dpi
         targets = [axes.transLimits.transform(label.xy)[1] * height for label in ends]
         for label, position in zip(ends, spread(targets, LABEL_GAP, 0, height), strict=True):

@@ -1,4 +1,4 @@
-"""Read what a run left behind."""
+"""The records of a simplex as a table: taken from who moves it, or read from the file of a run."""
 
 import csv
 import math
@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_coba.log_keys import BALANCE_COLUMNS
-
+#: What the column ``loss`` holds: losses on validation rows, or those of training steps.
+Losses = Literal["validation", "training"]
 BALANCE_FILE = "balance.csv"
+#: What tables and figures know of each name. A record has ``weight``, its share, and of the others what there is.
 PER_TASK_COLUMNS = ("loss", "ratio", "slope", "rcs", "acs", "weight")
 
 
@@ -23,10 +24,11 @@ class BalanceTable:
     """Hold the records of a run as columns: what the tasks lost, what the balancer made of it.
 
     Row t of every array is the t-th record; column k is the task ``tasks[k]``. NaN = not available: an absent
-    task, a balancer without scores, a record of the warm-up.
+    task, a balancer without scores, a record of the warm-up. A table of other shares (weights of objectives, say) has
+    their names for ``tasks`` and is NaN wherever it holds no such number.
 
     Attributes:
-        tasks: The K task names.
+        tasks: The K names, of tasks unless ``thing`` says otherwise.
         records: ``[T]`` int64, record numbers, strictly increasing.
         steps: ``[T]`` int64, optimizer steps at which the records were taken; a second fit starts over.
         loss: ``[T, K]`` float64, held-out loss in nats per completion token.
@@ -37,6 +39,7 @@ class BalanceTable:
         acs: ``[T, K]``, absolute convergence score; each row sums to 1.
         weight: ``[T, K]``, weights in force after the record; each row sums to 1.
         divergence_factor: ``[T]``, the share of RCS in the weights; ACS has the rest.
+        thing: What the names are names of.
     """
 
     tasks: list[str]
@@ -49,54 +52,60 @@ class BalanceTable:
     acs: NDArray[np.float64]
     weight: NDArray[np.float64]
     divergence_factor: NDArray[np.float64]
+    thing: str = "task"
 
     @classmethod
-    def from_history(cls, history: Mapping[str, Any], tasks: Sequence[str]) -> Self:
+    def from_history(cls, history: Mapping[str, Any], tasks: Sequence[str], thing: str = "task") -> Self:
         """Take the records from a balancing callback, with no file in between.
 
         Use it in a notebook: ``weights_figure(BalanceTable.from_history(callback.history, callback.tasks))``.
 
         Args:
-            history: ``callback.history``: lists or tensors by column name, ``[T]`` or ``[T, K]``.
+            history: ``callback.history``: lists or tensors by column name, ``[T]`` or ``[T, K]``. ``record``, ``step``
+                and ``weight`` must be there.
             tasks: ``callback.tasks``, the K names in column order.
+            thing: What the names are names of.
 
         Returns:
-            The table, T >= 1 records of K >= 1 tasks.
+            The table, T >= 1 records of K >= 1 names.
 
         Raises:
-            ValueError: There is no record yet, or not one column a task.
+            ValueError: There is no record yet, or the number of names is not that of the columns.
 
         Example:
             >>> from lightning_coba.balancers import replay, Uniform
-            >>> columns = dict.fromkeys(PER_TASK_COLUMNS, replay(Uniform(), [[0.8, 0.9]]))
-            >>> history = {"record": [1], "step": [50], "divergence_factor": [float("nan")], **columns}
-            >>> BalanceTable.from_history(history, ["code", "qa"]).weight.tolist()
-            [[0.5, 0.5]]
+            >>> history = {"record": [1], "step": [50], "weight": replay(Uniform(), [[0.8, 0.9]])}
+            >>> table = BalanceTable.from_history(history, ["code", "qa"])
+            >>> table.weight.tolist(), table.loss.tolist()
+            ([[0.5, 0.5]], [[nan, nan]])
         """
         if not len(history["record"]):
             raise ValueError("`from_history.history` must hold a record; got none. Wait for the first validation pass.")
-        table = {name: np.asarray(history[name], dtype=np.float64) for name in PER_TASK_COLUMNS}
-        if table["weight"].shape[1] != len(tasks):
+        weight = np.asarray(history["weight"], dtype=np.float64)
+        if weight.shape[1] != len(tasks):
             raise ValueError(
-                f"`from_history.tasks` must name the {table['weight'].shape[1]} tasks of the history; got "
+                f"`from_history.tasks` must name the {weight.shape[1]} {thing}s of the history; got "
                 f"{', '.join(tasks) or 'none'}. Give `callback.tasks`."
             )
+        none = np.full_like(weight, np.nan)
+        table = {name: np.asarray(history.get(name, none), dtype=np.float64) for name in PER_TASK_COLUMNS}
         return cls(
             tasks=list(tasks),
             records=np.asarray(history["record"], dtype=np.int64),
             steps=np.asarray(history["step"], dtype=np.int64),
             **table,
-            divergence_factor=np.asarray(history["divergence_factor"], dtype=np.float64),
+            divergence_factor=np.asarray(history.get("divergence_factor", none[:, 0]), dtype=np.float64),
+            thing=thing,
         )
 
 
 class _Row(NamedTuple):
-    """One line of the file: one task of one record."""
+    """One line of the file: one name of one record."""
 
     where: str  # "file:line", the beginning of every complaint
     record: int
     step: int
-    task: str
+    name: str
     values: dict[str, float]
 
 
@@ -106,11 +115,13 @@ def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
     Use it on a finished run or on one still under way.
 
     Args:
-        path: A run folder, or its ``balance.csv``: one row a task and record, the rows of a record in task
-            order. Later records may add tasks at the end (``strict_tasks=False``); these are NaN before.
+        path: A run folder, or its ``balance.csv``, or the file of another simplex: one row per name and record, the
+            rows of a record in one order. The header begins with ``record,step`` and what the names are names of, and
+            holds ``weight``; the other columns of a :class:`BalanceTable` are NaN where the file lacks them. Later
+            records may add names at the end (``strict_tasks=False``); these are NaN before.
 
     Returns:
-        The table, T >= 1 records of K >= 1 tasks.
+        The table, T >= 1 records of K >= 1 names.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -120,8 +131,8 @@ def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
         >>> import tempfile
         >>> from pathlib import Path
         >>> folder = Path(tempfile.mkdtemp())
-        >>> rows = ["1,50,code,1.2,0.8,,,,,0.5", "1,50,qa,2.7,0.9,,,,,0.5"]
-        >>> _ = (folder / "balance.csv").write_text("\n".join([",".join(BALANCE_COLUMNS), *rows, ""]))
+        >>> rows = ["1,50,code,1.2,0.8,0.5", "1,50,qa,2.7,0.9,0.5"]
+        >>> _ = (folder / "balance.csv").write_text("\n".join(["record,step,task,loss,ratio,weight", *rows, ""]))
         >>> balance = read_balance(folder)
         >>> balance.tasks, balance.ratio.tolist(), balance.rcs.tolist()
         (['code', 'qa'], [[0.8, 0.9]], [[nan, nan]])
@@ -134,50 +145,59 @@ def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
             f"`read_balance.path` must be a run folder or its {BALANCE_FILE}; got {file}, which does not "
             "exist. Give the folder of a run that had a balancer."
         )
-    records = [list(rows) for _, rows in groupby(_rows(file), key=lambda row: row.record)]
+    with file.open(newline="", encoding="utf-8") as stream:
+        reader = csv.reader(stream)
+        header = _header(file, next(reader, []))
+        records = [list(rows) for _, rows in groupby(_rows(file, reader, header), key=lambda row: row.record)]
     if not records:
         raise ValueError(f"{file} holds no record yet. Wait for the run's first validation pass.")
-    _check_order(records)
-    tasks = [row.task for row in records[-1]]
+    thing = header[2]
+    _check_order(records, thing)
+    names = [row.name for row in records[-1]]
 
     def column(name: str) -> NDArray[np.float64]:
-        table = np.full((len(records), len(tasks)), np.nan)
+        table = np.full((len(records), len(names)), np.nan)
         for t, rows in enumerate(records):
-            table[t, : len(rows)] = [row.values[name] for row in rows]
+            table[t, : len(rows)] = [row.values.get(name, math.nan) for row in rows]
         return table
 
     return BalanceTable(
-        tasks=tasks,
+        tasks=names,
         records=np.array([rows[0].record for rows in records], dtype=np.int64),
         steps=np.array([rows[0].step for rows in records], dtype=np.int64),
         **{name: column(name) for name in PER_TASK_COLUMNS},
         divergence_factor=column("divergence_factor")[:, 0],
+        thing=thing,
     )
 
 
-def _rows(file: Path) -> Iterator[_Row]:
-    with file.open(newline="", encoding="utf-8") as stream:
-        reader = csv.reader(stream)
-        if tuple(header := next(reader, [])) != BALANCE_COLUMNS:
+def _header(file: Path, header: list[str]) -> list[str]:
+    if header[:2] != ["record", "step"] or "weight" not in header[3:]:
+        raise ValueError(
+            f"{file}:1: the header must be record,step,task (or another word for what has a weight), and further "
+            f"columns with weight among them; got {','.join(header)!r}. Give a file that a run of lightning_coba wrote."
+        )
+    return header
+
+
+def _rows(file: Path, reader: Any, header: Sequence[str]) -> Iterator[_Row]:
+    known = {"divergence_factor", *PER_TASK_COLUMNS}
+    for cells in reader:
+        where = f"{file}:{reader.line_num}"
+        if len(cells) != len(header):
             raise ValueError(
-                f"{file}:1: the header must be {','.join(BALANCE_COLUMNS)}; got {','.join(header)!r}. "
-                "Give a file that a run of lightning_coba wrote."
+                f"{where}: a row must have {len(header)} cells; got {len(cells)}. If the run was killed while it "
+                "wrote, delete this record's rows."
             )
-        for cells in reader:
-            where = f"{file}:{reader.line_num}"
-            if len(cells) != len(BALANCE_COLUMNS):
-                raise ValueError(
-                    f"{where}: a row must have {len(BALANCE_COLUMNS)} cells; got {len(cells)}. If the run "
-                    "was killed while it wrote, delete this record's rows."
-                )
-            named = dict(zip(BALANCE_COLUMNS, cells, strict=True))
-            yield _Row(
-                where,
-                record=_integer(named.pop("record"), "record", where),
-                step=_integer(named.pop("step"), "step", where),
-                task=named.pop("task"),
-                values={name: _number(cell, name, where) for name, cell in named.items()},
-            )
+        record, step, name, *rest = cells
+        named = zip(header[3:], rest, strict=True)
+        yield _Row(
+            where,
+            record=_integer(record, "record", where),
+            step=_integer(step, "step", where),
+            name=name,
+            values={column: _number(cell, column, where) for column, cell in named if column in known},
+        )
 
 
 def _integer(cell: str, column: str, where: str) -> int:
@@ -196,14 +216,14 @@ def _number(cell: str, column: str, where: str) -> float:
         ) from None
 
 
-def _check_order(records: list[list[_Row]]) -> None:
-    """Refuse what would put a number under the wrong task or record."""
+def _check_order(records: list[list[_Row]], thing: str) -> None:
+    """Refuse what would put a number under the wrong name or record."""
     known: list[str] = []
     for previous, rows in zip([None, *records], records, strict=False):
-        first, names = rows[0], [row.task for row in rows]
+        first, names = rows[0], [row.name for row in rows]
         if names[: len(known)] != known or len(set(names)) < len(names):
             raise ValueError(
-                f"{first.where}: record {first.record} must list each task once, in the order of the records "
+                f"{first.where}: record {first.record} must list each {thing} once, in the order of the records "
                 f"before ({', '.join(known) or 'none'}); got {', '.join(names)}. Delete or complete its rows."
             )
         for row in rows:

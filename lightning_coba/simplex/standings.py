@@ -1,19 +1,23 @@
-"""How the tasks of a run stand now: read from a balancer's records, written as words, a line or a table."""
+"""How what has a share stands now: read from the records of a run, written as words, a line or a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
+from typing import TYPE_CHECKING
 
-import lightning as L
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.box import ASCII, SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
 
-from lightning_coba.balancing.task_balancing import TaskBalancing
-from lightning_coba.balancing.task_weights import TaskWeights
 from lightning_coba.log_keys import VAL_LOSS, task_key
+from lightning_coba.simplex.protocol import Simplex, simplexes_of
+from lightning_coba.simplex.records import Losses
+
+if TYPE_CHECKING:
+    import lightning as L
 
 #: A change of the loss ratio per record that is smaller than this is shown as none.
 FLAT = 1e-4
@@ -25,20 +29,20 @@ ARROWS, ASCII_ARROWS = ("↓", "→", "↑", ""), ("v", "=", "^", "")
 
 @dataclass(frozen=True)
 class Standing:
-    """Say how one task stands; NaN = not available.
+    """Say how one task, or whatever else has a share, stands; NaN = not available.
 
     Attributes:
-        task: its name.
-        val_loss: of the last validation pass.
-        ratio: last recorded loss / the one before training (or of the first record).
-        slope: change of the ratio per record, as the balancer sees it; without one, from the last records.
-        weight: in force from now on.
-        change: of the weight, against the record before.
-        rcs: relative convergence score.
-        acs: absolute convergence score.
+        name: Its name.
+        val_loss: Loss of the last validation pass.
+        ratio: Last recorded loss / the one before training (or of the first record).
+        slope: Change of the ratio per record, as the balancer sees it; without one, from the last records.
+        weight: Share in force from now on.
+        change: Change of the weight since the record before.
+        rcs: Relative convergence score.
+        acs: Absolute convergence score.
     """
 
-    task: str
+    name: str
     val_loss: float = nan
     ratio: float = nan
     slope: float = nan
@@ -54,62 +58,66 @@ class Standing:
         return arrows[1] if abs(self.slope) < FLAT else arrows[0] if self.slope < 0 else arrows[2]
 
     def words(self, arrows: Sequence[str] = ARROWS) -> str:
-        """Return the task in a few characters: ``de 0.82↓ w.17``; without records its validation loss."""
+        """Return it in a few characters: ``de 0.82↓ w.17``; without records its validation loss."""
         loss = self.ratio if isfinite(self.ratio) else self.val_loss
         shown = f" {loss:.2f}{self.arrow(arrows)}" if isfinite(loss) else ""
-        return self.task + shown + (f" w{_share(self.weight)}" if isfinite(self.weight) else "")
+        return self.name + shown + (f" w{_share(self.weight)}" if isfinite(self.weight) else "")
 
 
 @dataclass(frozen=True)
 class Standings:
-    """Hold how the tasks of one balancer stand.
+    """Hold how everything stands that has a share in one simplex.
 
     Attributes:
-        tasks: one entry each.
-        name: what tells it from another balancer of the run; empty where there is one.
-        losses: what the records hold, "validation" or "training".
-        divergence_factor: of CoBa, else NaN.
+        rows: One entry for each name.
+        name: What tells the simplex from another of the run; empty where there is one.
+        thing: What the names are names of.
+        losses: What the records hold.
+        divergence_factor: That of CoBa, else NaN.
     """
 
-    tasks: Sequence[Standing]
+    rows: Sequence[Standing]
     name: str = ""
-    losses: str = "validation"
+    thing: str = "task"
+    losses: Losses = "validation"
     divergence_factor: float = nan
 
 
-def standings_of(trainer: L.Trainer, pl_module: L.LightningModule) -> list[Standings]:
-    """Return how the tasks stand, an entry for each balancer of the Trainer; it waits for the device.
+def standings_of(trainer: "L.Trainer", pl_module: "L.LightningModule") -> list[Standings]:
+    """Return how everything stands, an entry for each simplex of the run; it waits for the device.
 
-    Without a balancer that has records: the validation losses of the module's :class:`~lightning_coba.TaskWeights`.
+    Before there are records: the validation losses that are logged by task, as ``val_loss/<task>``.
     """
-    balancers = [callback for callback in trainer.callbacks if isinstance(callback, TaskBalancing)]
-    found = [_of_balancer(trainer, balancer, len(balancers) > 1) for balancer in balancers if balancer.num_records]
-    if found:
-        return found
-    names = next((child.tasks for child in pl_module.children() if isinstance(child, TaskWeights)), ())
-    tasks = [Standing(task, loss) for task in names if isfinite(loss := _val_loss(trainer, task))]
-    return [Standings(tasks)] if tasks else []
+    simplexes = simplexes_of(trainer, pl_module)
+    if simplexes:
+        return [_of_simplex(trainer, simplex, len(simplexes) > 1) for simplex in simplexes]
+    prefix, logged = task_key(VAL_LOSS, ""), trainer.callback_metrics
+    names = [key.removeprefix(prefix) for key in logged if key.startswith(prefix)]
+    # What is logged with on_step=True is kept under a second name, X_epoch beside X.
+    names = [name for name in names if name.removesuffix("_epoch") == name or name.removesuffix("_epoch") not in names]
+    rows = [Standing(name, loss) for name in names if isfinite(loss := _val_loss(trainer, name))]
+    return [Standings(rows)] if rows else []
 
 
 def standings_columns(standings: Standings, arrows: Sequence[str] = ARROWS) -> dict[str, list[str]]:
-    """Return the columns of a table with a row a task, without those that have no value."""
-    tasks = standings.tasks
+    """Return the columns of a table with one row per name, without those that have no value."""
+    rows = standings.rows
     against = "/ before" if standings.losses == "validation" else "train / first"
     columns = {
-        "task": [task.task for task in tasks],
-        "val loss": [_number(task.val_loss, ".3f") for task in tasks],
-        against: [_number(task.ratio, ".3f") for task in tasks],
-        "slope": [f"{_number(task.slope, '+.4f')} {task.arrow(arrows)}".strip() for task in tasks],
-        "weight": [_number(task.weight, ".3f") for task in tasks],
-        "change": [_number(task.change, "+.3f") for task in tasks],
-        "RCS": [_number(task.rcs, ".2f") for task in tasks],
-        "ACS": [_number(task.acs, ".2f") for task in tasks],
+        standings.thing: [row.name for row in rows],
+        "val loss": [_number(row.val_loss, ".3f") for row in rows],
+        against: [_number(row.ratio, ".3f") for row in rows],
+        "slope": [f"{_number(row.slope, '+.4f')} {row.arrow(arrows)}".strip() for row in rows],
+        "weight": [_number(row.weight, ".3f") for row in rows],
+        "change": [_number(row.change, "+.3f") for row in rows],
+        "RCS": [_number(row.rcs, ".2f") for row in rows],
+        "ACS": [_number(row.acs, ".2f") for row in rows],
     }
     return {name: cells for name, cells in columns.items() if any(cells)}
 
 
 def standings_table(standings: Standings, title: str, unicode: bool = True) -> Table:
-    """Return the table for a screen; a task whose loss rises is red."""
+    """Return the table for a screen; what has a rising loss is red."""
     table = Table(
         title=title,
         title_justify="left",
@@ -120,44 +128,44 @@ def standings_table(standings: Standings, title: str, unicode: bool = True) -> T
     )
     columns = standings_columns(standings, ARROWS if unicode else ASCII_ARROWS)
     for name in columns:
-        if name == "task":
+        if name == standings.thing:
             table.add_column(name, overflow="ellipsis", no_wrap=True, min_width=6, max_width=28)
         else:
             table.add_column(name, justify="right", no_wrap=True)
-    for task, row in zip(standings.tasks, zip(*columns.values(), strict=True), strict=True):
-        table.add_row(*map(Text, row), style="red" if task.slope > FLAT else "")
+    for row, cells in zip(standings.rows, zip(*columns.values(), strict=True), strict=True):
+        table.add_row(*map(Text, cells), style="red" if row.slope > FLAT else "")
     return table
 
 
-def _of_balancer(trainer: L.Trainer, balancer: TaskBalancing, named: bool) -> Standings:
-    history = balancer.history
-    last = {name: history[name][-1].tolist() for name in ("loss", "ratio", "rcs", "acs", "weight")}
-    slope, trend = history["slope"][-1], _recent_change(history["ratio"], balancer.interval)
-    slopes = torch.where(slope.isnan(), trend, slope).tolist()
-    weights = history["weight"]
-    before = weights[-2] if len(weights) > 1 else torch.full_like(weights[-1], 1 / len(balancer.tasks))
-    change = (weights[-1] - before).tolist()
-    tasks = []
-    for k, task in enumerate(balancer.tasks):
-        val_loss = _val_loss(trainer, task)
-        if not isfinite(val_loss) and balancer.losses_shown == "validation":
-            val_loss = last["loss"][k]  # logged by the module under another key
-        values = {name: last[name][k] for name in ("ratio", "rcs", "acs", "weight")}
-        tasks.append(Standing(task, val_loss, slope=slopes[k], change=change[k], **values))
-    factor = float(history["divergence_factor"][-1])
-    return Standings(tasks, balancer.attribute if named else "", balancer.losses_shown, factor)
+def _of_simplex(trainer: "L.Trainer", simplex: Simplex, named: bool) -> Standings:
+    table = simplex.table()
+    trend = _recent_change(table.ratio, simplex.interval)
+    slope = np.where(np.isnan(table.slope[-1]), trend, table.slope[-1])
+    before = table.weight[-2] if len(table.weight) > 1 else 1 / len(simplex.names)
+    change = table.weight[-1] - before
+    rows = []
+    for k, name in enumerate(simplex.names):
+        val_loss = _val_loss(trainer, name)
+        if not isfinite(val_loss) and simplex.losses == "validation":
+            val_loss = table.loss[-1, k]  # logged by the module under another key
+        last = [float(column[-1, k]) for column in (table.ratio, table.weight, table.rcs, table.acs)]
+        ratio, weight, rcs, acs = last
+        rows.append(Standing(name, float(val_loss), ratio, float(slope[k]), weight, float(change[k]), rcs, acs))
+    factor = float(table.divergence_factor[-1])
+    return Standings(rows, simplex.name if named else "", simplex.thing, simplex.losses, factor)
 
 
-def _recent_change(ratios: Tensor, interval: int | None) -> Tensor:
+def _recent_change(ratios: NDArray[np.float64], interval: int | None) -> NDArray[np.float64]:
     """Return the change of the ratios per record from the last records, ``[K]``; NaN where there is one record."""
     n = min(1 if interval is None else STEPS_TO_COMPARE, len(ratios) // 2)
     if n == 0:
-        return torch.full_like(ratios[-1], nan)
-    return (ratios[-n:].nanmean(dim=0) - ratios[-2 * n : -n].nanmean(dim=0)) / n
+        return np.full_like(ratios[-1], nan)
+    means = [torch.from_numpy(part).nanmean(dim=0) for part in (ratios[-n:], ratios[-2 * n : -n])]
+    return ((means[0] - means[1]) / n).numpy()
 
 
-def _val_loss(trainer: L.Trainer, task: str) -> float:
-    return float(trainer.callback_metrics.get(task_key(VAL_LOSS, task), nan))
+def _val_loss(trainer: "L.Trainer", name: str) -> float:
+    return float(trainer.callback_metrics.get(task_key(VAL_LOSS, name), nan))
 
 
 def _number(value: float, form: str) -> str:

@@ -2,4 +2,4 @@
 
 import pkgutil
 
-__all__ = sorted(package.name for package in pkgutil.iter_modules(__path__) if package.ispkg)  # noqa: PLE0605
+__all__ = sorted(package.name for package in pkgutil.iter_modules(__path__) if package.ispkg)

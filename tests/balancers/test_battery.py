@@ -11,6 +11,7 @@ import torch
 import lightning_coba.balancers as package
 from lightning_coba.balancers import DWA, FAMO, LBTW, STCH, Balancer, CoBa, Fixed, GradNorm, Observation, replay
 from lightning_coba.balancers.base import MATRIX_SIGNALS, SIGNALS
+from lightning_coba.balancers.settings import differing_settings, settings, settings_of_repr
 
 #: Constructors for K tasks by class name; a class that is not here is built without arguments.
 SETTINGS = {
@@ -136,11 +137,15 @@ def equal_nan(one, other):
     return not one.is_floating_point() or torch.equal(one.isnan(), other.isnan())
 
 
-def through_a_checkpoint(state):
+def through_torch_save(values):
     stream = io.BytesIO()
-    torch.save(state._asdict(), stream)
+    torch.save(values, stream)
     stream.seek(0)
-    return type(state)(**torch.load(stream, weights_only=True))
+    return torch.load(stream, weights_only=True)
+
+
+def through_a_checkpoint(state):
+    return type(state)(**through_torch_save(state._asdict()))
 
 
 def num_bytes(state):
@@ -155,6 +160,11 @@ def test_the_battery_collects_every_balancer():
         cls.__name__ for cls in CLASSES
     }
     assert SETTINGS.keys() <= {cls.__name__ for cls in CLASSES}
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_file_of_a_balancer_is_its_name_in_lower_case(cls):
+    assert cls.__module__ == f"lightning_coba.balancers.{cls.__name__.lower()}"
 
 
 @battery
@@ -172,6 +182,17 @@ def test_needs_are_known_signals(factory):
     balancer = build(factory)
     assert balancer.needs <= set(SIGNALS)
     assert balancer.baseline_signal in (None, *balancer.needs)
+
+
+@battery
+def test_a_checkpoint_knows_the_settings_that_wrote_it(factory):
+    balancer = build(factory)
+    saved = through_torch_save(settings(balancer))
+    assert saved == settings_of_repr(repr(balancer))
+    assert differing_settings(saved, balancer) == []
+    # A checkpoint of a version whose class had only the fields that must be given.
+    required = {name: saved[name] for name in saved.keys() & {"weights"}}
+    assert differing_settings({"class": saved["class"], **required}, type(balancer)(**required)) == []
 
 
 @battery

@@ -44,6 +44,12 @@ def test_replay_names_the_signal_that_is_missing():
         replay(Uniform())
 
 
+def test_the_standard_error_of_losses_is_an_extra_and_no_signal():
+    assert Observation(step=1, present=torch.tensor([True])).losses_se is None
+    with pytest.raises(TypeError, match="losses_se"):
+        replay(CoBa(), LOSSES, losses_se=LOSSES)
+
+
 def test_token_mean_has_no_replay():
     with pytest.raises(ValueError, match="TokenMean has no replay"):
         replay(TokenMean(), LOSSES)
@@ -64,7 +70,7 @@ def test_replay_refuses_a_first_record_that_is_not_positive(bad):
 
 
 def test_replay_refuses_a_baseline_of_another_length():
-    with pytest.raises(ValueError, match=r"`initial` must hold one V\(0\) a task, shape \(2,\); got \(3,\)"):
+    with pytest.raises(ValueError, match=r"`initial` must hold one V\(0\) per task, shape \(2,\); got \(3,\)"):
         replay(CoBa(), LOSSES, initial=[1.0, 1.0, 1.0])
 
 
@@ -95,7 +101,7 @@ def test_fixed_by_name_is_put_into_task_order():
     assert named.for_tasks(["code", "qa"]).init(2).weights.tolist() == [0.75, 0.25]
     assert named.for_tasks(["qa", "code"]).init(2).weights.tolist() == [0.25, 0.75]
     listed = Fixed([1, 3])
-    assert listed.for_tasks(["code", "qa"]) is listed
+    assert listed.for_tasks(["code", "qa"]) == listed
 
 
 @pytest.mark.parametrize("tasks", [["code"], ["code", "qa", "nlu"], ["code", "nlu"]])

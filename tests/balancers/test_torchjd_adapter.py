@@ -7,13 +7,23 @@ import sys
 import pytest
 import torch
 
-from lightning_coba.balancers import Observation
+from lightning_coba.balancers import (
+    DWA,
+    IMTLG,
+    IMTLL,
+    MGDA,
+    RLW,
+    STCH,
+    UW,
+    AlignedMTL,
+    CAGrad,
+    GeometricMean,
+    NashMTL,
+    Observation,
+    PCGrad,
+    UPGrad,
+)
 from lightning_coba.balancers.torchjd_adapter import drawing, shares
-from lightning_coba.balancers.torchjd_averages import DWA
-from lightning_coba.balancers.torchjd_gradients import IMTLG, MGDA, AlignedMTL, PCGrad
-from lightning_coba.balancers.torchjd_learned import IMTLL, UW
-from lightning_coba.balancers.torchjd_losses import RLW, STCH, GeometricMean
-from lightning_coba.balancers.torchjd_solvers import CAGrad, NashMTL, UPGrad
 
 ON_LOSSES = [UW(), IMTLL(), DWA(block_records=3), RLW(), GeometricMean(), STCH()]
 ON_GRADIENTS = [MGDA(), PCGrad(), IMTLG(), AlignedMTL(), CAGrad(), UPGrad(), NashMTL()]
@@ -104,11 +114,7 @@ def test_a_missing_package_is_named_with_the_line_to_type(balancer, package, mon
 def test_the_classes_come_without_torchjd_and_a_state_with_it():
     code = (
         "import sys\n"
-        "from lightning_coba.balancers.torchjd_averages import DWA\n"
-        "from lightning_coba.balancers.torchjd_gradients import MGDA\n"
-        "from lightning_coba.balancers.torchjd_learned import UW\n"
-        "from lightning_coba.balancers.torchjd_losses import STCH\n"
-        "from lightning_coba.balancers.torchjd_solvers import CAGrad, NashMTL\n"
+        "from lightning_coba.balancers import DWA, MGDA, STCH, UW, CAGrad, NashMTL\n"
         "balancers = DWA(), MGDA(), UW(), STCH(), CAGrad(), NashMTL()\n"
         "print({'torchjd', 'cvxpy', 'qpsolvers'} & {*sys.modules})\n"
     )

@@ -1,30 +1,18 @@
 """The methods on gradients: against torchjd on the same Gramian, closed forms, and what their equations promise."""
 
-import itertools
 import math
 
 import pytest
 import torch
+from random_records import gramians
 from torchjd import aggregation
 
-from lightning_coba.balancers import Observation, replay
-from lightning_coba.balancers.torchjd_adapter import drawing
-from lightning_coba.balancers.torchjd_gradients import IMTLG, MGDA, AlignedMTL, PCGrad
-from lightning_coba.balancers.torchjd_solvers import CAGrad, NashMTL, UPGrad
+from lightning_coba.balancers import IMTLG, MGDA, AlignedMTL, CAGrad, NashMTL, Observation, PCGrad, UPGrad, replay
 
 NAN = math.nan
 EVERYONE = [MGDA(), PCGrad(), IMTLG(), AlignedMTL(), CAGrad(), UPGrad(), NashMTL()]
 everyone = pytest.mark.parametrize("balancer", EVERYONE, ids=lambda balancer: balancer.label)
 OPPOSITE = [[1.0, -1.0], [-1.0, 1.0]]
-
-
-def gramians(num_records, num_tasks, seed=0, shared=0.3):
-    """Gramians of random gradients of unequal norms that have something in common."""
-    generator = torch.Generator().manual_seed(seed)
-    vectors = torch.randn(num_records, num_tasks, 12, generator=generator, dtype=torch.float64)
-    vectors = vectors + shared * torch.randn(num_records, 1, 12, generator=generator, dtype=torch.float64)
-    vectors = vectors * torch.logspace(-0.5, 0.5, num_tasks, dtype=torch.float64)[:, None]
-    return vectors @ vectors.mT
 
 
 def normalised(weights):
@@ -51,23 +39,6 @@ def test_weights_are_those_of_torchjd(balancer, weighting):
     expected = torch.stack([normalised(weighting(matrix)) for matrix in matrices])
     assert (replay(balancer, gramian=matrices) - expected).abs().max() < 1e-9
     assert (expected.std(dim=1) > 1e-3).all()  # uniform weights would prove nothing
-
-
-def test_pcgrads_weights_are_those_of_torchjd_with_its_draws():
-    matrices = gramians(12, 5, shared=0.0)
-    weights = replay(PCGrad(seed=3), gramian=matrices)
-    for record, matrix in enumerate(matrices, start=1):
-        with drawing(3, record):
-            expected = normalised(aggregation.PCGradWeighting()(matrix))
-        assert (weights[record - 1] - expected).abs().max() < 1e-12
-
-
-def test_pcgrads_order_depends_on_seed_and_record_alone():
-    matrices = gramians(1, 5, shared=0.0).expand(8, 5, 5)
-    weights = replay(PCGrad(), gramian=matrices)
-    assert len({tuple(row) for row in weights.tolist()}) > 4  # one matrix, other orders
-    assert torch.equal(weights, replay(PCGrad(), gramian=matrices))
-    assert not torch.allclose(weights, replay(PCGrad(seed=1), gramian=matrices))
 
 
 @pytest.mark.parametrize("matrix", [[[1.0, 0.3], [0.3, 4.0]], [[1.0, -1.5], [-1.5, 4.0]], [[1.0, 1.5], [1.5, 4.0]]])
@@ -100,57 +71,6 @@ def test_upgrad_conflicts_with_no_gradient():
     gains = (matrices @ replay(UPGrad(regularization=1e-9), gramian=matrices)[:, :, None]).squeeze(-1)
     assert gains.min() > -1e-6
     assert (matrices.mean(dim=2) < -0.01).any()  # the mean does
-
-
-def test_nash_solves_its_equation_and_goes_on_from_the_last_solution():
-    matrices = gramians(10, 4)
-    state = NashMTL().init(4)
-    for t, matrix in enumerate(matrices):
-        state, weights = NashMTL().update(
-            state, Observation(step=t, present=torch.ones(4, dtype=torch.bool), gramian=matrix)
-        )
-        # weights = scale-free alpha: alpha_i (G alpha)_i is the same for all tasks
-        products = weights * (matrix @ weights)
-        assert (products / products.mean() - 1).abs().max() < 1e-4
-        cosines = matrix / matrix.diagonal().sqrt() / matrix.diagonal().sqrt()[:, None]
-        assert (state.alpha * (cosines @ state.alpha) - 1).abs().max() < 1e-4
-    assert state.num_unsolved == 0
-
-
-def test_nash_is_that_of_torchjd_where_both_solve():
-    vectors = torch.randn(3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    vectors = vectors / vectors.norm(dim=1, keepdim=True)
-    drift = 0.05 * torch.randn(5, 3, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    weighting = aggregation.NashMTL(3, max_norm=0.0).weighting
-    vectors = vectors + drift.cumsum(dim=0)
-    with pytest.warns(UserWarning, match="not DPP"):
-        expected = [normalised(weighting(matrix)) for matrix in vectors]
-    weights = replay(NashMTL(), gramian=vectors @ vectors.mT)
-    assert (weights - torch.stack(expected)).abs().max() < 1e-5
-
-
-def test_nash_counts_what_it_could_not_solve_and_keeps_alpha():
-    everyone = torch.ones(2, dtype=torch.bool)
-    balancer = NashMTL()
-    state = balancer.init(2)
-    solvable = torch.tensor([[1.0, 0.5], [0.5, 4.0]])
-    state, _ = balancer.update(state, Observation(step=1, present=everyone, gramian=solvable))
-    solved = state.alpha
-    state, weights = balancer.update(state, Observation(step=2, present=everyone, gramian=torch.tensor(OPPOSITE)))
-    assert state.num_unsolved == 1
-    assert torch.equal(state.alpha, solved)
-    assert torch.allclose(weights, torch.tensor([0.5, 0.5]).double(), atol=1e-4)
-
-
-def test_nash_searches_every_n_records():
-    matrices = gramians(7, 3)
-    balancer, state, alphas = NashMTL(every_n_records=3), NashMTL().init(3), []
-    for t, matrix in enumerate(matrices):
-        state, _ = balancer.update(state, Observation(step=t, present=torch.ones(3, dtype=torch.bool), gramian=matrix))
-        alphas.append(state.alpha)
-    assert [bool(torch.equal(one, other)) for one, other in itertools.pairwise(alphas)] == [
-        True, True, False, True, True, False,
-    ]  # fmt: skip
 
 
 @everyone
@@ -223,14 +143,6 @@ def test_one_task_needs_no_solver(monkeypatch):
         )
         assert weights.tolist() == [1.0]
         assert state.scale == 1
-
-
-def test_the_scale_is_the_sum_that_weights_were_divided_by():
-    matrix = torch.tensor([[1.0, -1.0], [-1.0, 4.0]], dtype=torch.float64)
-    state, _ = PCGrad().update(
-        PCGrad().init(2), Observation(step=1, present=torch.ones(2, dtype=torch.bool), gramian=matrix)
-    )
-    assert state.scale == 1 + 1 + 1 + 0.25
 
 
 @everyone

@@ -24,11 +24,12 @@ MANY = ("deutsch", "francais", "code_python", "summaries", "qa", "math-word-prob
 def shown():
     """Return a function that fits with the bar and returns what was written, without the codes of a terminal."""
 
-    def run(*callbacks, module=None, terminal=True, width=120, encoding="utf-8", steps=6, raw=False):
+    def run(*callbacks, module=None, terminal=True, width=120, encoding="utf-8", steps=6, raw=False, **options):
         buffer = io.BytesIO()
         out = io.TextIOWrapper(buffer, encoding=encoding, errors="strict")
         bar = TaskProgressBar(console_kwargs={"file": out, "force_terminal": terminal, "width": width})
-        options = QUIET | {"enable_progress_bar": True, "log_every_n_steps": 1, "max_steps": steps, "max_epochs": -1}
+        own = {"enable_progress_bar": True, "log_every_n_steps": 1, "max_steps": steps, "max_epochs": -1}
+        options = QUIET | own | options
         trainer = L.Trainer(**options, val_check_interval=2, num_sanity_val_steps=-1, callbacks=[*callbacks, bar])
         trainer.fit(module or Foreign(), train_loader(), val_loader())
         out.flush()
@@ -134,15 +135,29 @@ def test_two_balancers_are_named(shown):
     second = TaskBalancing(CoBa(**COBA), attribute="other_weights", tasks=TASKS)
     line = shown(TaskBalancing(Uniform(), tasks=TASKS), second, module=Two(), terminal=False).splitlines()
     last = [text for text in line if "validated" in text][-1]
-    assert re.search(r"\[task_weights\]  a .*  \[other_weights\]  a ", last)
+    assert re.search(r"\[balance\]  a .*  \[other_weights\]  a ", last)
 
 
 def test_without_a_balancer_the_losses_are_shown(shown):
-    module = Foreign(steers=False)
-    module.task_weights = TaskWeights(TASKS)
-    line = [text for text in shown(module=module, terminal=False).splitlines() if "validated" in text][-1]
-    assert re.search(r"  a \d+\.\d\d  b \d+\.\d\d  c \d+\.\d\d$", line)
-    assert "validated" in shown(module=Foreign(steers=False), terminal=False)  # nothing is known of its tasks
+    class Stepwise(Foreign):
+        def validation_step(self, batch, batch_idx):
+            for task, loss in self.losses(batch).items():
+                self.log(f"val_loss/{task}", loss, on_step=True, on_epoch=True)  # kept under two names
+
+    class Silent(Foreign):
+        def validation_step(self, batch, batch_idx): ...
+
+    for module in (Foreign(steers=False), Stepwise(steers=False)):
+        line = [text for text in shown(module=module, terminal=False).splitlines() if "validated" in text][-1]
+        assert re.search(r"validated  a \d+\.\d\d  b \d+\.\d\d  c \d+\.\d\d$", line)
+    line = [text for text in shown(module=Silent(steers=False), terminal=False).splitlines() if "validated" in text][-1]
+    assert line.endswith("validated")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_trainer_that_never_logs_gets_its_tables_all_the_same(shown, terminal):
+    written = shown(ConvergenceBalancer(**COBA), terminal=terminal, log_every_n_steps=0)
+    assert written.count("validated") == 3
 
 
 def test_a_task_whose_loss_rises_is_red():

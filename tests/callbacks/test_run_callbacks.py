@@ -206,6 +206,51 @@ def test_step_cadence_is_written_too(trainer, tmp_path):
     assert len(read_balance(tmp_path / "balance.csv").records) == BATCHES // 2
 
 
+def test_a_trainer_that_never_logs_has_its_file_all_the_same(trainer, tmp_path):
+    balancer = ConvergenceBalancer(every_n_steps=2, held_out=held_out(), **COBA)
+    run = trainer(balancer, BalanceCSV(tmp_path / "balance.csv"), max_epochs=1, log_every_n_steps=0)
+    fit(run, Stepping())
+    assert len(read_balance(tmp_path / "balance.csv").records) == BATCHES // 2
+
+
+class TwoWeights(Foreign):
+    """Weighs its losses twice: there are two balancers to write."""
+
+    def training_step(self, batch, batch_idx):
+        losses = self.losses(batch)
+        return self.task_weights.combine(losses) + self.other_weights.combine(losses)
+
+
+def test_every_balancer_has_a_file_and_the_first_file_is_that_of_the_default_attribute(trainer, tmp_path):
+    file, last = tmp_path / "balance.csv", tmp_path / "last.ckpt"
+
+    def balancers():
+        return [TaskBalancing(Uniform(), attribute="other_weights"), ConvergenceBalancer(**COBA)]
+
+    given = balancers()
+    fit(trainer(*given, BalanceCSV(file), LastCheckpoint(last), max_epochs=2), TwoWeights())
+    beside = tmp_path / "balance-other_weights.csv"
+    for path, balancer in ((beside, given[0]), (file, given[1])):
+        assert read_balance(path).weight.tolist() == balancer.history["weight"].tolist()
+    whole = file.read_bytes(), beside.read_bytes()
+    assert whole[0] != whole[1]
+    file.unlink()
+    beside.write_text("rows that the checkpoint does not know\n")
+    fit(trainer(*balancers(), BalanceCSV(file), max_epochs=2), TwoWeights(), ckpt_path=last)
+    assert (file.read_bytes(), beside.read_bytes()) == whole
+
+
+def test_a_balancer_alone_has_the_first_file_whatever_its_attribute(trainer, tmp_path):
+    class Other(Foreign):
+        def training_step(self, batch, batch_idx):
+            return self.other_weights.combine(self.losses(batch))
+
+    balancer = TaskBalancing(Uniform(), attribute="other_weights")
+    fit(trainer(balancer, BalanceCSV(tmp_path / "balance.csv"), max_epochs=1), Other())
+    assert [path.name for path in tmp_path.glob("*.csv")] == ["balance.csv"]
+    assert read_balance(tmp_path).tasks == list(TASKS)
+
+
 def test_run_without_a_balancer_has_no_file(trainer, tmp_path):
     fit(trainer(BalanceCSV(tmp_path / "balance.csv"), max_epochs=1))
     assert not (tmp_path / "balance.csv").exists()

@@ -19,7 +19,7 @@ def hydra():
     ("line", "says"),
     [
         ("balancer=cobra", "`balancer` has no option 'cobra'. Did you mean balancer=coba? Options: alignedmtl, cagrad"),
-        ("data=file", "Did you mean data=files? Options: files, quickstart."),
+        ("data=file", "Did you mean data=files? Options: files, none, quickstart."),
         ("experiment=demoo", "`experiment` has no option 'demoo'. Did you mean experiment=demo?"),
         ("-m balancer=coba,unifrom seed=1,2,3", "Did you mean balancer=uniform?"),
         ("hydra/launcher=corse", "Did you mean hydra/launcher=cores?"),

@@ -36,11 +36,11 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
     }  # fmt: skip
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["data"]["root"] == str(data_folder)
-    assert config["data"]["seed"] == config["model"]["seed"] == 1
+    assert config["data"]["seed"] == config["system"]["seed"] == 1
     assert "${" not in (run / "config.yaml").read_text()
 
     card = json.loads((run / "run.json").read_text())
-    assert card["format_version"] == 1
+    assert (card["format_version"], card["system"]) == (2, "multitask")
     assert {"lightning-coba", "lightning", "torch", "transformers", "peft"} <= card["packages"].keys()
     assert all(card["packages"].values())
     told = {key: card[key] for key in ("status", "name", "tasks", "method", "seed", "suite")}
@@ -52,11 +52,13 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
     assert card["timing"].keys() == {"seconds_per_step", "steps", "validation_seconds"}
     assert card["timing"]["steps"] == 12
     assert all(value > 0 for value in card["timing"].values())
-    assert card["test_metrics"].keys() == {"accuracy", "exact_match"}
-    for values in card["test_metrics"].values():
+    assert list(card["results"]) == ["test_loss", "test_accuracy", "test_exact_match"]
+    assert [result["better"] for result in card["results"].values()] == ["min", "max", "max"]
+    for key in ("test_accuracy", "test_exact_match"):
+        values = card["results"][key]["values"]
         assert values.keys() == {"cubes", "squares"}
         assert all(0 <= value <= 1 for value in values.values())
-    assert card["test_metrics"]["accuracy"]["cubes"] > 0
+    assert card["results"]["test_accuracy"]["values"]["cubes"] > 0
 
     # 12 steps, a pass after every second.
     balance = read_balance(run)
@@ -72,7 +74,7 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
             assert float(row[f"val_loss/{task}"]) == pytest.approx(balance.loss[record, k], rel=1e-6)
             assert float(row[f"balance/weight/{task}"]) == balance.weight[record, k]
     best = min(float(row["val_loss"]) for row in metrics if row["val_loss"])
-    assert card["val_loss"] == pytest.approx(best)
+    assert card["objective"] == {"key": "val_loss", "better": "min", "value": pytest.approx(best)}
 
     rows = table(run / "before_after.csv")
     assert [row["task"] for row in rows] == ["cubes", "squares", "mean"]
@@ -116,7 +118,7 @@ def test_name_that_is_taken_is_refused_with_both_ways_out(command, here, overrid
     assert "name=..." in printed
     assert str(run) in printed
     assert fingerprint(run) == before
-    assert here(run, *overrides, "resume=auto") == json.loads((run / "run.json").read_text())["val_loss"]
+    assert here(run, *overrides, "resume=auto") == json.loads((run / "run.json").read_text())["objective"]["value"]
     assert fingerprint(run) == before
 
 

@@ -139,7 +139,7 @@ def test_tokenizer_comes_from_the_module(make_datamodule, tokenizer):
 def test_without_a_trainer_an_epoch_is_every_row_once(make_datamodule):
     dm = make_datamodule()
     dm.setup("fit")
-    batches = [batch for batch, _, _ in dm.train_dataloader()]
+    batches = list(dm.train_dataloader())
     assert len(batches) == 10
     seen = [pair for batch in batches for pair in pairs(batch)]
     assert sorted(seen) == [(task, row) for task, size in enumerate(SIZES) for row in range(size)]
@@ -210,7 +210,7 @@ def test_stratified_counts_the_whole_optimizer_step(make_datamodule):
     with pytest.raises(ValueError, match="3 tasks; it has 1"):
         dm.train_dataloader()
     dm.trainer = trainer_stub(accumulate=2, world_size=2)
-    loader = dm.train_dataloader().iterables
+    loader = dm.train_dataloader()
     assert loader.planner.num_rows == 40  # 39 rows in whole steps of 4
     assert len(loader) == 20
 
@@ -247,7 +247,7 @@ def test_the_seed_orders_training_and_nothing_else(make_datamodule):
     first, second = make_datamodule(seed=0), make_datamodule(seed=1)
     for dm in (first, second):
         dm.setup("fit")
-    assert pairs(next(iter(first.train_dataloader()))[0]) != pairs(next(iter(second.train_dataloader()))[0])
+    assert pairs(next(iter(first.train_dataloader()))) != pairs(next(iter(second.train_dataloader())))
     assert [pairs(batch) for batch in first.val_dataloader()] == [pairs(batch) for batch in second.val_dataloader()]
 
 
@@ -257,13 +257,13 @@ def test_it_is_a_datamodule_for_lightning(make_datamodule):
 
 def train_pairs(dm):
     dm.setup("fit")
-    return [pairs(batch) for batch, _, _ in dm.train_dataloader()]
+    return [pairs(batch) for batch in dm.train_dataloader()]
 
 
 def test_batches_of_similar_length_unless_told_otherwise(make_datamodule):
     def width(dm):
         dm.setup("fit")
-        return sum(batch["input_ids"].numel() for batch, _, _ in dm.train_dataloader())
+        return sum(batch["input_ids"].numel() for batch in dm.train_dataloader())
 
     assert width(make_datamodule()) < width(make_datamodule(batching="random"))
 
@@ -271,7 +271,7 @@ def test_batches_of_similar_length_unless_told_otherwise(make_datamodule):
 def test_packed_sequences_have_the_length_that_is_allowed(make_datamodule):
     dm = make_datamodule(batching="packed", batch_size=2, max_length=40)
     dm.setup("fit")
-    batches = [batch for batch, _, _ in dm.train_dataloader()]
+    batches = list(dm.train_dataloader())
     assert {tuple(batch["input_ids"].shape) for batch in batches[:-1]} <= {(2, width) for width in range(34, 41)}
     assert sum(len(batch["row_ids"]) for batch in batches) == sum(SIZES)
     assert "attention_mask" in next(iter(dm.val_dataloader()))
@@ -280,7 +280,7 @@ def test_packed_sequences_have_the_length_that_is_allowed(make_datamodule):
 def test_token_budget_takes_the_place_of_the_batch_size(make_datamodule):
     dm = make_datamodule(batch_tokens=60)
     dm.setup("fit")
-    batches = [batch for batch, _, _ in dm.train_dataloader()]
+    batches = list(dm.train_dataloader())
     assert max(batch["input_ids"].numel() for batch in batches) <= 60
     assert sum(len(batch["row_ids"]) for batch in batches) == sum(SIZES)
 
@@ -322,11 +322,11 @@ def test_step_of_a_resumed_run_keeps_its_size(make_datamodule):
     resumed.load_state_dict(state)
     complaint = r"hold 16 rows and keep them: 8 a process and micro-batch.*product with the 1 processes is 16"
     with pytest.warns(UserWarning, match=complaint):
-        loader = resumed.train_dataloader().iterables
+        loader = resumed.train_dataloader()
     assert loader.planner.step_size == 16
     assert resumed.state_dict() == state
     resumed.teardown("fit")
-    assert resumed.train_dataloader().iterables.planner.step_size == 8
+    assert resumed.train_dataloader().planner.step_size == 8
 
 
 def test_row_beyond_the_token_budget_is_told(make_datamodule):
@@ -377,7 +377,7 @@ def test_task_alone_has_the_rows_that_it_has_among_all(suite, tokenizer):
             assert texts(dm, task) == texts(whole, task)
             assert dm.corpus.num_overlapping[task] == whole.corpus.num_overlapping[task]
             assert dm.test_tokens[task] == whole.test_tokens[task]
-        seen = [pair for batch, _, _ in dm.train_dataloader() for pair in pairs(batch)]
+        seen = [pair for batch in dm.train_dataloader() for pair in pairs(batch)]
         expected = [(k, row) for k, task in enumerate(dm.task_names) for row in range(dm.sizes["train"][task])]
         assert sorted(seen) == expected
         tested = [pair for batch in dm.test_dataloader() for pair in pairs(batch)]

@@ -3,27 +3,13 @@
 import json
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_coba.data import MultitaskDataModule
 
 
 @pytest.fixture
-def llama():
-    """Return a maker of one and the same random Llama."""
-
-    def make(seed=0, **changes):
-        settings = {
-            "vocab_size": 257, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
-            "bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 256, "initializer_range": 0.5,
-        }  # fmt: skip
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return LlamaForCausalLM(LlamaConfig(**settings | changes)).eval()
-
-    return make
+def llama(talkative_llama):
+    return talkative_llama
 
 
 def task_rows(task, count, start):

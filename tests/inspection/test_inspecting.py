@@ -275,7 +275,7 @@ def test_steps_hold_what_the_loader_yields(tokenizer):
     data = MultitaskDataModule(tasks, tokenizer=tokenizer, batch_size=4, max_length=64)
     steps = inspect_data(data).steps
     data.setup("fit")
-    batches = [batch for batch, *_ in data.train_dataloader()]
+    batches = list(data.train_dataloader())
     seen = np.array([np.bincount(batch["row_tasks"], minlength=2) for batch in batches])
     assert steps.rows.tolist() == seen.tolist()
     assert steps.completion_tokens.sum(axis=1).tolist() == [len(batch["targets"]) for batch in batches]

@@ -22,6 +22,11 @@ def by_hand(model, prompt, count):
     return ids[len(prompt) :]
 
 
+@pytest.fixture
+def llama(talkative_llama):
+    return talkative_llama
+
+
 def test_a_padded_batch_is_one_prompt_at_a_time(llama):
     model = llama()
     together = generate(model, PROMPTS, END, 12)

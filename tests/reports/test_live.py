@@ -1,9 +1,8 @@
-"""The view of a notebook: drawn in place, until the run is over, in the process that trains or beside it."""
+"""A run followed from a notebook beside it: drawn in place, until it is over."""
 
 import json
 import threading
 
-import lightning as L
 import pytest
 from test_run_page import CURVES, SLOPES, WEIGHTS, write
 
@@ -72,44 +71,3 @@ def test_arguments_and_a_missing_notebook_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "IPython.display", None)
     with pytest.raises(ModuleNotFoundError, match=r"lightning-coba\[notebook\]"):
         follow(tmp_path)
-
-
-@pytest.mark.filterwarnings("ignore:.*records are to come, and the weights")
-def test_the_training_process_draws_after_each_pass(shown):
-    import torch
-    from torch.utils.data import DataLoader, TensorDataset
-
-    from lightning_coba import ConvergenceBalancer
-    from lightning_coba.callbacks import NotebookView
-
-    class Two(L.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.layer = torch.nn.Linear(2, 2)
-
-        def losses(self, batch):
-            each = (self.layer(batch[0]) - 1).square().mean(dim=0)
-            return {"task0": each[0], "task1": each[1]}
-
-        def training_step(self, batch, batch_idx):
-            return self.task_weights.combine(torch.stack([*self.losses(batch).values()]))
-
-        def validation_step(self, batch, batch_idx):
-            for task, loss in self.losses(batch).items():
-                self.log(f"val_loss/{task}", loss)
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    data = DataLoader(TensorDataset(torch.randn(8, 2)), batch_size=4)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    balancer = ConvergenceBalancer(tasks=["task0", "task1"], window_records=3, warmup_records=1)
-    trainer = L.Trainer(max_epochs=3, callbacks=[balancer, NotebookView(2)], enable_model_summary=False, **quiet)
-    trainer.fit(Two(), data, data)
-    assert len(shown) == 3  # the beginning, the second pass, the end
-    assert "Training has begun" in shown[0]
-    assert "Step 4" in shown[1]
-    assert shown[2].count("<img") == 2
-    assert "task1" in shown[2]
-    with pytest.raises(ValueError, match=r"`NotebookView.every_n_validations` must be >= 1"):
-        NotebookView(0)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_a_label_stands_beside_the_end_of_its_line_where_there_is_room():
     }
 
 
-@pytest.mark.parametrize(("num_tasks", "num_records", "warmup"), [(1, 15, 3), (6, 1, 1), (24, 45, 3)])
+@pytest.mark.parametrize(("num_tasks", "num_records", "warmup"), [(1, 15, 3), (6, 1, 0), (24, 45, 3)])
 def test_every_shape_of_run_is_written(tmp_path, num_tasks, num_records, warmup):
     balance = table(num_tasks, num_records, warmup)
     paths = write_figures(balance, tmp_path / "figures")
@@ -100,6 +101,18 @@ def test_every_shape_of_run_is_written(tmp_path, num_tasks, num_records, warmup)
         pixels = image.imread(path)
         assert pixels.shape[1] >= 1200
         assert pixels[..., :3].std() > 0.02  # something is drawn
+
+
+def test_columns_without_a_number_make_no_figure(tmp_path):
+    assert [path.stem for path in write_figures(table(3, 2, warmup=2), tmp_path)] == ["loss_ratio", "weights"]
+    weights_alone = table(3, 2, warmup=2, ratio=np.full((2, 3), np.nan))
+    assert [path.stem for path in write_figures(weights_alone, tmp_path)] == ["weights"]
+
+
+def test_a_title_says_what_has_the_weights():
+    assert weights_figure(table(2, 5)).axes[0].get_title(loc="left") == "Task weights"
+    objectives = replace(table(2, 5), thing="objective")
+    assert weights_figure(objectives).axes[0].get_title(loc="left") == "Objective weights"
 
 
 def test_many_tasks_get_one_legend_and_no_two_look_alike():

@@ -7,8 +7,8 @@ import torch
 
 from lightning_coba.balancers import CoBa
 from lightning_coba.balancing.recorder import Recorder
-from lightning_coba.simplex import BALANCE_COLUMNS, BalanceTable, read_balance
-from lightning_coba.simplex.trajectory import csv_rows, write_csv
+from lightning_coba.simplex import BALANCE_COLUMNS, BalanceTable, Simplex, Trajectory, read_balance
+from lightning_coba.simplex.csv_file import write_records
 
 HEADER = ",".join(BALANCE_COLUMNS)
 PER_TASK = ("loss", "ratio", "slope", "rcs", "acs", "weight")
@@ -85,8 +85,22 @@ def test_a_malformed_row_is_named_with_file_and_line(tmp_path, lines, line, comp
 
 def test_a_foreign_header_is_refused(tmp_path):
     path = tmp_path / "balance.csv"
-    path.write_text("step,loss\n1,2\n")
-    with pytest.raises(ValueError, match=r"balance\.csv:1: the header must be record,step,task"):
+    for header in ("step,loss", "record,step,task,loss", "record,step,weight,loss"):
+        path.write_text(f"{header}\n1,2\n")
+        with pytest.raises(ValueError, match=rf"balance\.csv:1: the header must be record,step,task.*{header}"):
+            read_balance(path)
+
+
+def test_columns_that_a_file_lacks_are_nan_and_columns_that_no_table_knows_are_left_alone(tmp_path):
+    path = tmp_path / "balance-objectives.csv"
+    path.write_text("record,step,objective,gain,weight,note\n1,5,size,2,0.25,x\n1,5,speed,3,0.75,y\n")
+    table = read_balance(path)
+    assert (table.thing, table.tasks) == ("objective", ["size", "speed"])
+    assert table.weight.tolist() == [[0.25, 0.75]]
+    assert np.isnan(table.loss).all()
+    assert np.isnan(table.divergence_factor).all()
+    path.write_text("record,step,objective,weight\n1,5,size,1\n1,5,size,1\n")
+    with pytest.raises(ValueError, match="each objective once"):
         read_balance(path)
 
 
@@ -98,18 +112,19 @@ def test_no_file_and_no_record_are_told_apart(tmp_path):
 
 
 def recorded(num_records):
-    """Return what `callback.history` holds after some records of two tasks, one of them absent once."""
+    """Return the trajectory of a balancer after some records of two tasks, one of them absent once."""
     recorder = Recorder(CoBa(window_records=4, warmup_records=2), ["code", "qa"], torch.device("cpu"))
     losses = torch.rand(num_records, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
     for t in range(num_records):
         recorder.record(10 * (t + 1), {"losses": losses[t]}, torch.tensor([True, t != 3]))
-    return recorder.trajectory.columns()
+    return recorder.trajectory
 
 
 def test_a_history_makes_the_same_table_as_its_file(tmp_path):
-    history = recorded(6)
-    write_csv(tmp_path / "balance.csv", csv_rows(history, ["code", "qa"]), append=False)
-    there, read = BalanceTable.from_history(history, ("code", "qa")), read_balance(tmp_path)
+    simplex = Simplex("balance", ("code", "qa"), recorded(6))
+    assert write_records(simplex, tmp_path / "balance.csv") == 6
+    assert (tmp_path / "balance.csv").read_text().splitlines()[0] == HEADER
+    there, read = simplex.table(), read_balance(tmp_path)
     assert there.tasks == read.tasks == ["code", "qa"]
     for name in ("records", "steps", "divergence_factor", *PER_TASK):
         np.testing.assert_array_equal(getattr(there, name), getattr(read, name), strict=True)
@@ -119,6 +134,25 @@ def test_a_history_makes_the_same_table_as_its_file(tmp_path):
 
 def test_a_history_without_records_or_with_other_tasks_is_refused():
     with pytest.raises(ValueError, match="must hold a record"):
-        BalanceTable.from_history(recorded(0), ["code", "qa"])
+        BalanceTable.from_history(recorded(0).columns(), ["code", "qa"])
     with pytest.raises(ValueError, match="must name the 2 tasks"):
-        BalanceTable.from_history(recorded(3), ["code"])
+        BalanceTable.from_history(recorded(3).columns(), ["code"])
+
+
+def test_any_simplex_is_written_with_its_own_columns_and_read_back(tmp_path):
+    trajectory = Trajectory(2, columns=("gain", "weight"), scalars=("sharpness",), unwritten=("inner",))
+    simplex = Simplex("objectives", ("size", "speed"), trajectory, thing="objective")
+    path = tmp_path / "objectives.csv"
+    written = None
+    for t in range(100):  # more than are kept on the device
+        weight = torch.tensor([0.25 + t / 400, 0.75 - t / 400], dtype=torch.float64)
+        trajectory.append(3 * t, {"weight": weight, "inner": weight}, {"sharpness": torch.tensor(t / 2)})
+        if t % 40 == 0:
+            written = write_records(simplex, path, written)
+    assert write_records(simplex, path, written) == 100
+    lines = path.read_text().splitlines()
+    assert lines[:3] == ["record,step,objective,gain,sharpness,weight", "1,0,size,,0.0,0.25", "1,0,speed,,0.0,0.75"]
+    read = read_balance(path)
+    assert (read.thing, read.tasks) == ("objective", ["size", "speed"])
+    np.testing.assert_array_equal(read.weight, simplex.table().weight, strict=True)
+    assert read.steps.tolist() == [3 * t for t in range(100)]

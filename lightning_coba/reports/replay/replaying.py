@@ -103,5 +103,6 @@ def _replay(table: LossTable, balancer: Balancer) -> BalanceTable:
         records=np.arange(1, table.num_records + 1),
         steps=np.asarray(table.steps),
         loss=table.losses,
+        thing="task",
         **columns,
     )

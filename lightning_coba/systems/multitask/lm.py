@@ -1,6 +1,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import accumulate
 from os import PathLike
@@ -8,13 +9,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_config
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_coba.balancing.publish import publish
+from lightning_coba.balancing.publish import is_log_step, publish
 from lightning_coba.balancing.task_weights import TaskWeights
 from lightning_coba.functional import StepTotals, TaskLosses
 from lightning_coba.log_keys import (
@@ -26,10 +27,11 @@ from lightning_coba.log_keys import (
     task_key,
     token_key,
 )
-from lightning_coba.models.adapters import adapter_settings, with_adapter
+from lightning_coba.models.adapters import adapter_settings, plain_peft, with_adapter
 from lightning_coba.models.completion_losses import CompletionLosses
-from lightning_coba.models.language_model import checkpoint_activations, load_language_model
+from lightning_coba.models.language_model import LanguageModel, checkpoint_activations
 from lightning_coba.systems.multitask.loss_totals import LossTotals
+from lightning_coba.systems.protocol import Better, Result
 
 #: Key of this module's own part of a checkpoint.
 CHECKPOINT_KEY = "multitask_lm"
@@ -46,9 +48,10 @@ class MultitaskLM(L.LightningModule):
     tokens only. Without a balancing callback the tasks weigh alike.
 
     Args:
-        model: hub id, folder or GGUF file (see :func:`~lightning_coba.models.load_language_model`), or a model.
+        model: hub id, folder or GGUF file (see :func:`~lightning_coba.models.load_language_model`); a
+            :class:`~lightning_coba.models.LanguageModel`, which brings the settings about loading with it; or a model.
         tokenizer: needed where ``model`` is an object.
-        peft: adapter configuration, such as ``peft.LoraConfig``; None = full fine-tuning.
+        peft: adapter configuration, such as ``peft.LoraConfig``, or its fields as a mapping; None = full fine-tuning.
         optimizer: parameters -> optimizer; default AdamW(lr=2e-4), without weight decay.
         scheduler: optimizer -> scheduler, stepped every optimizer step. If it has an unset argument
             ``num_training_steps``, the Trainer's estimate is filled in.
@@ -82,9 +85,9 @@ class MultitaskLM(L.LightningModule):
 
     def __init__(
         self,
-        model: str | PreTrainedModel,
+        model: str | LanguageModel | PreTrainedModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        peft: PeftConfig | None = None,
+        peft: PeftConfig | Mapping[str, Any] | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = DEFAULT_OPTIMIZER,
         scheduler: Callable[..., LRScheduler] | None = None,
         tasks: Sequence[str] = (),
@@ -97,16 +100,34 @@ class MultitaskLM(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if load_in_4bit and (peft is None or not isinstance(model, str)):
+        if isinstance(model, str):
+            model = LanguageModel(
+                model, dtype, attn_implementation, trust_remote_code, gradient_checkpointing, load_in_4bit, compile
+            )
+        # What `load_from_checkpoint` needs to build the module again; a model object is for the caller to give.
+        described = asdict(model) if isinstance(model, LanguageModel) else {}
+        adapter = {} if peft is None else {"peft": plain_peft(peft)}
+        self.save_hyperparameters(described | adapter | {"seed": seed}, logger=False)
+        if isinstance(peft, Mapping):
+            peft = get_peft_config(dict(peft))
+        if isinstance(model, LanguageModel):
+            gradient_checkpointing, load_in_4bit, compile = (  # noqa: A001
+                model.gradient_checkpointing, model.load_in_4bit, model.compile
+            )  # fmt: skip
+        if load_in_4bit and (peft is None or not isinstance(model, LanguageModel)):
             raise ValueError(
                 "`MultitaskLM.load_in_4bit` must come with `peft` and the name or path of a model: weights in 4 bits "
                 f"are frozen, and are made while loading; got peft={peft and peft.peft_type.value} and "
                 f"{type(model).__name__}. Choose an adapter such as peft.LoraConfig, or leave load_in_4bit out."
             )
-        if isinstance(model, str):
-            options = {"attn_implementation": attn_implementation} if attn_implementation else {}
-            model, loaded = load_language_model(model, dtype, trust_remote_code, load_in_4bit, **options)
+        if isinstance(model, LanguageModel):
+            model, loaded = model.load()
             tokenizer = tokenizer or loaded
+        if model is None:
+            raise ValueError(
+                "`MultitaskLM.model` must be a hub id, a path or a model; got None. A checkpoint of a module that was "
+                "made from a model object needs it: load_from_checkpoint(path, model=..., tokenizer=...)."
+            )
         if tokenizer is None:
             raise ValueError("`MultitaskLM.tokenizer` must come with a model object; got None. Pass its tokenizer.")
         if peft is not None:
@@ -185,7 +206,7 @@ class MultitaskLM(L.LightningModule):
             return
         exact = "step_counts" in batch
         self._num_losses += exact
-        if step % trainer.log_every_n_steps:
+        if not is_log_step(trainer, step):
             return
         assert self._train_totals is not None
         totals = self._over_ranks(self._train_totals).cpu()  # one transfer
@@ -193,7 +214,7 @@ class MultitaskLM(L.LightningModule):
         present = (totals[1, :-1] > 0).tolist()  # a task without a row since the last time has no loss
         values = {task_key(TRAIN_LOSS, task): means[i] for i, task in enumerate(self.task_weights.tasks) if present[i]}
         values[TRAIN_LOSS] = totals[0, -1] / (self._num_losses * (1 if exact else self._num_replicas))
-        publish(trainer, values)
+        publish(trainer, values, on_bar=(TRAIN_LOSS,))
         self._train_totals, self._num_losses = None, 0
 
     def _no_totals(self, num_measures: int = 1) -> LossTotals:
@@ -298,6 +319,8 @@ class MultitaskLM(L.LightningModule):
         """Refuse a checkpoint of other tasks or other trainable weights."""
         own = checkpoint.get(CHECKPOINT_KEY, {})
         tasks, mine = own.get("tasks", []), list(self.task_weights.tasks)
+        if tasks and not mine and self._trainer is None:  # `load_from_checkpoint`: there is no data to name them
+            self.task_weights.bind(tasks)
         if tasks and mine and tasks != mine:
             raise ValueError(
                 f"The checkpoint was written with the tasks {', '.join(tasks)}; this run has {', '.join(mine)}. Use "
@@ -322,6 +345,30 @@ class MultitaskLM(L.LightningModule):
             self._train_totals = self._no_totals()
             self._train_totals.values.add_(own["train_totals"].to(self.device) * (self.global_rank == 0))
         self._num_losses = own.get("num_losses", 0)
+
+    # ------------------------------------------------------------------ what coba-train asks
+
+    def card(self) -> dict[str, Any]:
+        """Return the task names, where they are known already."""
+        return {"tasks": list(self.task_weights.tasks)} if self.task_weights.tasks else {}
+
+    def results(self) -> dict[str, Result]:
+        """Return the test loss, accuracy and exact match of every task, as the last test pass logged them."""
+        logged = self.trainer.callback_metrics
+        values = {
+            key: {task: float(logged[name]) for task in self._task_names if (name := task_key(key, task)) in logged}
+            for key in TEST_METRICS
+        }
+        return {key: Result(values[key], "min" if key == TEST_LOSS else "max") for key in TEST_METRICS if values[key]}
+
+    def objective(self) -> tuple[str, Better]:
+        """Return the unweighted mean of the tasks' validation losses."""
+        return VAL_LOSS, "min"
+
+    @property
+    def _task_names(self) -> Sequence[str]:
+        # Where spawned processes have trained, this one has not been set up.
+        return self.task_weights.tasks or self.trainer.datamodule.task_names
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write the adapter (PEFT) or, after full fine-tuning, the model, as safetensors."""

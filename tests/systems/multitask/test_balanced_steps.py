@@ -67,7 +67,7 @@ def test_gradient_norms_are_those_of_the_tasks_losses(run, peft):
 
     _, module, datamodule = run(Watched(), lr=0.0, peft=peft, steps=3)
     datamodule.setup("fit")
-    batches = [item[0] for _, item in zip(range(3), datamodule.train_dataloader(), strict=False)]
+    batches = [item for _, item in zip(range(3), datamodule.train_dataloader(), strict=False)]
     for (found, losses), batch in zip(norms, batches, strict=True):
         logits = module.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         picked = logits.flatten(0, 1)[batch["token_index"]].log_softmax(dim=-1)

@@ -439,6 +439,14 @@ def test_training_logs_are_means_over_the_tokens_since_the_last(train):
     assert {"train_loss/squares", "train_loss/cubes"} <= {key for _, key, _ in rows}
 
 
+def test_the_training_loss_is_on_every_bar_and_in_no_log_where_the_trainer_never_logs(train):
+    _, trainer, _, _ = train(max_epochs=1)
+    assert trainer.progress_bar_metrics == {"train_loss": pytest.approx(trainer.logged_metrics["train_loss"].item())}
+    _, trainer, rows, _ = train(max_epochs=1, log_every_n_steps=0)
+    assert "train_loss" not in {key for _, key, _ in rows}
+    assert trainer.global_step == 4
+
+
 def test_the_three_pieces_work_in_one_trainer(make_module, make_datamodule, make_trainer):
     balancer = ConvergenceBalancer(window_records=4, warmup_records=2)
     module, datamodule = make_module(peft=lora()), make_datamodule(batch_size=6)

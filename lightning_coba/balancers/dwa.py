@@ -1,5 +1,3 @@
-"""A method that weights tasks by the means of their training losses over blocks of records."""
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,0 +1,61 @@
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_coba.log_keys import VAL_LOSS
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keep the weights that are best by what their module says: ``module.objective()``, a key and a direction.
+
+    Use it where one configuration trains different systems: Lightning's ``ModelCheckpoint`` has to be told the key. It
+    judges after each validation pass, before a later callback writes a checkpoint to resume from, which then knows of
+    it. A module without ``objective`` is judged by the lowest ``val_loss``.
+
+    Args:
+        dirpath: folder to write to.
+        filename: name of the file, without its ending.
+        monitor: key to judge by instead of the module's.
+        mode: direction that is better for ``monitor``: ``"min"`` or ``"max"``.
+        save_top_k: number of checkpoints kept.
+        save_weights_only: whether optimizer and callbacks are left out.
+
+    Example:
+        >>> BestCheckpoint().monitor is None  # until the fit begins
+        True
+    """
+
+    def __init__(
+        self,
+        dirpath: str | None = None,
+        filename: str = "best",
+        monitor: str | None = None,
+        mode: str = "min",
+        save_top_k: int = 1,
+        save_weights_only: bool = True,
+    ) -> None:
+        super().__init__(
+            dirpath,
+            filename,
+            monitor,
+            save_top_k=save_top_k,
+            save_weights_only=save_weights_only,
+            mode=mode,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+        self._asks = monitor is None
+
+    def ask(self, module: L.LightningModule) -> None:
+        """Judge by what the module says, unless a key was given; `setup` asks too."""
+        if not self._asks:
+            return
+        said = getattr(module, "objective", None)
+        self.monitor, self.mode = said() if callable(said) else (VAL_LOSS, "min")
+        if self.best_model_score is None:
+            self.kth_value = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Ask the module, before a checkpoint's state is looked up by what this one monitors."""
+        self.ask(pl_module)
+        super().setup(trainer, pl_module, stage)

@@ -1,0 +1,74 @@
+"""A run of several fits (search then retrain, SFT then PPO): what each of them is configured with."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue
+
+
+class Fit(NamedTuple):
+    """One fit of a run: its phase, None where it is the only one, and its resolved settings."""
+
+    phase: str | None
+    settings: dict[str, Any]
+
+
+def fits_of(config: DictConfig) -> list[Fit]:
+    """Return the fits of a run in their order, each with a configuration of its own.
+
+    The node ``phases`` maps the name of a phase to what it changes. A node with a ``_target_`` replaces the run's node
+    of that name whole, since arguments of another class would be left over; any other node is merged over it, and null
+    takes it away. Every phase knows its name as ``phase``, from which its folder follows (resolver ``run_file``).
+
+    Args:
+        config: the composed configuration, not resolved.
+
+    Raises:
+        ValueError: if a required value is missing, or a phase changes what the configuration does not have.
+    """
+    phases = config.get("phases") or {}
+    return [_fit(config, name) for name in phases] if phases else [Fit(None, _resolved(config))]
+
+
+def _fit(config: DictConfig, name: str) -> Fit:
+    own = OmegaConf.masked_copy(config, [key for key in config if key != "phases"])
+    with open_dict(own):
+        own.phase = name
+        for key, node in (config.phases[name] or {}).items():
+            if key not in own:
+                raise ValueError(
+                    f"`phases.{name}.{key}` must be a part of the configuration; there are {', '.join(map(str, own))}. "
+                    "Rename it."
+                )
+            # As it is written: its interpolations are looked up from the root, which is that of the phase.
+            node = config.phases[name]._get_node(key)
+            whole = not isinstance(node, DictConfig) or node._is_none() or "_target_" in node
+            own[key] = node if whole or not isinstance(own[key], DictConfig) else OmegaConf.merge(own[key], node)
+    return Fit(name, _resolved(own))
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    try:
+        settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise ValueError(f"`{key}` has to be given: type {key}=... (coba-train --help says what it is).") from error
+    return settings
+
+
+def ignored_overrides(config: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Return a hint for each override of a node that every phase replaces whole, so that it changes nothing."""
+    hints = []
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        part, dot, rest = key.partition(".")
+        whole = [
+            name
+            for name, changes in (config.get("phases") or {}).items()
+            if isinstance((changes or {}).get(part), DictConfig) and "_target_" in changes[part]
+        ]
+        if dot and whole:
+            there = " ".join(f"phases.{name}.{part}.{rest}=..." for name in whole)
+            hints.append(f"`{key}` changes nothing in {', '.join(whole)}, which has its own {part}. Type {there}")
+    return hints

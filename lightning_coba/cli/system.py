@@ -1,0 +1,103 @@
+"""Build a system from its settings, and ask it what it may offer; see `systems/protocol.py`."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from math import nan
+from typing import Any
+
+import lightning as L
+from hydra.utils import get_object, instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_coba.log_keys import VAL_LOSS
+from lightning_coba.runs.run_folder import OWN_ENTRIES
+
+#: Groups of the configuration that are passed to a system under their names, where it has such an argument.
+PARTS = ("model", "peft", "optimizer", "scheduler")
+#: What a sweep optimises where the system does not say.
+DEFAULT_OBJECTIVE = (VAL_LOSS, "min")
+#: Under which name a result without parts is stored.
+WHOLE = "all"
+TEST = "test_"
+
+
+def build_system(settings: Mapping[str, Any]) -> L.LightningModule:
+    """Instantiate the node ``system`` with its parts. A group whose option is `none` is empty: nothing is passed."""
+    return instantiate(with_parts(settings), _convert_="all")
+
+
+def with_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the node ``system`` with the parts that its class takes."""
+    system = dict(settings["system"])
+    takes = inspect.signature(get_object(system["_target_"])).parameters
+    return system | {
+        part: settings[part] for part in PARTS if settings.get(part) and part in takes and part not in system
+    }
+
+
+def card_of(module: L.LightningModule, datamodule: Any) -> dict[str, Any]:
+    """Return what the card says of the system from the start.
+
+    Raises:
+        ValueError: if the system's ``card()`` sets an entry that is not its own.
+    """
+    said = dict(module.card()) if hasattr(module, "card") else {}
+    taken = sorted(set(said) & set(OWN_ENTRIES))
+    if taken:
+        raise ValueError(f"`{type(module).__name__}.card` must not set {', '.join(taken)}. Choose another name.")
+    return {"tasks": list(getattr(datamodule, "task_names", ()))} | said
+
+
+def results_of(module: L.LightningModule, logged: Mapping[str, float]) -> dict[str, Any]:
+    """Return a system's results as the card holds them: key -> ``{"better": direction, "values": {name: value}}``.
+
+    Args:
+        module: after the test pass.
+        logged: what that pass has logged; the results of a system that names none.
+    """
+    if hasattr(module, "results"):
+        named = {str(key): tuple(result) for key, result in module.results().items()}
+    else:
+        named = {key: (values, "min") for key, values in _by_key(logged).items()}
+    return {
+        key: {
+            "better": better,
+            "values": {
+                str(name): float(value)
+                for name, value in (values.items() if isinstance(values, Mapping) else [(WHOLE, values)])
+            },
+        }
+        for key, (values, better) in named.items()
+    }
+
+
+def _by_key(logged: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Group ``test_loss/code`` under ``test_loss``; a mean that is logged beside its parts is left out."""
+    grouped: dict[str, dict[str, float]] = {}
+    for name, value in logged.items():
+        key, _, part = name.partition("/")
+        if key.startswith(TEST):
+            grouped.setdefault(key, {})[part or WHOLE] = value
+    return {
+        key: {part: value for part, value in parts.items() if part != WHOLE or len(parts) == 1}
+        for key, parts in grouped.items()
+    }
+
+
+def objective_of(module: Any) -> tuple[str, str]:
+    """Return the key that a sweep optimises, and the direction that is better."""
+    key, better = module.objective() if hasattr(module, "objective") else DEFAULT_OBJECTIVE
+    if better not in ("min", "max"):
+        raise ValueError(
+            f'`{type(module).__name__}.objective` must return (key, "min" or "max"); got {better!r}. Correct it.'
+        )
+    return str(key), better
+
+
+def objective_value(
+    key: str, best: ModelCheckpoint | None, best_score: float, logged: Sequence[Mapping[str, Any]]
+) -> float:
+    """Return the objective: the best of its checkpoint's validation passes, else what was logged last; NaN for none."""
+    if best is not None and best.monitor == key:
+        return best_score
+    return next((float(values[key]) for values in logged if key in values), nan)
