@@ -42,13 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from lightning_coba.reports.comparison.report import write_comparison_report
     from lightning_coba.reports.run_page.writing import write_run_pages
+    from lightning_coba.runs.files import ReportFiles
 
     with plain_errors(command):
         report = write_comparison_report(given.dirs, given.out)
         pages = write_run_pages(given.dirs)
     console = Console()
     console.print(report)
-    console.print(f"\n{report.num_runs} runs read. Open {report.folder}/report.html", soft_wrap=True, highlight=False)
+    page = ReportFiles(report.folder).page
+    console.print(f"\n{report.num_runs} runs read. Open {page}", soft_wrap=True, highlight=False)
     for page in pages:
         console.print(f"About the run itself: {page}", soft_wrap=True, highlight=False)
 

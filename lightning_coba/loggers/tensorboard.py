@@ -1,11 +1,13 @@
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_coba.log_keys import VAL_LOSS
+from lightning_coba.runs.files import RunFiles
 
 
 class RunTensorBoard(TensorBoardLogger):
@@ -17,7 +19,9 @@ class RunTensorBoard(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str | os.PathLike[str], **options: Any) -> None:
-        super().__init__(save_dir, name="tensorboard", version="", default_hp_metric=False, **options)
+        super().__init__(
+            save_dir, name=RunFiles(Path(save_dir)).tensorboard.name, version="", default_hp_metric=False, **options
+        )
         self._options = self._kwargs  # given to the writer when the first number comes
 
     @rank_zero_only

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from lightning_coba.reports.comparison.comparing import Comparison, compare
 from lightning_coba.reports.comparison.grouping import Group, Suite, group_suites
 from lightning_coba.reports.comparison.report import ComparisonReport, write_comparison_report
-from lightning_coba.reports.past_runs.reading import LossTable, read_losses
+from lightning_coba.reports.past_runs.loss_table import LossTable
+from lightning_coba.reports.past_runs.reading import read_losses
 from lightning_coba.reports.run_page.writing import write_run_page
 from lightning_coba.reports.statistics import bootstrap_interval
 from lightning_coba.reports.tables import before_after_rows, before_after_table, write_before_after

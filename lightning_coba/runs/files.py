@@ -193,5 +193,5 @@ class ReportFiles:
 
 
 def sweep_journal(folder: Path) -> Path:
-    """Return the file in the folder of a sweep to which its jobs say what became of them."""
+    """Return the file in the folder of a sweep to which its jobs append what became of them."""
     return folder / "sweep.jsonl"

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from written_runs import result
 
 from lightning_coba.log_keys import BALANCE_COLUMNS
 from lightning_coba.loggers import MetricsCSV
@@ -23,10 +24,13 @@ def write(folder, curves, *, starts=None, weights=None, slopes=None, training=Tr
     entries = {
         "status": "finished", "name": folder.name, "tasks": tasks, "method": "CoBa", "seed": 1, "suite": "suite",
         "packages": {"torch": "2.13.0"}, "timing": {"seconds_per_step": 0.5, "steps": 40, "validation_seconds": 5.0},
-        "test_before": dict.fromkeys(tasks, 4.0), "test_after": after or dict.fromkeys(tasks, 3.0),
+        "format_version": 2, "results_before": {"test_loss": result(dict.fromkeys(tasks, 4.0))},
+        "results": {"test_loss": result(after or dict.fromkeys(tasks, 3.0))},
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(entries | card))
-    (folder / "config.yaml").write_text("model: {model: tiny, dtype: null, compile: false}\noptimizer: {lr: 0.001}\n")
+    (folder / "config.yaml").write_text(
+        "system: {seed: 1}\nmodel: {model: tiny, dtype: null, compile: false}\noptimizer: {lr: 0.001}\n"
+    )
     logger = MetricsCSV(folder)
     for step in range(max(STEPS)):
         if training:
@@ -152,7 +156,7 @@ def test_runs_of_every_kind_have_a_page(tmp_path):
 
 
 def test_unfinished_and_broken_runs_say_so(tmp_path):
-    killed = write(tmp_path / "killed", CURVES, weights=WEIGHTS, status="running", test_after={}, timing={})
+    killed = write(tmp_path / "killed", CURVES, weights=WEIGHTS, status="running", results={}, timing={})
     (killed / "balance.csv").write_text((killed / "balance.csv").read_text()[:-9])
     page = page_of(killed)
     assert "was killed: continue it with resume=auto" in page
@@ -210,3 +214,38 @@ def test_what_is_not_drawn_is_neither_named_nor_given_room():
 def test_four_tasks_are_two_by_two():
     figure = losses_figure({task: {10: 2.0, 20: 1.9} for task in "abcd"}, {})
     assert figure.axes[0].get_gridspec().get_geometry() == (2, 2)
+
+
+def test_a_system_without_balancer_and_tasks_has_a_page_of_its_results_losses_and_settings(tmp_path):
+    folder = write(tmp_path / "toy", {}, system="toy", method="Toy", results={"test_mse": result({"all": 0.25})})
+    story = read_story(folder)
+    assert headline(story)[:2] == ["Toy trained for 40 steps.", "test_mse: 0.250 (lower is better)."]
+    (folder / "metrics.csv").write_text("step,train_loss,val_loss\n9,2.0,3.0\n19,1.0,2.0\n29,0.9,2.5\n")
+    (folder / "figures").mkdir()
+    (folder / "figures" / "what_it_drew.png").write_bytes(b"png")
+    page = page_of(folder)
+    assert "system toy" in page
+    assert "1 task" not in page
+    assert "No task" not in headline(read_story(folder))[0]
+    assert page.count("<img") == 2
+    assert "what it drew" in page
+    assert "the ring marks the validation minimum" in page
+    assert "optimizer.lr" in page
+
+
+def test_the_page_lists_the_phases_and_shows_an_objective_of_which_more_is_better(tmp_path):
+    search = {"status": "finished", "results": {"test_r2": result({"all": 0.5}, "max")}}
+    phases = {"search": search, "retrain": {"status": "running"}}
+    folder = write(tmp_path / "toy", {}, system="toy", method="Toy", status="running", phases=phases, results={},
+                   results_before={}, objective={"key": "val_r2", "better": "max", "value": None})  # fmt: skip
+    logger = MetricsCSV(folder / "search")
+    for step, value in enumerate((0.1, 0.5, 0.3)):
+        logger.log_metrics({"val_r2": value, "train_loss": 1.0}, step)
+    logger.save()
+    page = page_of(folder)
+    rows = re.findall(r'<tr><th scope="row">(\w+)</th><td>(.*?)</td>\s*<td>(.*?)</td>', page)
+    assert ("search", "finished", "test_r2 0.500") in rows
+    assert ("retrain", "running", "—") in rows
+    assert "val_r2 in validation passes" in page
+    assert "validation maximum" in page
+    assert not read_story(folder).tasks

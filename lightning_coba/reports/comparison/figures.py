@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import REFERENCE
 from lightning_coba.reports.comparison.text import percent
+from lightning_coba.reports.result_names import result_name, result_title, superlative
 from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
 from lightning_coba.simplex.drawing import sheet, shortened
 from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, LABEL_GAP, LABEL_SIZE, LINESTYLES, spread
@@ -45,7 +46,7 @@ def method_styles(methods: Sequence[str]) -> dict[str, Style]:
 
 
 def change_figure(comparison: Comparison) -> Figure | None:
-    """Draw the change of each task's test loss against uniform weights; None where there is nothing to compare."""
+    """Draw the change of each task's result against uniform weights; None where there is nothing to compare."""
     others = [m for m in range(len(comparison.methods)) if m != comparison.reference]
     if comparison.changes is None or not others:
         return None
@@ -60,7 +61,8 @@ def change_figure(comparison: Comparison) -> Figure | None:
     axes = figure.subplots()
     # One diverged task should not bleach the others; beyond the limit the colour stays.
     limit = max(1.3 * float(np.nanpercentile(np.abs(values), 95)), PALEST)
-    axes.imshow(values, cmap="RdBu_r", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
+    is_min = comparison.better == "min"
+    axes.imshow(values, cmap="RdBu_r" if is_min else "RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     for (row, column_number), value in np.ndenumerate(values):
         if np.isfinite(value):
             style: dict[str, Any] = {"fontweight": "bold" if row == len(tasks) - 1 else "normal"}
@@ -80,12 +82,15 @@ def change_figure(comparison: Comparison) -> Figure | None:
     axes.set_yticks(range(len(tasks)), [short(name) for name in tasks])
     axes.tick_params(length=0, labelcolor=INK, labelsize=9)
     axes.spines[:].set_visible(False)
-    _title(axes, "Test loss against uniform weights, %", "blue, below 0 = lower loss = better; mean over seeds")
+    better = "below 0 = lower" if is_min else "above 0 = higher"
+    _title(
+        axes, f"{result_title(comparison.key)} against uniform weights, %", f"blue, {better} = better; mean over seeds"
+    )
     return figure
 
 
 def cost_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure | None:
-    """Draw mean test loss against the time of a step; None where no time was recorded."""
+    """Draw the mean result against the time of a step; None where no time was recorded."""
     seconds = mean_over(comparison.seconds_per_step, axis=1)
     against = comparison.relative_time
     relative = bool(np.isfinite(against).any())
@@ -95,16 +100,21 @@ def cost_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure |
         return None
     figure = sheet(8.5, max(4.4, 1.7 + 0.2 * len(shown)))
     axes = figure.subplots()
-    _title(axes, "Test loss and its price", "low = better, left = faster; bars: standard deviation over seeds")
+    good = "low" if comparison.better == "min" else "high"
+    _title(
+        axes,
+        f"{result_title(comparison.key)} and its price",
+        f"{good} = better, left = faster; bars: standard deviation over seeds",
+    )
     points = []
     for m in shown:
-        mean, deviation = mean_and_deviation(comparison.mean_test_loss[m])
+        mean, deviation = mean_and_deviation(comparison.mean[m])
         colour, _, marker = styles[comparison.methods[m]]
         bar = None if np.isnan(deviation) else deviation
         axes.errorbar(time[m], mean, yerr=bar, fmt=marker, color=colour, markersize=7, elinewidth=1.2, capsize=3)
         points.append((comparison.methods[m], float(time[m]), mean, colour))
     axes.set_xlabel("time of an optimizer step" + (", uniform = 1" if relative else ", s"), color=INK)
-    axes.set_ylabel("mean test loss over tasks", color=INK)
+    axes.set_ylabel(f"mean {comparison.name} over tasks", color=INK)
     axes.margins(0.08, 0.1)
     _plain(axes)
     axes.ticklabel_format(useOffset=False)  # which would be written over the title
@@ -113,7 +123,7 @@ def cost_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure |
 
 
 def curves_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure | None:
-    """Draw each task's validation losses, the methods over one another; None where no run kept them."""
+    """Draw each task's objective over the run, the methods over one another; None where no run kept it."""
     if not any(len(steps) for of_task in comparison.curves.values() for steps, _ in of_task.values()):
         return None
     columns = min(PANELS_A_ROW, len(comparison.tasks))
@@ -135,7 +145,7 @@ def curves_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure
         _leave_out_start(axes, [comparison.curves[label][task] for label in comparison.methods])
     for axes in panels[len(comparison.tasks) :]:
         axes.set_axis_off()
-    title = "Validation loss of each task against the optimizer step"
+    title = f"{result_title(comparison.objective.key)} of each task against the optimizer step"
     figure.suptitle(title, x=0.02, ha="left", fontsize=11.5, fontweight="bold", color=INK)
     handles = [Line2D([], [], color=styles[m].colour, linestyle=styles[m].linestyle) for m in comparison.methods]
     names = [short(label) for label in comparison.methods]
@@ -145,13 +155,15 @@ def curves_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure
 
 
 def best_steps_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure | None:
-    """Draw when each task was at its best, by method; None where no run kept its validation losses."""
+    """Draw when each task was at its best, by method; None where no run kept its objective."""
     best = mean_over(comparison.best_step, axis=1)
     if not np.isfinite(best).any():
         return None
     figure = sheet(8.5, 1.7 + 0.52 * len(comparison.methods))
     axes = figure.subplots()
-    _title(axes, "When each task is at its best", "step of the lowest validation loss, a dot a task, mean over seeds")
+    objective = comparison.objective
+    best_of = f"step of the {superlative(objective.better)} {result_name(objective.key)}"
+    _title(axes, "When each task is at its best", f"{best_of}, one dot per task, mean over seeds")
     last = float(np.nanmax(comparison.steps)) if np.isfinite(comparison.steps).any() else float(np.nanmax(best))
     for row, label in enumerate(comparison.methods):
         there = np.flatnonzero(np.isfinite(best[row]))

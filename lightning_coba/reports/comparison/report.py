@@ -17,18 +17,21 @@ from rich.text import Text
 from lightning_coba.reports.comparison.comparing import Comparison, compare
 from lightning_coba.reports.comparison.grouping import Suite, group_suites, shown
 from lightning_coba.reports.comparison.page import PageSection, render_html, render_markdown
-from lightning_coba.reports.comparison.tables import left_out_table, loss_table, metric_tables, summary_table
+from lightning_coba.reports.comparison.runs_csv import write_runs_csv
+from lightning_coba.reports.comparison.tables import left_out_table, metric_tables, primary_table, summary_table
 from lightning_coba.reports.comparison.text import count, headline
 from lightning_coba.reports.page import PageFigure, PageTable
-from lightning_coba.runs.collection import find_runs, read_run, write_runs_csv
+from lightning_coba.reports.result_names import result_name, result_title, superlative
+from lightning_coba.runs.collection import find_runs, read_run
+from lightning_coba.runs.files import ReportFiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lightning_coba.reports.comparison.figures import Style
 
-#: Columns of the summary that fit on a screen.
-ON_SCREEN = ("method", "mean test loss", "change vs uniform", "95 % interval", "time vs uniform")
+#: Columns of the summary that fit on a screen, beside the first two: the method and its primary result.
+ON_SCREEN = ("change vs uniform", "95 % interval", "time vs uniform")
 #: Settings that a reader wants to know first.
 FIRST_SETTINGS = {"model": "model.model", "learning rate": "optimizer.lr", "tokens a row at most": "data.max_length"}
 
@@ -49,7 +52,9 @@ class ComparisonReport:
             parts += [Text(sentence) for sentence in section.headline]
             parts += [Text(f"Note. {note}", style="yellow") for note in section.notes]
             tables = [block for block in section.blocks if isinstance(block, PageTable)]
-            parts += [_screen_table(table.only(ON_SCREEN)) for table in tables[:1] if not table.is_text]
+            parts += [
+                _screen_table(table.only([*table.columns[:2], *ON_SCREEN])) for table in tables[:1] if not table.is_text
+            ]
         return Lines(*parts)
 
 
@@ -74,19 +79,17 @@ def write_comparison_report(paths: Iterable[str | os.PathLike[str]], out: str | 
             f"{', '.join(map(str, paths))}, with none. Give runs/ or multirun/<name>/, where coba-train leaves them."
         )
     suites = sorted(group_suites(runs), key=lambda suite: not suite.groups)  # what has results comes first
-    out = Path(out)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    write_runs_csv(
-        out / "runs.csv", runs, {folder: label for suite in suites for folder, label in suite.labels.items()}
-    )
+    files = ReportFiles(Path(out))
+    files.figures.mkdir(parents=True, exist_ok=True)
+    write_runs_csv(files.runs, runs, {folder: label for suite in suites for folder, label in suite.labels.items()})
     anchors = _Anchors()
-    sections = [section for suite in suites for section in _sections(suite, out, anchors)]
-    (out / "report.md").write_text(render_markdown(sections), encoding="utf-8")
-    (out / "report.html").write_text(render_html(sections), encoding="utf-8")
-    return ComparisonReport(out, sections, len(runs))
+    sections = [section for suite in suites for section in _sections(suite, files, anchors)]
+    files.markdown.write_text(render_markdown(sections), encoding="utf-8")
+    files.page.write_text(render_html(sections), encoding="utf-8")
+    return ComparisonReport(files.folder, sections, len(runs))
 
 
-def _sections(suite: Suite, out: Path, anchors: Callable[[str], str]) -> list[PageSection]:
+def _sections(suite: Suite, out: ReportFiles, anchors: Callable[[str], str]) -> list[PageSection]:
     from lightning_coba.reports.comparison.figures import method_styles
 
     styles = method_styles(list(suite.labels.values()))
@@ -129,33 +132,41 @@ def _left_out(suite: Suite, notes: list[str]) -> list[PageTable]:
 
 
 def _blocks(
-    comparison: Comparison, styles: "Mapping[str, Style]", out: Path, anchor: str
+    comparison: Comparison, styles: "Mapping[str, Style]", out: ReportFiles, anchor: str
 ) -> list[PageTable | PageFigure]:
     from lightning_coba.reports.comparison import figures as draw  # matplotlib takes a second
 
     def figure(name: str, drawn: "Figure | None", caption: str) -> list[PageFigure]:
         if drawn is None:
             return []
-        made = PageFigure.of(drawn, f"figures/{anchor}-{name}.png", caption)
-        (out / made.path).write_bytes(made.png)
+        file = out.figures / f"{anchor}-{name}.png"
+        made = PageFigure.of(drawn, file.relative_to(out.folder).as_posix(), caption)
+        file.write_bytes(made.png)
         return [made]
 
     change = draw.change_figure(comparison)
     cost = draw.cost_figure(comparison, styles)
     curves = draw.curves_figure(comparison, styles)
     best = draw.best_steps_figure(comparison, styles)
+    name, objective = comparison.name, comparison.objective
+    curve = result_name(objective.key)
     return [
         summary_table(comparison),
-        *figure("change", change, "Change of the test loss against uniform weights, per task and method, in percent."),
-        *figure("cost", cost, "Mean test loss over tasks against the time of an optimizer step."),
-        loss_table(comparison),
+        *figure("change", change, f"Change of the {name} against uniform weights, per task and method, in percent."),
+        *figure("cost", cost, f"Mean {name} over tasks against the time of an optimizer step."),
+        primary_table(comparison),
         *metric_tables(comparison),
         *figure(
             "curves",
             curves,
-            "Validation loss of each task over the run, mean over seeds. The first quarter may begin above a panel.",
+            f"{result_title(objective.key)} of each task over the run, mean over seeds. The first quarter may begin "
+            "outside a panel.",
         ),
-        *figure("best-steps", best, "Step at which each task's validation loss was lowest, mean over seeds."),
+        *figure(
+            "best-steps",
+            best,
+            f"Step at which each task's {curve} was {superlative(objective.better)}, mean over seeds.",
+        ),
     ]
 
 
@@ -176,7 +187,7 @@ def _facts(comparison: Comparison) -> str:
 
 
 def _screen_table(table: PageTable) -> Table:
-    screen = Table(box=SIMPLE, padding=(0, 1, 0, 0), caption="Losses are on the TEST split.", caption_justify="left")
+    screen = Table(box=SIMPLE, padding=(0, 1, 0, 0), caption="Results are on the TEST split.", caption_justify="left")
     for number, name in enumerate(table.columns):
         header = Text("\n".join(name.rsplit(" ", 1)))  # numbers are narrower than their names
         screen.add_column(header, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")

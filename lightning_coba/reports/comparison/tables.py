@@ -4,26 +4,34 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import Suite
-from lightning_coba.reports.comparison.text import DASH, METRIC_NAMES, percent, reading
+from lightning_coba.reports.comparison.text import percent, reading
 from lightning_coba.reports.page import Cell, PageTable
+from lightning_coba.reports.result_names import DASH, comparative, is_share, result_name, result_title, written
 from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
+from lightning_coba.runs.card import Better
 from lightning_coba.runs.collection import Run
 
 
 def summary_table(comparison: Comparison) -> PageTable:
     """Return a row a method: how good, against what, how fast."""
     changes, against_single = comparison.changes, comparison.changes_against_single_task
-    loss, methods = comparison.mean_test_loss, range(len(comparison.methods))
+    mean, methods = comparison.mean, range(len(comparison.methods))
+    better = _best_of(comparison.better)
     columns: dict[str, list[Cell]] = {"method": [Cell(label) for label in comparison.methods]}
-    columns["mean test loss"] = _best([_over_seeds(row) for row in loss], loss.mean(axis=1), min)
+    columns[f"mean {comparison.name}"] = _best(
+        [_over_seeds(comparison.key, row) for row in mean], mean.mean(axis=1), better
+    )
     if changes is not None:
         change = mean_over(changes, axis=1)
-        columns["change vs uniform"] = _best([percent(value) for value in change], change, min)
+        columns["change vs uniform"] = _best([percent(value) for value in change], change, better)
         columns["95 % interval"] = [_interval(comparison, m) for m in methods]
-        columns["tasks lower"] = [Cell(f"{int((changes[m] < 0).sum())} of {len(comparison.tasks)}") for m in methods]
-        for name in ("95 % interval", "tasks lower"):
+        counted = f"tasks {comparative(comparison.better)}"
+        gains = comparison.is_better(changes).sum(axis=1)
+        columns[counted] = [Cell(f"{gain} of {len(comparison.tasks)}") for gain in gains]
+        for name in ("95 % interval", counted):
             columns[name][comparison.reference or 0] = Cell(DASH)
     if comparison.reference is not None:
         columns["time vs uniform"] = [Cell(_times(value)) for value in comparison.relative_time]
@@ -33,53 +41,40 @@ def summary_table(comparison: Comparison) -> PageTable:
     columns["mean rank"] = _best([_number(rank, ".2f") for rank in ranks], ranks, min)
     if np.isfinite(against_single).any():
         change = mean_over(against_single, axis=1)
-        columns["vs single-task"] = _best([percent(value) for value in change], change, min)
+        columns["vs single-task"] = _best([percent(value) for value in change], change, better)
     columns["worst task"] = [_worst(comparison, m) for m in methods]
-    for name, values in comparison.metrics.items():
+    for key, values in comparison.metrics.items():
         means = mean_over(mean_over(values, axis=2), axis=1)
-        columns[METRIC_NAMES.get(name, name)] = _best([_share(value) for value in means], means, max)
+        columns[result_name(key)] = _best(
+            [written(key, value) for value in means], means, _best_of(comparison.metrics_better[key])
+        )
     spreads = mean_over(comparison.best_step_spreads, axis=1)
     columns["best-step spread"] = _best([_share(value) for value in spreads], spreads, min)
     return PageTable(
         "Methods",
         list(columns),
         list(zip(*columns.values(), strict=True)),
-        "The best of each column is bold. All losses are on the test split.",
+        f"The best of each column is bold. {_what_is_tested(comparison)} on the test split.",
         {name: words for name in columns if (words := reading(name, comparison))},
     )
 
 
-def loss_table(comparison: Comparison) -> PageTable:
-    """Return a row a task: test loss by method."""
+def primary_table(comparison: Comparison) -> PageTable:
+    """Return one row per task: the primary result by method."""
     extra = {}
     if np.isfinite(comparison.single_task).any():
         extra["single-task"] = comparison.single_task
-    if np.isfinite(comparison.test_before).any():
-        extra["before training"] = mean_over(mean_over(comparison.test_before, axis=1), axis=0)
-    return _task_table(
-        "Test loss of each task",
-        comparison,
-        comparison.test_loss,
-        _over_seeds,
-        min,
-        f"Loss per completion token on the test split, {_seeds(comparison)}. Lower is better; the best method of each "
-        "row is bold.",
-        extra,
-    )
+    if np.isfinite(comparison.before).any():
+        extra["before training"] = mean_over(mean_over(comparison.before, axis=1), axis=0)
+    said = "Loss per completion token on" if comparison.key == TEST_LOSS else "On"
+    return _task_table(comparison.key, comparison, comparison.after, comparison.better, said, extra)
 
 
 def metric_tables(comparison: Comparison) -> list[PageTable]:
-    """Return a table a metric, with a row a task."""
+    """Return a table of each other result, with one row per task."""
     return [
-        _task_table(
-            f"{METRIC_NAMES.get(name, name).capitalize()} of each task",
-            comparison,
-            values,
-            lambda seeds: _over_seeds(100 * seeds, ".1f", " %"),
-            max,
-            f"On the test split, {_seeds(comparison)}. Higher is better; the best method of each row is bold.",
-        )
-        for name, values in comparison.metrics.items()
+        _task_table(key, comparison, values, comparison.metrics_better[key], "On", {})
+        for key, values in comparison.metrics.items()
     ]
 
 
@@ -97,23 +92,40 @@ def left_out_table(suite: Suite) -> PageTable:
 
 
 def _task_table(
-    title: str,
-    comparison: Comparison,
-    values: Array,
-    write: Callable[[Array], str],
-    best: Callable[..., int],
-    caption: str,
-    extra: Mapping[str, Array] | None = None,
+    key: str, comparison: Comparison, values: Array, better: Better, where: str, extra: Mapping[str, Array]
 ) -> PageTable:
-    """Return a row a task and a column a method, from ``[methods, seeds, tasks]``, and a last row of their means."""
-    extra = extra or {}
+    """Return one row per task and one column per method, and a last row of their means.
+
+    Args:
+        key: Key of the result.
+        comparison: What is compared.
+        values: ``[methods, seeds, tasks]``.
+        better: Direction in which they are better.
+        where: Beginning of the caption.
+        extra: Further columns, each ``[tasks]``.
+    """
     with_mean = np.concatenate([values, values.mean(axis=2, keepdims=True)], axis=2)
     rows = []
     for k, name in enumerate([*comparison.tasks, "mean"]):
-        cells = _best([write(of_method[:, k]) for of_method in with_mean], mean_over(with_mean[:, :, k], axis=1), best)
+        texts = [_over_seeds(key, of_method[:, k]) for of_method in with_mean]
+        cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(better))
         others = [np.append(column, column.mean())[k] for column in extra.values()]
-        rows.append([Cell(name), *cells, *(Cell(_number(value, ".3f")) for value in others)])
-    return PageTable(title, ["task", *comparison.methods, *extra], rows, caption)
+        rows.append([Cell(name), *cells, *(Cell(written(key, value)) for value in others)])
+    return PageTable(
+        f"{result_title(key)} of each task",
+        ["task", *comparison.methods, *extra],
+        rows,
+        f"{where} the test split, {_seeds(comparison)}. {comparative(better).capitalize()} is better; the best method "
+        "of each row is bold.",
+    )
+
+
+def _best_of(better: Better) -> Callable[..., int]:
+    return min if better == "min" else max
+
+
+def _what_is_tested(comparison: Comparison) -> str:
+    return "All losses are" if comparison.key == TEST_LOSS else f"All values of {comparison.name} are"
 
 
 def _best(texts: Sequence[str], values: Array, best: Callable[..., int]) -> list[Cell]:
@@ -136,11 +148,13 @@ def _worst(comparison: Comparison, method: int) -> Cell:
     return Cell(f"{worst[0]} ({worst[1]:.2f})" if worst else DASH)
 
 
-def _over_seeds(values: Array, form: str = ".3f", unit: str = "") -> str:
+def _over_seeds(key: str, values: Array) -> str:
     mean, deviation = mean_and_deviation(values)
-    if np.isnan(mean):
-        return DASH
-    return f"{mean:{form}}" + (f" ± {deviation:{form}}" if np.isfinite(deviation) else "") + unit
+    if not np.isfinite(deviation):
+        return written(key, mean)
+    if is_share(key):
+        return f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
+    return f"{mean:.3f} ± {deviation:.3f}"
 
 
 def _seeds(comparison: Comparison) -> str:

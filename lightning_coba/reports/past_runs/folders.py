@@ -1,101 +1,86 @@
 """Read the validation losses of a run of this package, and the settings it was trained with."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from lightning_coba.log_keys import VAL_LOSS, task_key
+from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.tables import read_table
 from lightning_coba.reports.past_runs.tasks import task_losses
-from lightning_coba.simplex.records import BALANCE_FILE, BalanceTable, read_balance
-
-if TYPE_CHECKING:
-    from lightning_coba.balancers import CoBa
-    from lightning_coba.reports.past_runs.reading import LossTable
-
-METRICS_FILE = "metrics.csv"
+from lightning_coba.runs.card import mapping
+from lightning_coba.runs.collection import read_run
+from lightning_coba.runs.files import RunFiles
+from lightning_coba.runs.own_balancer import own_balancer
+from lightning_coba.runs.settings import read_settings
+from lightning_coba.simplex.records import BalanceTable, read_balance
 
 
 def is_run_folder(path: Path) -> bool:
     """Return whether a path is a run folder of this package, or its record of losses."""
-    if path.is_file():
-        return path.name == BALANCE_FILE or (path.name == METRICS_FILE and (path.parent / "run.json").is_file())
-    return (path / BALANCE_FILE).is_file() or (path / "run.json").is_file()
+    if path.is_dir():
+        files = RunFiles(path)
+        return files.balance.is_file() or files.card.is_file()
+    files = RunFiles(path.parent)
+    return path == files.balance or (path == files.metrics and files.card.is_file())
 
 
-def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> "LossTable":
+def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> LossTable:
     """Read the balancer's records where they are of held-out losses, else the validation passes.
 
     Args:
-        path: a run folder, or its ``balance.csv`` or ``metrics.csv``.
-        tasks: names; None = all.
+        path: Run folder, or its ``balance.csv`` or ``metrics.csv``.
+        tasks: Names; None = all.
 
     Raises:
-        FileNotFoundError: the run has written neither.
-        ValueError: it holds no validation loss, or not of these tasks.
+        FileNotFoundError: The run has written neither.
+        ValueError: It holds no validation loss, or not of these tasks.
     """
-    from lightning_coba.reports.past_runs.reading import LossTable
-
-    folder = path.parent if path.is_file() else path
-    settings = _balancer_settings(folder / "config.yaml")
-    records = folder / BALANCE_FILE
-    if path.name != METRICS_FILE and records.is_file() and not _is_of_training(settings):
-        balance = read_balance(records)
-        own = own_balancer(settings, balance)
-        kept = _columns(balance.tasks, tasks, records)
-        notes = [f"Records: {records}."]
-        if own is None and settings:
-            notes.append(f"The run was trained with {_class(settings) or 'no balancer'}.")
-        return LossTable(
-            tasks=[balance.tasks[k] for k in kept],
-            steps=balance.steps,
-            losses=balance.loss[:, kept],
-            source=str(folder),
-            initial=_baseline(balance)[kept],
-            balancer=own if len(kept) == len(balance.tasks) else None,
-            weights=balance.weight[:, kept] if len(kept) == len(balance.tasks) else None,
-            notes=notes,
-        )
-    file = folder / METRICS_FILE
-    if not file.is_file():
+    folder = path if path.is_dir() else path.parent
+    run = read_run(folder)
+    files = run.files
+    settings = _balancer_settings(RunFiles(folder).settings)
+    of_training = _is_of_training(settings)
+    if path.name != files.metrics.name and files.balance.is_file() and not of_training:
+        return _of_records(folder, files.balance, tasks, settings)
+    if not files.metrics.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no {METRICS_FILE} yet. Wait for the run's first validation pass, or give another run."
+            f"{folder} holds no {files.metrics.name} yet. Wait for the run's first validation pass, or give another "
+            "run."
         )
-    log = read_table(file)
+    log = read_table(files.metrics)
     logged = {name for row in log.rows for name in row.values}
-    named = [task for task in _named_tasks(folder) if task_key(VAL_LOSS, task) in logged]
+    # The metrics of a run may hold more under the names of its tasks.
+    named = [task for task in run.tasks if task_key(VAL_LOSS, task) in logged]
     found = task_losses(log, tasks or named or None, f"{VAL_LOSS}/{{task}}")
     notes = list(found.notes)
-    if _is_of_training(settings):
+    if of_training:
         notes.insert(0, f"{_class(settings)} works on training losses; its validation passes are replayed.")
     # A row is numbered by the step during which it was logged, from 0.
     return LossTable(found.tasks, found.steps + 1, found.losses, source=str(folder), notes=notes)
 
 
-def own_balancer(settings: Mapping[str, Any], balance: BalanceTable) -> "CoBa | None":
-    """Return the CoBa that a run was trained with; None where it was another method, or cannot be known."""
-    if settings.get("_target_", "").rpartition(".")[2] != "ConvergenceBalancer":
-        return None
-    from lightning_coba.balancers import CoBa
-
-    named = {field.name: settings.get(field.name) for field in fields(CoBa)}
-    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    by_steps = settings.get("every_n_steps") or settings.get("max_overhead")
-    if by_steps and "window_records" not in given:
-        # The defaults then are passes over the held-out rows. How many records one is, only the first record with
-        # scores tells: the warm-up, where it was left to its default too, is one pass.
-        scored = np.isfinite(balance.rcs).any(axis=1)
-        if not scored.any() or "warmup_records" in given:
-            return None
-        passes = int(balance.records[scored.argmax()]) + (given.get("form") == "mftcoder")
-        given |= {"warmup_records": passes, "window_records": 5 * passes}
-    return CoBa(**given)
+def _of_records(folder: Path, file: Path, tasks: Sequence[str] | None, settings: Mapping[str, Any]) -> LossTable:
+    balance = read_balance(file)
+    own = own_balancer(settings, balance)
+    kept = _columns(balance.tasks, tasks, file)
+    is_whole = len(kept) == len(balance.tasks)
+    notes = [f"Records: {file}."]
+    if own is None and settings:
+        notes.append(f"The run was trained with {_class(settings) or 'no balancer'}.")
+    return LossTable(
+        tasks=[balance.tasks[k] for k in kept],
+        steps=balance.steps,
+        losses=balance.loss[:, kept],
+        source=str(folder),
+        initial=_baseline(balance)[kept],
+        balancer=own if is_whole else None,
+        weights=balance.weight[:, kept] if is_whole else None,
+        notes=notes,
+    )
 
 
 def _baseline(balance: BalanceTable) -> NDArray[np.float64]:
@@ -119,11 +104,9 @@ def _columns(known: Sequence[str], tasks: Sequence[str] | None, file: Path) -> l
 
 def _balancer_settings(file: Path) -> Mapping[str, Any]:
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return mapping(read_settings(file).get("balancer"))
+    except (OSError, ValueError):
         return {}
-    found = settings.get("balancer") if isinstance(settings, dict) else None
-    return found if isinstance(found, dict) else {}
 
 
 def _class(settings: Mapping[str, Any]) -> str:
@@ -147,13 +130,3 @@ def _is_of_training(settings: Mapping[str, Any]) -> bool:
     except (TypeError, ValueError):  # of another version of this package
         return False
     return bool(needs) and "losses" not in needs
-
-
-def _named_tasks(folder: Path) -> list[str]:
-    """Return the tasks that a run names; its metrics may hold more under their names."""
-    try:
-        card = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    named = card.get("tasks") if isinstance(card, dict) else None
-    return list(map(str, named)) if isinstance(named, list) else []

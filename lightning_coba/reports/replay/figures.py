@@ -12,7 +12,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lightning_coba.reports.past_runs.reading import LossTable
+from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.replay.findings import TOLERANCE, task_findings
 from lightning_coba.simplex.drawing import sheet, shortened
 from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, LINESTYLES

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_coba.reports.past_runs.reading import LossTable
+from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.simplex.records import BalanceTable
 
 #: Changes of a loss below this share of it are called none: what rose by more, and by more than noise, has overfitted.

@@ -13,13 +13,14 @@ from rich.text import Text
 
 from lightning_coba.balancers import Balancer
 from lightning_coba.reports.page import PageFigure, page_environment
-from lightning_coba.reports.past_runs.reading import LossTable
+from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.tasks import listed
 from lightning_coba.reports.replay.findings import SettingFinding, TaskFinding, setting_finding, task_findings
 from lightning_coba.reports.replay.grid import name_settings
 from lightning_coba.reports.replay.replaying import most_different, replay_settings
 from lightning_coba.reports.replay.tables import number, settings_table, tasks_table, write_settings, write_weights
 from lightning_coba.reports.replay.text import notes, verdict
+from lightning_coba.runs.files import ReportFiles
 from lightning_coba.simplex.records import BalanceTable
 
 #: More settings than this are shown as a map and as ranges, beside the panels of a few.
@@ -116,7 +117,7 @@ def write_replay_report(
 
 
 def _write(report: ReplayReport) -> None:
-    (report.folder / "figures").mkdir(parents=True, exist_ok=True)
+    ReportFiles(report.folder).figures.mkdir(parents=True, exist_ok=True)
     figures = _figures(report)
     for figure in figures:
         (report.folder / figure.path).write_bytes(figure.png)
@@ -154,7 +155,8 @@ def _figures(report: ReplayReport) -> list[PageFigure]:
         )
     if not math.isnan(report.settings[0].divergence_factor):
         figures["scores"] = (scores_figure(first), f"What the weights of {name} are made of.")
-    return [PageFigure.of(figure, f"figures/{key}.png", caption) for key, (figure, caption) in figures.items()]
+    folder = ReportFiles(report.folder).figures.name
+    return [PageFigure.of(figure, f"{folder}/{key}.png", caption) for key, (figure, caption) in figures.items()]
 
 
 _HTML = """\

@@ -1,6 +1,5 @@
 """What became of each task in a run, and what its balancer answered: read from the records, said in words."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from lightning_coba.log_keys import TRAIN_LOSS
-from lightning_coba.runs.collection import CARD, METRICS, Run, read_curves, read_run
-from lightning_coba.simplex.records import BALANCE_FILE, BalanceTable, read_balance
+from lightning_coba.runs.card import MULTITASK
+from lightning_coba.runs.collection import Run, read_run
+from lightning_coba.runs.curves import Curves, read_curves
+from lightning_coba.runs.files import RunFiles
+from lightning_coba.simplex.records import BalanceTable, read_balance
 
 #: A task is burnt out when its validation loss ends so much above its minimum. A replay looks closer, and says of less
 #: that a task overfitted: ``replay.findings.TOLERANCE``.
@@ -78,17 +80,15 @@ class RunStory:
     """Hold everything that a page about one run is made of.
 
     Attributes:
-        run: what the folder says.
-        card: contents of its ``run.json``.
-        balance: the balancer's records; None where there are none.
-        losses: what these hold.
-        training: task -> step -> training loss.
-        tasks: what became of each task.
-        notes: what a reader has to know first.
+        run: What the folder says.
+        balance: The balancer's records; None where there are none.
+        losses: What these hold.
+        training: Task -> step -> training loss.
+        tasks: What became of each task; empty where no loss was followed.
+        notes: What a reader has to know first.
     """
 
     run: Run
-    card: Mapping[str, Any]
     balance: BalanceTable | None
     losses: Literal["validation", "training"]
     training: Mapping[str, Mapping[int, float]]
@@ -106,18 +106,22 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
     Raises:
         FileNotFoundError: it is not the folder of a run.
     """
-    folder = Path(folder)
-    if not (folder / CARD).is_file():
+    card = RunFiles(Path(folder)).card
+    if not card.is_file():
         raise FileNotFoundError(
-            f"`write_run_page.folder` must be the folder of a run; {folder} has no {CARD}. Give runs/<name>."
+            f"`write_run_page.folder` must be the folder of a run; {folder} has no {card.name}. Give runs/<name>."
         )
     run = read_run(folder)
-    card = _card(folder)
-    training, _ = read_curves(folder / METRICS, TRAIN_LOSS)
-    balance, complaint = _balance(folder)
-    losses: Literal["validation", "training"] = "training" if card.get("records") == "training" else "validation"
+    balance, complaint = _balance(run.files.balance)
+    losses: Literal["validation", "training"] = "training" if run.card.get("records") == "training" else "validation"
     notes = [note for note in (_unfinished(run), complaint, *_oddities(run, balance, losses)) if note]
-    return RunStory(run, card, balance, losses, training, diagnose(run, balance, losses), notes)
+    return RunStory(run, balance, losses, _training(run), diagnose(run, balance, losses), notes)
+
+
+def _training(run: Run) -> Curves:
+    """Return the training losses by task; those of all together where the validation curve is of all together."""
+    curves, _ = read_curves(run.files.metrics, TRAIN_LOSS)
+    return curves if run.system == MULTITASK or not run.curves else {k: v for k, v in curves.items() if k in run.curves}
 
 
 def diagnose(run: Run, balance: BalanceTable | None, losses: str = "validation") -> list[TaskDiagnosis]:
@@ -128,7 +132,11 @@ def diagnose(run: Run, balance: BalanceTable | None, losses: str = "validation")
         balance: the records of its balancer, if it had one.
         losses: what these hold; training losses say nothing about a task's validation loss.
     """
-    found = [_follow(task, run, balance, losses == "validation") for task in run.tasks]
+    if run.objective.better == "max":  # what is diagnosed is a loss
+        return []
+    # A system without tasks may have one loss, and results of several parts.
+    names = run.tasks if run.system == MULTITASK or {*run.tasks} & {*run.curves} else [*run.curves]
+    found = [_follow(task, run, balance, losses == "validation") for task in names]
     gains = [-task.change for task in found if math.isfinite(task.change)]
     median = float(np.median(gains)) if len(gains) > 1 else 0.0
     return [
@@ -177,19 +185,11 @@ def _verdict(task: TaskDiagnosis, losses: Sequence[float]) -> str:
     return "still falling" if falls else "converged"
 
 
-def _card(folder: Path) -> dict[str, Any]:
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # read_run says so
-    return card if isinstance(card, dict) else {}
-
-
-def _balance(folder: Path) -> tuple[BalanceTable | None, str]:
-    if not (folder / BALANCE_FILE).is_file():
+def _balance(file: Path) -> tuple[BalanceTable | None, str]:
+    if not file.is_file():
         return None, ""
     try:
-        return read_balance(folder), ""
+        return read_balance(file), ""
     except ValueError as error:  # half-written, or none yet
         return None, str(error)
 
@@ -200,7 +200,7 @@ def _unfinished(run: Run) -> str:
 
 def _oddities(run: Run, balance: BalanceTable | None, losses: str) -> list[str]:
     notes = []
-    if run.status == "finished" and not run.test_before:
+    if run.status == "finished" and run.system == MULTITASK and not run.before.values:
         notes.append("The loss before training was not measured on the test split (test_before=false).")
     if balance is not None:
         absent = int((~np.isfinite(balance.loss)).sum())

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightning_coba.reports.statistics import Array
+from lightning_coba.runs.card import Better
 from lightning_coba.simplex.drawing import sheet
 from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, LINESTYLES, canvas, name_tasks, title
 from lightning_coba.simplex.records import BalanceTable
@@ -17,17 +18,18 @@ PANELS_A_ROW = 3
 #: A training loss is drawn as the mean over this share of its values: single steps are noise.
 SMOOTHED = 0.04
 TRAINING = "#b5b5b5"
-LINES = ("training (smoothed)", "validation", "validation minimum")
+LINES = ("training (smoothed)", "validation", "validation minimum", "validation maximum")
 
 
 def losses_figure(
-    validation: Mapping[str, Mapping[int, float]], training: Mapping[str, Mapping[int, float]]
+    validation: Mapping[str, Mapping[int, float]], training: Mapping[str, Mapping[int, float]], better: Better = "min"
 ) -> Figure | None:
-    """Draw a panel a task: training and validation loss, the minimum of the latter marked; None without losses.
+    """Draw one panel per task: training loss, and the objective in validation with its best; None without either.
 
     Args:
-        validation: task -> step -> loss.
-        training: the same of training steps.
+        validation: Task -> step -> objective, such as the validation loss.
+        training: Task -> step -> training loss.
+        better: Direction in which the objective is better.
     """
     tasks = [task for task in {**validation, **training} if validation.get(task) or training.get(task)]
     if not tasks:
@@ -37,7 +39,7 @@ def losses_figure(
     figure = sheet(max(2.85 * columns, 4.2), 2.05 * rows + 0.45, pad=0.08)
     for number, (task, axes) in enumerate(zip(tasks, figure.subplots(rows, columns, squeeze=False).flat, strict=False)):
         _plain(axes)
-        _draw_losses(axes, task, _curve(validation.get(task, {})), _curve(training.get(task, {})))
+        _draw_losses(axes, task, _curve(validation.get(task, {})), _curve(training.get(task, {})), better)
         if number >= len(tasks) - columns:
             axes.set_xlabel("optimizer step", fontsize=8, color=INK)
     for axes in figure.axes[len(tasks) :]:
@@ -75,7 +77,9 @@ def slope_figure(balance: BalanceTable) -> Figure | None:
     return figure
 
 
-def _draw_losses(axes: Axes, task: str, validation: tuple[Array, Array], training: tuple[Array, Array]) -> None:
+def _draw_losses(
+    axes: Axes, task: str, validation: tuple[Array, Array], training: tuple[Array, Array], better: Better
+) -> None:
     name = task if len(task) <= 26 else f"{task[:12]}…{task[-13:]}"
     axes.set_title(name, loc="left", fontsize=9, fontweight="bold", color=INK)
     steps, smooth = _smooth(*training)
@@ -92,8 +96,8 @@ def _draw_losses(axes: Axes, task: str, validation: tuple[Array, Array], trainin
     shown = np.concatenate([losses, smooth[len(smooth) // 2 :]])  # the first training losses would dwarf what follows
     margin = 0.08 * max(np.ptp(shown), 1e-3)
     axes.set_ylim(shown.min() - margin, shown.max() + margin)
-    best = int(np.argmin(losses))
-    axes.plot(steps[best], losses[best], "o", color=COLOURS[2], markersize=6, fillstyle="none", label=LINES[2])
+    best, label = (np.argmin(losses), LINES[2]) if better == "min" else (np.argmax(losses), LINES[3])
+    axes.plot(steps[best], losses[best], "o", color=COLOURS[2], markersize=6, fillstyle="none", label=label)
     axes.annotate(
         f"{losses[best]:.3g} at {int(steps[best])}", (1, 1.03), xycoords="axes fraction", ha="right", fontsize=7.5,
         color=GREY,

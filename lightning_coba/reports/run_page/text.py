@@ -6,7 +6,9 @@ from math import isfinite
 import numpy as np
 
 from lightning_coba.reports.comparison.text import count, percent
+from lightning_coba.reports.result_names import comparative, result_title, written
 from lightning_coba.reports.run_page.diagnosis import BURNT_OUT, RunStory, TaskDiagnosis
+from lightning_coba.runs.card import MULTITASK, WHOLE
 
 #: A slope smaller than this is called flat: a change of the loss ratio per record.
 FLAT = 1e-4
@@ -14,34 +16,40 @@ FLAT = 1e-4
 
 def headline(story: RunStory) -> list[str]:
     """Return what a reader wants to know first, computed from the numbers."""
-    return [_what_was_trained(story), *_test_in_words(story), *_verdicts_in_words(story)]
+    return [_what_was_trained(story), *_results_in_words(story), *_verdicts_in_words(story)]
 
 
 def _what_was_trained(story: RunStory) -> str:
     run = story.run
     steps = f" for {int(run.steps):,} steps" if isfinite(run.steps) else ""
     verb = {"finished": "trained", "running": "has been training"}.get(run.status, "began to train")
-    return f"{run.method} {verb} {count(len(run.tasks), 'task')}{steps}."
+    tasks = f" {count(len(run.tasks), 'task')}" if run.system == MULTITASK else ""
+    return f"{run.method} {verb}{tasks}{steps}."
 
 
-def _test_in_words(story: RunStory) -> list[str]:
-    before, after = story.run.test_before, story.run.test_after
-    both = [
-        task for task in story.run.tasks if isfinite(before.get(task, np.nan)) and isfinite(after.get(task, np.nan))
-    ]
+def _results_in_words(story: RunStory) -> list[str]:
+    run = story.run
+    before, after, better = run.before.values, run.after.values, run.after.better
+    title = result_title(run.primary)
+    both = [task for task in after if isfinite(before.get(task, np.nan)) and isfinite(after[task])]
     if not both:
-        return []
-    first, last = (float(np.mean([losses[task] for task in both])) for losses in (before, after))
-    better = sum(after[task] < before[task] for task in both)
-    worse = [task for task in both if after[task] > before[task]]
+        parts = [f"{'' if part == WHOLE else f'{part} '}{written(run.primary, after[part])}" for part in after]
+        known = run.system != MULTITASK and parts
+        return [f"{title}: {_listed(parts)} ({comparative(better)} is better)."] if known else []
+    sign = 1 if better == "min" else -1
+    first, last = (float(np.mean([values[task] for task in both])) for values in (before, after))
+    gained = sum(sign * after[task] < sign * before[task] for task in both)
+    worse = [task for task in both if sign * after[task] > sign * before[task]]
+    change = f" ({percent(last / first - 1)})" if first else ""
     return [
-        f"Test loss: {better} of {count(len(both), 'task')} better than before training; mean {first:.3f} before, "
-        f"{last:.3f} after ({percent(last / first - 1)})." + (f" Worse: {_listed(worse)}." if worse else "")
+        f"{title}: {gained} of {count(len(both), 'task')} better than before training; mean "
+        f"{written(run.primary, first)} before, {written(run.primary, last)} after{change}."
+        + (f" Worse: {_listed(worse)}." if worse else "")
     ]
 
 
 def _verdicts_in_words(story: RunStory) -> list[str]:
-    if all(task.verdict in ("no records", "one pass") for task in story.tasks):
+    if all(task.verdict in ("no records", "one pass") for task in story.tasks):  # or there are none
         return []
     lines = []
     if worse := story.having("worse than at the start"):

@@ -2,23 +2,25 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import isfinite, nan
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-from lightning_coba.reports.comparison.text import DASH, METRIC_NAMES, count, percent
+from lightning_coba.log_keys import TEST_LOSS, VAL_LOSS
+from lightning_coba.reports.comparison.text import count, percent
 from lightning_coba.reports.page import Cell, PageFigure, PageTable, page_environment
+from lightning_coba.reports.result_names import DASH, result_name, superlative, written
 from lightning_coba.reports.run_page.diagnosis import VERDICTS, RunStory, read_story
 from lightning_coba.reports.run_page.text import headline, in_words
-from lightning_coba.reports.tables import before_after_rows
-from lightning_coba.runs.collection import CARD, Run
-from lightning_coba.simplex.records import BALANCE_FILE
+from lightning_coba.runs.card import MULTITASK, results_of
+from lightning_coba.runs.collection import Run
+from lightning_coba.runs.files import RunFiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAGE = "report.html"
 #: Settings that a reader wants to know first.
 FIRST_SETTINGS = {
     "model": "model.model",
@@ -48,7 +50,7 @@ def write_run_page(folder: str | os.PathLike[str]) -> Path:
         ``write_run_page("runs/demo-coba-seed1")`` writes ``runs/demo-coba-seed1/report.html``.
     """
     story = read_story(folder)
-    path = Path(folder) / PAGE
+    path = RunFiles(Path(folder)).page
     partial = path.with_suffix(".html.partial")
     partial.write_text(render_run_page(story), encoding="utf-8")
     os.replace(partial, path)
@@ -57,19 +59,19 @@ def write_run_page(folder: str | os.PathLike[str]) -> Path:
 
 def write_run_pages(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Write the page of every folder that is itself the folder of a run, and return these pages."""
-    return [write_run_page(folder) for folder in folders if (Path(folder) / CARD).is_file()]
+    return [write_run_page(folder) for folder in folders if RunFiles(Path(folder)).card.is_file()]
 
 
 def render_run_page(story: RunStory) -> str:
     """Return the page; everything that comes from the run is escaped."""
     settings = [(name, _as_yaml(value)) for name, value in (story.run.settings or {}).items()]
-    packages = [f"{name} {version}" for name, version in (story.card.get("packages") or {}).items() if version]
+    packages = [f"{name} {version}" for name, version in (story.run.card.get("packages") or {}).items() if version]
     return page_environment(autoescape=True).from_string(_HTML).render(
         title=_title(story),
         facts=_facts(story.run),
         headline=headline(story),
         notes=story.notes,
-        blocks=[*_tables(story), *_figures(story), *_results(story.run), *_cost(story)],
+        blocks=[*_phases(story.run), *_tables(story), *_figures(story), *_results(story.run), *_cost(story)],
         settings=settings,
         packages=packages,
         folder=str(story.run.folder),
@@ -84,7 +86,7 @@ def _as_yaml(value: object) -> str:
 def _title(story: RunStory) -> str:
     """Return the run's name; the runs of a sweep share one."""
     run, folder = story.run, story.run.folder.resolve().name
-    name = str(story.card.get("name") or folder)
+    name = str(run.card.get("name") or folder)
     return name if name == folder else f"{name}: {run.method}" + ("" if run.seed is None else f", seed {run.seed}")
 
 
@@ -92,9 +94,10 @@ def _facts(run: Run) -> str:
     settings = run.settings or {}
     facts = [
         f"suite {run.suite}",
+        *([f"system {run.system}"] if run.system != MULTITASK else []),
         f"method {run.method}",
         *([f"seed {run.seed}"] if run.seed is not None else []),
-        count(len(run.tasks), "task"),
+        *([count(len(run.tasks), "task")] if run.card.get("tasks") else []),
         f"status {run.status}",
         *(f"{name} {settings[key]}" for name, key in FIRST_SETTINGS.items() if key in settings),
     ]
@@ -122,9 +125,25 @@ def task_table(story: RunStory) -> PageTable:
         "What became of each task" if story.run.status != "running" else "The tasks so far",
         list(shown),
         _cells(list(zip(*shown.values(), strict=True))),
-        "Losses per completion token on the validation split, which steers the weights and chooses the checkpoint.",
+        "Losses per completion token on the validation split, which steers the weights and chooses the checkpoint."
+        if story.run.system == MULTITASK
+        else f"{story.run.objective.key} in validation passes, which chooses the checkpoint.",
         {name: words for name, words in VERDICTS.items() if name in verdicts},
     )
+
+
+def _phases(run: Run) -> list[PageTable]:
+    if not run.phases:
+        return []
+    rows = [(name, status, _in_words(run.card["phases"][name].get("results"))) for name, status in run.phases.items()]
+    caption = "The fits of the run, one after the other. What follows is of the last one that has it."
+    return [PageTable("Phases", ["phase", "status", "results"], _cells(rows), caption, is_text=True)]
+
+
+def _in_words(results: object) -> str:
+    """Return the results of a phase, each with the mean of its parts."""
+    means = {key: _mean(result.values) for key, result in results_of(results).items()}
+    return ", ".join(f"{result_name(key)} {written(key, mean)}" for key, mean in means.items()) or DASH
 
 
 def _tables(story: RunStory) -> list[PageTable]:
@@ -139,11 +158,13 @@ def _figures(story: RunStory) -> list[PageFigure]:
     from lightning_coba.reports.run_page.figures import losses_figure, slope_figure
     from lightning_coba.simplex import figures as draw  # matplotlib takes a second
 
-    balance = story.balance
+    balance, objective = story.balance, story.run.objective
+    of = "Loss" if objective.key == VAL_LOSS else f"{objective.key} in validation passes, and loss"
     drawn = {
-        "Loss of each task in training steps and in validation passes; the ring marks the validation minimum.": (
+        f"{of} of each task in training steps and in validation passes; the ring marks the validation "
+        f"{'minimum' if objective.better == 'min' else 'maximum'}.": (
             "losses.png",
-            lambda: losses_figure(story.run.curves, story.training),
+            lambda: losses_figure(story.run.curves, story.training, objective.better),
         )
     }
     if balance is not None:
@@ -157,42 +178,61 @@ def _figures(story: RunStory) -> list[PageFigure]:
         }
         if draw.has_scores(balance):
             drawn["What CoBa's weights are made of."] = ("scores.png", lambda: draw.scores_figure(balance))
-    figures = (_figure(story.run.folder, caption, *found) for caption, found in drawn.items())
-    return [figure for figure in figures if figure is not None]
+    figures = (_figure(story.run, caption, *found) for caption, found in drawn.items())
+    shown = {name for name, _ in drawn.values()}
+    return [*(figure for figure in figures if figure is not None), *_own_figures(story.run, shown)]
 
 
-def _figure(folder: Path, caption: str, name: str, draw: "Callable[[], Figure | None]") -> PageFigure | None:
+def _own_figures(run: Run, shown: Collection[str]) -> list[PageFigure]:
+    """Return what the system has drawn itself."""
+    files = sorted(file for file in run.files.figures.glob("*.png") if file.name not in shown)
+    return [
+        PageFigure(file.relative_to(run.folder).as_posix(), file.stem.replace("_", " "), file.read_bytes())
+        for file in files
+    ]
+
+
+def _figure(run: Run, caption: str, name: str, draw: "Callable[[], Figure | None]") -> PageFigure | None:
     """Return a figure as the run has drawn it, or draw it where the records went on since."""
-    path, records = folder / "figures" / name, folder / BALANCE_FILE
-    if path.is_file() and records.is_file() and path.stat().st_mtime_ns >= records.stat().st_mtime_ns:
-        return PageFigure(f"figures/{name}", caption, path.read_bytes())
+    file, records = run.files.figures / name, run.files.balance
+    path = file.relative_to(run.folder).as_posix()
+    if file.is_file() and records.is_file() and file.stat().st_mtime_ns >= records.stat().st_mtime_ns:
+        return PageFigure(path, caption, file.read_bytes())
     figure = draw()
-    return None if figure is None else PageFigure.of(figure, f"figures/{name}", caption)
+    return None if figure is None else PageFigure.of(figure, path, caption)
 
 
 def _results(run: Run) -> list[PageTable]:
-    if not run.test_after:
+    if not run.results:
         return []
-    caption = "Loss per completion token on the test split, at the checkpoint with the lowest mean validation loss."
-    metrics = {METRIC_NAMES.get(name, name): values for name, values in run.test_metrics.items()}
-    tasks = [task for task in run.tasks if task in run.test_after]
-    header = ["task", "before", "after", "after / before", *metrics]
-    rows = [
-        (
-            row["task"],
-            _number(row["test_loss_before"]),
-            _number(row["test_loss_after"]),
-            _number(row["ratio"]),
-            *(_share(values, row["task"], tasks) for values in metrics.values()),
-        )
-        for row in before_after_rows(
-            {task: run.test_before.get(task, float("nan")) for task in tasks},
-            {task: run.test_after[task] for task in tasks},
-        )
-    ]
-    if not run.test_before:
-        header, rows = [header[0], *header[2:3], *header[4:]], [(row[0], row[2], *row[4:]) for row in rows]
-    return [PageTable("Test results", header, _cells(rows), caption)]
+    key, before, after = run.primary, run.before.values, run.after.values
+    ratios = {
+        part: after[part] / before[part] for part in after if isfinite(before.get(part, nan)) and before[part] != 0
+    }
+    name = "" if key == TEST_LOSS else f"{result_name(key)} "
+    columns: dict[str, tuple[str, Mapping[str, float]]] = {}
+    if before:
+        columns[f"{name}before"] = (key, before)
+    columns[f"{name}after"] = (key, after)
+    if before:
+        columns["after / before"] = ("", ratios)
+    columns |= {result_name(other): (other, result.values) for other, result in run.others.items()}
+    parts = [task for task in run.tasks if task in after] or list(after)
+    parts = list(dict.fromkeys([*parts, *(part for _, values in columns.values() for part in values)]))
+    rows = [[part, *(written(of, values.get(part, nan)) for of, values in columns.values())] for part in parts]
+    if len(parts) > 1 or run.system == MULTITASK:
+        rows.append(["mean", *(written(of, _mean(values)) for of, values in columns.values())])
+    objective = run.objective
+    chosen = "mean validation loss" if objective.key == VAL_LOSS else objective.key
+    begin = "Loss per completion token on" if key == TEST_LOSS and run.system == MULTITASK else "On"
+    caption = f"{begin} the test split, at the checkpoint with the {superlative(objective.better)} {chosen}."
+    return [PageTable("Test results", ["task", *columns], _cells(rows), caption)]
+
+
+def _mean(values: Mapping[str, float]) -> float:
+    """Return the mean of those that are there; NaN of none."""
+    there = [value for value in values.values() if isfinite(value)]
+    return fmean(there) if there else nan
 
 
 def _cost(story: RunStory) -> list[PageTable]:
@@ -225,12 +265,6 @@ def _cells(rows: Sequence[Sequence[str]]) -> list[list[Cell]]:
 
 def _number(value: float, form: str = ".3f") -> str:
     return f"{value:{form}}" if isfinite(value) else DASH
-
-
-def _share(values: Mapping[str, float], task: str, tasks: Sequence[str]) -> str:
-    """Return a metric of a task, or in the row of means its mean."""
-    there = [values[name] for name in (tasks if task == "mean" and task not in values else [task]) if name in values]
-    return f"{100 * sum(there) / len(there):.1f} %" if there else DASH
 
 
 def _seconds(seconds: float) -> str:
