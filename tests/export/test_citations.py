@@ -1,6 +1,8 @@
 """Every balancer has its papers, every entry is whole, and a run's citation holds what the run used."""
 
 import importlib.metadata
+import importlib.resources
+import json
 import re
 import shutil
 import subprocess
@@ -121,6 +123,21 @@ def test_a_run_cites_what_it_used(finished_run, tmp_path):
     settings["peft"] = {}
     (copy / "config.yaml").write_text(yaml.safe_dump(settings))
     assert keys(citation(copy)) == ["lightning_coba", "kendall2018uw", "quinton2024jacobian", *always]
+
+
+def test_a_system_brings_its_own_papers_which_are_found_without_importing_it(finished_run, tmp_path, monkeypatch):
+    bib = tmp_path / "package" / "systems" / "toy" / "citation.bib"
+    bib.parent.mkdir(parents=True)
+    bib.write_text("@misc{doe2020toy,\n  title = {Toy},\n  author = {Doe, J.},\n  year = {2020}\n}\n")
+    (bib.parent / "__init__.py").write_text("raise AssertionError('imported')")
+    monkeypatch.setattr(importlib.resources, "files", lambda name: bib.parents[2])
+    assert keys(citation("toy")) == ["lightning_coba", "doe2020toy"]
+
+    copy = shutil.copytree(finished_run, tmp_path / "copy")
+    card = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(card | {"system": "toy"}))
+    (copy / "config.yaml").write_text(yaml.safe_dump({"system": {"_target_": "toy.Toy"}, "balancer": None}))
+    assert keys(citation(copy)) == ["lightning_coba", "doe2020toy", "falcon2019lightning"]
 
 
 def test_what_is_unknown_is_refused_with_the_nearest():
