@@ -36,7 +36,7 @@ def _fit(config: DictConfig, name: str) -> Fit:
     with open_dict(own):
         own.phase = name
         for key, node in (config.phases[name] or {}).items():
-            if key not in own:
+            if key not in own and key != "system":
                 raise ValueError(
                     f"`phases.{name}.{key}` must be a part of the configuration; there are {', '.join(map(str, own))}. "
                     "Rename it."

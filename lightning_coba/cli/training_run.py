@@ -206,8 +206,10 @@ def described(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _method(settings: Mapping[str, Any]) -> str:
-    """Return the class of the balancer; where there is none, that of the system."""
-    balancer = settings["balancer"] or settings["system"]
+    """Return the class of the balancer; where there is none, the name of the system."""
+    if not settings["balancer"]:
+        return settings["system_name"]
+    balancer = settings["balancer"]
     method = balancer.get("balancer", balancer)["_target_"].rpartition(".")[-1]
     return "CoBa" if method == "ConvergenceBalancer" else method
 
@@ -289,9 +291,11 @@ def _write_results(folder: RunFolder, trainer: L.Trainer, module: Any) -> None:
         module.save_pretrained(files.adapter if getattr(module, "has_adapter", False) else files.model)
     if hasattr(module, "tokenizer"):
         module.tokenizer.save_pretrained(files.tokenizer)
-    if files.balance.is_file() and len(files.balance.read_text(encoding="utf-8").splitlines()) > 1:
-        balancer = next(c for c in trainer.callbacks if isinstance(c, TaskBalancing))  # whose records these are
-        write_figures(read_balance(files.balance), files.figures, balancer.losses_shown)
+    losses = next((c.losses_shown for c in trainer.callbacks if isinstance(c, TaskBalancing)), "validation")
+    for records in files.records():
+        if len(records.read_text(encoding="utf-8").splitlines()) > 1:  # not before the first record
+            folder_of = files.figures if records == files.balance else files.figures / records.stem
+            write_figures(read_balance(records), folder_of, losses)
     if hasattr(module, "figures"):
         files.figures.mkdir(exist_ok=True)
         module.figures(files.figures)

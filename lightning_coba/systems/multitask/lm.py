@@ -341,6 +341,9 @@ class MultitaskLM(L.LightningModule):
                 + ", ".join(f"{key} {settings[key]}, now {mine_now[key]}" for key in changed)
                 + ". Use the same settings, or start a new run."
             )
+        if self._trainer is None:  # `load_from_checkpoint` would warn that frozen weights are missing
+            mine_frozen = {name: value for name, value in self.state_dict().items() if name not in expected}
+            checkpoint["state_dict"] = mine_frozen | checkpoint["state_dict"]
         if own.get("train_totals") is not None:
             self._train_totals = self._no_totals()
             self._train_totals.values.add_(own["train_totals"].to(self.device) * (self.global_rank == 0))
