@@ -290,8 +290,9 @@ def _write_results(folder: RunFolder, trainer: L.Trainer, module: Any) -> None:
     if hasattr(module, "tokenizer"):
         module.tokenizer.save_pretrained(files.tokenizer)
     if files.balance.is_file() and len(files.balance.read_text(encoding="utf-8").splitlines()) > 1:
-        balancer = next(c for c in trainer.callbacks if isinstance(c, TaskBalancing))  # whose records these are
-        write_figures(read_balance(files.balance), files.figures, balancer.losses_shown)
+        balancer = next((c for c in trainer.callbacks if isinstance(c, TaskBalancing)), None)
+        losses = "validation" if balancer is None else balancer.losses_shown  # None: the module moves weights itself
+        write_figures(read_balance(files.balance), files.figures, losses)
     if hasattr(module, "figures"):
         files.figures.mkdir(exist_ok=True)
         module.figures(files.figures)
