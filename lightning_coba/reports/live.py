@@ -8,13 +8,9 @@ from pathlib import Path
 from lightning_coba.reports.page import page_environment
 from lightning_coba.reports.run_page.diagnosis import RunStory, read_story
 from lightning_coba.reports.run_page.writing import task_table
-from lightning_coba.runs.collection import CARD
+from lightning_coba.runs.files import RunFiles
 from lightning_coba.simplex.figures import curves
 from lightning_coba.simplex.notebook import NotebookOutput, notebook_html
-from lightning_coba.simplex.records import BALANCE_FILE
-
-#: Files that grow while a run goes on; what they show is drawn again when one of them has changed.
-WATCHED = (CARD, "metrics.csv", BALANCE_FILE)
 
 
 def follow(folder: str | os.PathLike[str], every_n_seconds: float = 5.0) -> None:
@@ -24,12 +20,12 @@ def follow(folder: str | os.PathLike[str], every_n_seconds: float = 5.0) -> None
     are drawn again when the run has written something new. To stop following, interrupt the cell; the run goes on.
 
     Args:
-        folder: of the run; it need not be there yet.
-        every_n_seconds: how often to look.
+        folder: The run folder; it need not be there yet.
+        every_n_seconds: Seconds between two looks.
 
     Raises:
         ValueError: ``every_n_seconds`` is not positive.
-        ModuleNotFoundError: this is no notebook.
+        ModuleNotFoundError: This is no notebook.
 
     Example:
         ``follow("runs/demo-coba-seed1")``
@@ -64,11 +60,13 @@ def story_html(story: RunStory) -> str:
 
 def _state_of(folder: Path) -> tuple[str, bool]:
     """Return what there is to see, and whether nothing more will come."""
-    if not (folder / CARD).is_file():
+    if not RunFiles(folder).card.is_file():
         return notebook_html(f"Waiting for {folder}: there is no run yet.", []), False
     story = read_story(folder)  # a file that is being written is read as far as it goes
     return story_html(story), story.run.status in ("finished", "failed")
 
 
 def _stamps(folder: Path) -> list[int]:
-    return [(folder / name).stat().st_mtime_ns if (folder / name).is_file() else 0 for name in WATCHED]
+    """Return when the files that grow while a run goes on were last written; 0 where there is none."""
+    files = RunFiles(folder)
+    return [path.stat().st_mtime_ns if path.is_file() else 0 for path in (files.card, files.metrics, files.balance)]

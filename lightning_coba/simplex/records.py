@@ -12,9 +12,11 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_coba.log_keys import BALANCE
+
 #: What the column ``loss`` holds: losses on validation rows, or those of training steps.
 Losses = Literal["validation", "training"]
-BALANCE_FILE = "balance.csv"
+BALANCE_FILE = f"{BALANCE}.csv"
 #: What tables and figures know of each name. A record has ``weight``, its share, and of the others what there is.
 PER_TASK_COLUMNS = ("loss", "ratio", "slope", "rcs", "acs", "weight")
 
