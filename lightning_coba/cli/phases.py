@@ -32,7 +32,7 @@ def fits_of(config: DictConfig) -> list[Fit]:
 
 
 def _fit(config: DictConfig, name: str) -> Fit:
-    own = OmegaConf.masked_copy(config, [key for key in config if key != "phases"])
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "phases"])
     with open_dict(own):
         own.phase = name
         for key, node in (config.phases[name] or {}).items():

@@ -19,6 +19,8 @@ SHORT = [
     "logger=csv",
 ]
 
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")  # that of the run which is resumed
+
 
 @pytest.fixture
 def toy(here, monkeypatch):
