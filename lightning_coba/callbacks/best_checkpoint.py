@@ -50,8 +50,9 @@ class BestCheckpoint(ModelCheckpoint):
         """Judge by what the module says, unless a key was given; `setup` asks too."""
         if not self._asks:
             return
-        said = getattr(module, "objective", None)
-        self.monitor, self.mode = said() if callable(said) else (VAL_LOSS, "min")
+        ask = getattr(module, "objective", None)
+        key, better = ask() if callable(ask) else (VAL_LOSS, "min")
+        self.monitor, self.mode = key, better
         if self.best_model_score is None:
             self.kth_value = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
 

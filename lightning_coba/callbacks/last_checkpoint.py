@@ -14,7 +14,7 @@ class LastCheckpoint(Checkpoint):
     replaced in one move, and what the loggers hold is written first, so that a killed run loses no row.
 
     Args:
-        path: of the file.
+        path: File to write.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:

@@ -32,11 +32,11 @@ def fits_of(config: DictConfig) -> list[Fit]:
 
 
 def _fit(config: DictConfig, name: str) -> Fit:
-    own = OmegaConf.masked_copy(config, [key for key in config if key != "phases"])
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "phases"])
     with open_dict(own):
         own.phase = name
         for key, node in (config.phases[name] or {}).items():
-            if key not in own:
+            if key not in own and key != "system":
                 raise ValueError(
                     f"`phases.{name}.{key}` must be a part of the configuration; there are {', '.join(map(str, own))}. "
                     "Rename it."

@@ -21,8 +21,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("fastest_precision", _fastest_precision, replace=True)
     OmegaConf.register_new_resolver("epochs_unless_steps", _epochs_unless_steps, replace=True)
     OmegaConf.register_new_resolver("choice", _choice, replace=True)
-    OmegaConf.register_new_resolver("single_run", _single_run, replace=True)
-    OmegaConf.register_new_resolver("method", _method, replace=True)
+    OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("suite", _suite, replace=True)
     OmegaConf.register_new_resolver("run_file", _run_file, replace=True)
     OmegaConf.register_new_resolver("as_folder", _as_folder, replace=True)
@@ -51,16 +50,17 @@ def _choice(group: str, *, _root_: DictConfig) -> str:
     return _hydra(_root_).runtime.choices[group]
 
 
-def _single_run(text: str, *, _root_: DictConfig) -> str:
-    """Return the text; nothing in a sweep, whose jobs share a folder, so that it must not be named after one."""
-    return "" if _hydra(_root_).mode == RunMode.MULTIRUN else text
+def _run_name(suite: str, *, _root_: DictConfig) -> str:
+    """Return what tells a run from others: its data, its system unless that is multitask, its balancer, its seed.
 
-
-def _method(*, _root_: DictConfig) -> str:
-    """Return what tells a run from others on the same data: the system, unless it is multitask, and the balancer."""
+    In a sweep only the data: its jobs share a folder, which must not be named after one of them.
+    """
+    if _hydra(_root_).mode == RunMode.MULTIRUN:
+        return suite
     system = _choice("system", _root_=_root_)
-    balancer = _choice("balancer", _root_=_root_) if _root_.get("balancer") else None
-    return "-".join(part for part in (None if system == "multitask" else system, balancer) if part)
+    balancer = _choice("balancer", _root_=_root_) if _root_.balancer else None
+    named = [None if system in ("multitask", suite) else system, balancer, f"seed{_root_.seed}"]
+    return "-".join([suite, *(part for part in named if part)])
 
 
 def _suite(*, _root_: DictConfig) -> str:

@@ -30,6 +30,7 @@ from lightning_coba.runs.collection import flat
 from lightning_coba.runs.folder_lock import locked
 from lightning_coba.runs.run_folder import RunFolder, run_length
 from lightning_coba.simplex import read_balance, write_figures
+from lightning_coba.simplex.records import Losses
 
 
 def run(fits: Sequence[Fit], folder: RunFolder, resume: Any) -> float:
@@ -90,7 +91,7 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
     L.seed_everything(settings["seed"], verbose=False)
     trainer = _trainer(settings)  # first: what a logger misses is said before the model is loaded
     _refuse_sweep_of_processes(trainer)
-    datamodule = instantiate(settings["data"], _convert_="all") if settings.get("data") else None
+    datamodule: Any = instantiate(settings["data"], _convert_="all") if settings.get("data") else None
     cache_folder().mkdir(parents=True, exist_ok=True)
     with locked(cache_folder()):  # models are converted and rows tokenised once, however many runs start together
         module = build_system(settings)
@@ -206,8 +207,10 @@ def described(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _method(settings: Mapping[str, Any]) -> str:
-    """Return the class of the balancer; where there is none, that of the system."""
-    balancer = settings["balancer"] or settings["system"]
+    """Return the class of the balancer; where there is none, the name of the system."""
+    if not settings["balancer"]:
+        return settings["system_name"]
+    balancer = settings["balancer"]
     method = balancer.get("balancer", balancer)["_target_"].rpartition(".")[-1]
     return "CoBa" if method == "ConvergenceBalancer" else method
 
@@ -289,9 +292,11 @@ def _write_results(folder: RunFolder, trainer: L.Trainer, module: Any) -> None:
         module.save_pretrained(files.adapter if getattr(module, "has_adapter", False) else files.model)
     if hasattr(module, "tokenizer"):
         module.tokenizer.save_pretrained(files.tokenizer)
-    if files.balance.is_file() and len(files.balance.read_text(encoding="utf-8").splitlines()) > 1:
-        balancer = next(c for c in trainer.callbacks if isinstance(c, TaskBalancing))  # whose records these are
-        write_figures(read_balance(files.balance), files.figures, balancer.losses_shown)
+    losses: Losses = next((c.losses_shown for c in trainer.callbacks if isinstance(c, TaskBalancing)), "validation")
+    for records in files.records():
+        if len(records.read_text(encoding="utf-8").splitlines()) > 1:  # not before the first record
+            folder_of = files.figures if records == files.balance else files.figures / records.stem
+            write_figures(read_balance(records), folder_of, losses)
     if hasattr(module, "figures"):
         files.figures.mkdir(exist_ok=True)
         module.figures(files.figures)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.export.bibliography import BIBTEX, OF_BALANCER, OF_BASE_MODEL
+from lightning_coba.runs.card import MULTITASK
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.trained_run import TrainedRun
 
@@ -53,7 +54,9 @@ def citation(of: Any = "CoBa") -> Citation:
         True
     """
     run = of if isinstance(of, TrainedRun) else _run_at(of)
-    own = _papers_of_system(run.system if run is not None else of if isinstance(of, str) else "")
+    # The method of a multitask run is its balancer, which need not be the one that the system is known for.
+    system = of if isinstance(of, str) and run is None else "" if run is None or run.system == MULTITASK else run.system
+    own = _papers_of_system(system)
     keys: Iterable[str] = ()
     if run is not None:
         keys = _keys_of_run(run)

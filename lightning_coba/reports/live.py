@@ -20,12 +20,12 @@ def follow(folder: str | os.PathLike[str], every_n_seconds: float = 5.0) -> None
     are drawn again when the run has written something new. To stop following, interrupt the cell; the run goes on.
 
     Args:
-        folder: of the run; it need not be there yet.
-        every_n_seconds: how often to look.
+        folder: The run folder; it need not be there yet.
+        every_n_seconds: Seconds between two looks.
 
     Raises:
         ValueError: ``every_n_seconds`` is not positive.
-        ModuleNotFoundError: this is no notebook.
+        ModuleNotFoundError: This is no notebook.
 
     Example:
         ``follow("runs/demo-coba-seed1")``

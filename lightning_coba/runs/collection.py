@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,13 @@ class Run:
         return {key: result for key, result in self.results.items() if key != self.primary}
 
     @property
-    def files(self) -> RunFiles:
-        """Where its results lie: in its folder, or in that of its last phase."""
-        return fits_of(self.folder, self.phases)[-1]
+    def fits(self) -> list[RunFiles]:
+        """The files of each of its fits: in its folder, or in those of its phases."""
+        return fits_of(self.folder, self.phases)
+
+    def last_fit_with(self, file: Callable[[RunFiles], Path]) -> RunFiles:
+        """Return the last of its fits that has a file; the last one where none has."""
+        return next((fit for fit in reversed(self.fits) if file(fit).is_file()), self.fits[-1])
 
     def best_step(self, task: str) -> float:
         """Return the step at which the task's objective was best; NaN where it has none."""

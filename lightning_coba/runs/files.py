@@ -42,6 +42,11 @@ class RunFiles:
         """The balancer's records, one row per record and task."""
         return self.folder / "balance.csv"
 
+    def records(self) -> list[Path]:
+        """Return the records of everything that moved weights: the balancer's, then others beside them."""
+        others = self.folder.glob(f"{self.balance.stem}-*{self.balance.suffix}")
+        return [path for path in (self.balance, *sorted(others)) if path.is_file()]
+
     @property
     def before_after(self) -> Path:
         """Test loss of each task before and after training."""
@@ -193,5 +198,5 @@ class ReportFiles:
 
 
 def sweep_journal(folder: Path) -> Path:
-    """Return the file in the folder of a sweep to which its jobs append what became of them."""
+    """Return the file in the folder of a sweep to which its jobs say what became of them."""
     return folder / "sweep.jsonl"

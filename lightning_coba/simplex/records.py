@@ -12,8 +12,11 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_coba.log_keys import BALANCE
+
 #: What the column ``loss`` holds: losses on validation rows, or those of training steps.
 Losses = Literal["validation", "training"]
+BALANCE_FILE = f"{BALANCE}.csv"
 #: What tables and figures know of each name. A record has ``weight``, its share, and of the others what there is.
 PER_TASK_COLUMNS = ("loss", "ratio", "slope", "rcs", "acs", "weight")
 
@@ -114,7 +117,7 @@ def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
     Use it on a finished run or on one still under way.
 
     Args:
-        path: ``balance.csv`` in the folder of a run, or the file of another simplex: one row per name and record, the
+        path: A run folder, or its ``balance.csv``, or the file of another simplex: one row per name and record, the
             rows of a record in one order. The header begins with ``record,step`` and what the names are names of, and
             holds ``weight``; the other columns of a :class:`BalanceTable` are NaN where the file lacks them. Later
             records may add names at the end (``strict_tasks=False``); these are NaN before.
@@ -129,18 +132,20 @@ def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> file = Path(tempfile.mkdtemp(), "balance.csv")
+        >>> folder = Path(tempfile.mkdtemp())
         >>> rows = ["1,50,code,1.2,0.8,0.5", "1,50,qa,2.7,0.9,0.5"]
-        >>> _ = file.write_text("\n".join(["record,step,task,loss,ratio,weight", *rows, ""]))
-        >>> balance = read_balance(file)
+        >>> _ = (folder / "balance.csv").write_text("\n".join(["record,step,task,loss,ratio,weight", *rows, ""]))
+        >>> balance = read_balance(folder)
         >>> balance.tasks, balance.ratio.tolist(), balance.rcs.tolist()
         (['code', 'qa'], [[0.8, 0.9]], [[nan, nan]])
     """
     file = Path(path)
+    if file.is_dir():
+        file = file / BALANCE_FILE
     if not file.is_file():
         raise FileNotFoundError(
-            f"`read_balance.path` must be a file of records; got {file}, which is none. Give balance.csv in the folder "
-            "of a run that had a balancer."
+            f"`read_balance.path` must be a run folder or its {BALANCE_FILE}; got {file}, which does not "
+            "exist. Give the folder of a run that had a balancer."
         )
     with file.open(newline="", encoding="utf-8") as stream:
         reader = csv.reader(stream)

@@ -43,7 +43,7 @@ def fit(*callbacks, module=None, **options):
 
 def test_its_records_are_written_and_read(tmp_path):
     module = fit(BalanceCSV(tmp_path / "balance.csv"))
-    table = read_balance(tmp_path / "balance.csv")
+    table = read_balance(tmp_path)
     assert (table.thing, table.tasks) == ("objective", list(OBJECTIVES))
     assert table.steps.tolist() == [1, 2, 3, 4, 5, 6]
     assert table.weight.tolist() == module.trajectory.columns()["weight"].tolist()

@@ -248,7 +248,7 @@ def test_a_balancer_alone_has_the_first_file_whatever_its_attribute(trainer, tmp
     balancer = TaskBalancing(Uniform(), attribute="other_weights")
     fit(trainer(balancer, BalanceCSV(tmp_path / "balance.csv"), max_epochs=1), Other())
     assert [path.name for path in tmp_path.glob("*.csv")] == ["balance.csv"]
-    assert read_balance(tmp_path / "balance.csv").tasks == list(TASKS)
+    assert read_balance(tmp_path).tasks == list(TASKS)
 
 
 def test_run_without_a_balancer_has_no_file(trainer, tmp_path):

@@ -61,7 +61,7 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
     assert card["results"]["test_accuracy"]["values"]["cubes"] > 0
 
     # 12 steps, a pass after every second.
-    balance = read_balance(run / "balance.csv")
+    balance = read_balance(run)
     assert (run / "balance.csv").read_text().splitlines()[0] == ",".join(BALANCE_COLUMNS)
     assert balance.tasks == ["cubes", "squares"]
     assert balance.steps.tolist() == [2, 4, 6, 8, 10, 12]

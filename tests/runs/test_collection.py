@@ -93,7 +93,8 @@ def two_phases(tmp_path):
 def test_the_curves_of_several_fits_are_those_of_the_last_that_has_any(two_phases):
     run = read_run(two_phases.folder)
     assert run.phases == {"search": "finished", "retrain": "running"}
-    assert run.files == two_phases.phase("retrain")
+    assert run.fits == [two_phases.phase("search"), two_phases.phase("retrain")]
+    assert run.last_fit_with(lambda fit: fit.metrics) == run.fits[0]
     assert run.curves == {"all": {1: 0.1, 2: 0.5, 3: 0.3}}
     assert run.best_step("all") == 2  # higher is better
     assert "resume=auto" in run.error

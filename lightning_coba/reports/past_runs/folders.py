@@ -41,17 +41,17 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> LossTable
     """
     folder = path if path.is_dir() else path.parent
     run = read_run(folder)
-    files = run.files
+    balance = run.last_fit_with(lambda fit: fit.balance).balance
+    metrics = run.last_fit_with(lambda fit: fit.metrics).metrics
     settings = _balancer_settings(RunFiles(folder).settings)
     of_training = _is_of_training(settings)
-    if path.name != files.metrics.name and files.balance.is_file() and not of_training:
-        return _of_records(folder, files.balance, tasks, settings)
-    if not files.metrics.is_file():
+    if path.name != metrics.name and balance.is_file() and not of_training:
+        return _of_records(folder, balance, tasks, settings)
+    if not metrics.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no {files.metrics.name} yet. Wait for the run's first validation pass, or give another "
-            "run."
+            f"{folder} holds no {metrics.name} yet. Wait for the run's first validation pass, or give another run."
         )
-    log = read_table(files.metrics)
+    log = read_table(metrics)
     logged = {name for row in log.rows for name in row.values}
     # The metrics of a run may hold more under the names of its tasks.
     named = [task for task in run.tasks if task_key(VAL_LOSS, task) in logged]

@@ -72,7 +72,7 @@ def read_losses(
     if is_run_folder(path) and pattern is None:
         return read_run_folder(path, tasks)
     if is_run_folder(path) and path.is_dir():  # which may hold event files too
-        path = read_run(path).files.metrics
+        path = read_run(path).last_fit_with(lambda fit: fit.metrics).metrics
     found = task_losses(read_log(path), tasks, pattern, run)
     return LossTable(found.tasks, found.steps, found.losses, source=str(path), notes=found.notes)
 

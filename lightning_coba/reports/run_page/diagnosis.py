@@ -112,7 +112,7 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
             f"`write_run_page.folder` must be the folder of a run; {folder} has no {card.name}. Give runs/<name>."
         )
     run = read_run(folder)
-    balance, complaint = _balance(run.files.balance)
+    balance, complaint = _balance(run.last_fit_with(lambda fit: fit.balance).balance)
     losses: Literal["validation", "training"] = "training" if run.card.get("records") == "training" else "validation"
     notes = [note for note in (_unfinished(run), complaint, *_oddities(run, balance, losses)) if note]
     return RunStory(run, balance, losses, _training(run), diagnose(run, balance, losses), notes)
@@ -120,7 +120,7 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
 
 def _training(run: Run) -> Curves:
     """Return the training losses by task; those of all together where the validation curve is of all together."""
-    curves, _ = read_curves(run.files.metrics, TRAIN_LOSS)
+    curves, _ = read_curves(run.last_fit_with(lambda fit: fit.metrics).metrics, TRAIN_LOSS)
     return curves if run.system == MULTITASK or not run.curves else {k: v for k, v in curves.items() if k in run.curves}
 
 

@@ -185,7 +185,7 @@ def _figures(story: RunStory) -> list[PageFigure]:
 
 def _own_figures(run: Run, shown: Collection[str]) -> list[PageFigure]:
     """Return what the system has drawn itself."""
-    files = sorted(file for file in run.files.figures.glob("*.png") if file.name not in shown)
+    files = [file for fit in run.fits for file in sorted(fit.figures.glob("*.png")) if file.name not in shown]
     return [
         PageFigure(file.relative_to(run.folder).as_posix(), file.stem.replace("_", " "), file.read_bytes())
         for file in files
@@ -194,7 +194,8 @@ def _own_figures(run: Run, shown: Collection[str]) -> list[PageFigure]:
 
 def _figure(run: Run, caption: str, name: str, draw: "Callable[[], Figure | None]") -> PageFigure | None:
     """Return a figure as the run has drawn it, or draw it where the records went on since."""
-    file, records = run.files.figures / name, run.files.balance
+    fit = run.last_fit_with(lambda fit: fit.balance)
+    file, records = fit.figures / name, fit.balance
     path = file.relative_to(run.folder).as_posix()
     if file.is_file() and records.is_file() and file.stat().st_mtime_ns >= records.stat().st_mtime_ns:
         return PageFigure(path, caption, file.read_bytes())

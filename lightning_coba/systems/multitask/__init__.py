@@ -3,6 +3,7 @@
 Paper: Gong et al., "CoBa: Convergence Balancer for Multitask Finetuning of Large Language Models", EMNLP 2024.
 Needs: tasks with training, validation and test rows; a causal language model.
 Gives: the fine-tuned model or adapter, and each task's test loss, accuracy and exact match.
+Differs from the paper: weights act from the step after a validation pass on; see the docstring of each balancer.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -104,38 +104,36 @@ class MultitaskLM(L.LightningModule):
             model = LanguageModel(
                 model, dtype, attn_implementation, trust_remote_code, gradient_checkpointing, load_in_4bit, compile
             )
+        if isinstance(peft, Mapping):
+            peft = get_peft_config(plain_peft(peft))
+        assert peft is None or isinstance(peft, PeftConfig)
         # What `load_from_checkpoint` needs to build the module again; a model object is for the caller to give.
         described = asdict(model) if isinstance(model, LanguageModel) else {}
         adapter = {} if peft is None else {"peft": plain_peft(peft)}
         self.save_hyperparameters(described | adapter | {"seed": seed}, logger=False)
-        if isinstance(peft, Mapping):
-            peft = get_peft_config(dict(peft))
         if isinstance(model, LanguageModel):
-            gradient_checkpointing, load_in_4bit, compile = (  # noqa: A001
-                model.gradient_checkpointing, model.load_in_4bit, model.compile
-            )  # fmt: skip
+            gradient_checkpointing, load_in_4bit = model.gradient_checkpointing, model.load_in_4bit
+            compile = model.compile  # noqa: A001
         if load_in_4bit and (peft is None or not isinstance(model, LanguageModel)):
             raise ValueError(
                 "`MultitaskLM.load_in_4bit` must come with `peft` and the name or path of a model: weights in 4 bits "
                 f"are frozen, and are made while loading; got peft={peft and peft.peft_type.value} and "
                 f"{type(model).__name__}. Choose an adapter such as peft.LoraConfig, or leave load_in_4bit out."
             )
-        if isinstance(model, LanguageModel):
-            model, loaded = model.load()
-            tokenizer = tokenizer or loaded
-        if model is None:
+        loaded, own_tokenizer = model.load() if isinstance(model, LanguageModel) else (model, None)
+        if loaded is None:
             raise ValueError(
                 "`MultitaskLM.model` must be a hub id, a path or a model; got None. A checkpoint of a module that was "
                 "made from a model object needs it: load_from_checkpoint(path, model=..., tokenizer=...)."
             )
+        tokenizer = tokenizer or own_tokenizer
         if tokenizer is None:
             raise ValueError("`MultitaskLM.tokenizer` must come with a model object; got None. Pass its tokenizer.")
-        if peft is not None:
-            model = with_adapter(model, peft, seed)
+        trained = loaded if peft is None else with_adapter(loaded, peft, seed)
         if gradient_checkpointing:
-            checkpoint_activations(model)
+            checkpoint_activations(trained)
         # from_pretrained hands out a model in evaluation mode, and Lightning leaves it there.
-        self.model = model.train()
+        self.model = trained.train()
         self.tokenizer = tokenizer
         self.task_weights = TaskWeights(tasks)
         self.seed = seed
@@ -341,6 +339,9 @@ class MultitaskLM(L.LightningModule):
                 + ", ".join(f"{key} {settings[key]}, now {mine_now[key]}" for key in changed)
                 + ". Use the same settings, or start a new run."
             )
+        if self._trainer is None:  # `load_from_checkpoint` would warn that frozen weights are missing
+            mine_frozen = {name: value for name, value in self.state_dict().items() if name not in expected}
+            checkpoint["state_dict"] = mine_frozen | checkpoint["state_dict"]
         if own.get("train_totals") is not None:
             self._train_totals = self._no_totals()
             self._train_totals.values.add_(own["train_totals"].to(self.device) * (self.global_rank == 0))

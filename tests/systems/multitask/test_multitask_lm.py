@@ -462,3 +462,24 @@ def test_the_three_pieces_work_in_one_trainer(make_module, make_datamodule, make
         [trainer.callback_metrics[f"val_loss/{task}"].item() for task in balancer.tasks]
     )
     assert isinstance(module, L.LightningModule)
+
+
+def test_a_checkpoint_loads_by_its_path_alone(model_folder, make_datamodule, make_trainer, tmp_path):
+    module = MultitaskLM(str(model_folder), peft=LoraConfig(r=4, target_modules={"q_proj", "v_proj"}), seed=3)
+    trainer = make_trainer(max_steps=2)
+    trainer.fit(module, datamodule=make_datamodule())
+    trainer.save_checkpoint(tmp_path / "some.ckpt")
+    loaded = MultitaskLM.load_from_checkpoint(tmp_path / "some.ckpt", weights_only=True)
+    assert loaded.task_weights.tasks == ("squares", "cubes")
+    for name, parameter in module.named_parameters():
+        assert torch.equal(parameter, loaded.get_parameter(name)), name
+
+
+def test_a_checkpoint_of_a_model_object_says_what_to_give(llama, tokenizer, make_datamodule, make_trainer, tmp_path):
+    trainer = make_trainer(max_steps=1)
+    trainer.fit(MultitaskLM(llama(), tokenizer), datamodule=make_datamodule())
+    trainer.save_checkpoint(tmp_path / "some.ckpt")
+    with pytest.raises(ValueError, match=r"model=\.\.\., tokenizer=\.\.\."):
+        MultitaskLM.load_from_checkpoint(tmp_path / "some.ckpt")
+    loaded = MultitaskLM.load_from_checkpoint(tmp_path / "some.ckpt", model=llama(1), tokenizer=tokenizer)
+    assert loaded.task_weights.tasks == ("squares", "cubes")
