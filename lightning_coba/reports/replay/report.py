@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_coba.balancers import Balancer
+from lightning_coba.reports.formats import listed
 from lightning_coba.reports.page import PageFigure, page_environment
 from lightning_coba.reports.past_runs.loss_table import LossTable
-from lightning_coba.reports.past_runs.tasks import listed
 from lightning_coba.reports.replay.findings import SettingFinding, TaskFinding, setting_finding, task_findings
 from lightning_coba.reports.replay.grid import name_settings
 from lightning_coba.reports.replay.replaying import most_different, replay_settings

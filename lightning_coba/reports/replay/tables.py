@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lightning_coba.reports.formats import listed
 from lightning_coba.reports.page import Cell, PageTable
 from lightning_coba.reports.past_runs.loss_table import LossTable
-from lightning_coba.reports.past_runs.tasks import listed
 from lightning_coba.reports.replay.findings import NOTICEABLE, TOLERANCE, SettingFinding, TaskFinding
 from lightning_coba.simplex.records import PER_TASK_COLUMNS, BalanceTable
 

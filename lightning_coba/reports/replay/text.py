@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lightning_coba.balancers import Balancer, CoBa
+from lightning_coba.reports.formats import listed
 from lightning_coba.reports.past_runs.loss_table import LossTable
-from lightning_coba.reports.past_runs.tasks import listed
 from lightning_coba.reports.replay.findings import NOTICEABLE, TOLERANCE, SettingFinding, TaskFinding
 from lightning_coba.reports.statistics import best_step_spread
 from lightning_coba.simplex.records import BalanceTable
