@@ -25,6 +25,16 @@ def percent(change: float) -> str:
     return "0.0 %" if text in ("+0.0 %", "-0.0 %") else text
 
 
+def share(value: float) -> str:
+    """Write a share in percent.
+
+    Example:
+        >>> share(0.5123)
+        '51.2 %'
+    """
+    return DASH if isnan(value) else f"{100 * value:.1f} %"
+
+
 def seconds(value: float) -> str:
     """Write a time in the unit that suits it.
 

@@ -5,7 +5,7 @@ from math import isfinite
 
 import numpy as np
 
-from lightning_coba.reports.comparison.text import count, percent
+from lightning_coba.reports.formats import count, percent
 from lightning_coba.reports.result_names import comparative, result_title, written
 from lightning_coba.reports.run_page.diagnosis import BURNT_OUT, RunStory, TaskDiagnosis
 from lightning_coba.runs.card import MULTITASK, WHOLE

@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from lightning_coba.log_keys import TEST_LOSS, VAL_LOSS
-from lightning_coba.reports.comparison.text import count, percent
+from lightning_coba.reports.formats import DASH, count, percent
 from lightning_coba.reports.page import Cell, PageFigure, PageTable, page_environment
-from lightning_coba.reports.result_names import DASH, result_name, superlative, written
+from lightning_coba.reports.result_names import result_name, superlative, written
 from lightning_coba.reports.run_page.diagnosis import VERDICTS, RunStory, read_story
 from lightning_coba.reports.run_page.text import headline, in_words
 from lightning_coba.runs.card import MULTITASK, results_of
