@@ -20,18 +20,18 @@ from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, LINESTYLES
 LETTER = 0.068  # inches that a letter of the words below a title takes
 #: More numbers than this many rows are colours alone.
 MOST_WRITTEN = 60
-short = partial(shortened, longest=38)
+short = partial(shortened, longest=42)
 
 
 def panels(
-    count: int, height: float, x: str, y: str = "", below: float = 0.0, **shared: Any
+    count: int, height: float, x: str = "", y: str = "", below: float = 0.0, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with so many panels in rows of two to four.
 
     Args:
         count: Number of panels.
         height: Height of one, in inches.
-        x: Name of the horizontal axis.
+        x: Name of the horizontal axis; "" where the title says it.
         y: Name of the vertical one.
         below: Room for a legend, in inches.
         **shared: ``sharey`` of Matplotlib.
@@ -49,9 +49,9 @@ def panels(
         axes.tick_params(labelbottom=True)
     for axes in found[count:]:
         axes.remove()
-    figure.supxlabel(x, fontsize=9, color=INK)
-    if y:
-        figure.supylabel(y, fontsize=9, color=INK)
+    for label, name in ((figure.supxlabel, x), (figure.supylabel, y)):
+        if name:
+            label(name, fontsize=9, color=INK)
     return figure, found[:count]
 
 
@@ -123,7 +123,7 @@ def heat_map(
     if len(rows) <= MOST_WRITTEN:
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
-                colour = "white" if abs(norm(value) - 0.5) > 0.33 else INK
+                colour = "white" if abs(norm(value) - 0.5) > 0.3 else INK
                 axes.text(column, row, write(value), ha="center", va="center", fontsize=8, color=colour)
     slant: dict[str, Any] = {"rotation": 38, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     axes.set_xticks(range(len(columns)), [short(name) for name in columns], **slant)

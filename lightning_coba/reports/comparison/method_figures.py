@@ -108,7 +108,7 @@ def curves_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure
     if not any(len(steps) for of_task in comparison.curves.values() for steps, _ in of_task.values()):
         return None
     names = [short(label) for label in comparison.methods]
-    figure, found = panels(len(comparison.tasks), 2.1, "optimizer step", below=0.22 * ceil(len(names) / 4))
+    figure, found = panels(len(comparison.tasks), 2.1, below=0.22 * ceil(len(names) / 4))
     for axes, task in zip(found, comparison.tasks, strict=True):
         for label in reversed(comparison.methods):  # the best comes to lie on top
             style = styles[label]

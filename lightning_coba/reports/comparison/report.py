@@ -116,8 +116,7 @@ def _sections(suite: Suite, out: ReportFiles, anchors: Callable[[str], str]) -> 
     if suite.left_out:
         last = sections[-1]
         note = f"{count(len(suite.left_out), 'run')} left out of every number; the last table says which and why."
-        blocks = [*last.blocks, left_out_table(suite)]
-        sections[-1] = replace(last, notes=[*last.notes, note], blocks=blocks)
+        sections[-1] = replace(last, notes=[*last.notes, note], blocks=[*last.blocks, left_out_table(suite)])
     return sections
 
 
