@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from math import nan
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from lightning_coba.reports.page import PageTable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 BEFORE_AFTER_COLUMNS = ("task", "test_loss_before", "test_loss_after", "ratio")
 
@@ -25,7 +28,7 @@ def before_after_rows(
             on.
 
     Returns:
-        A row a task in the order of `before`, with the columns of the file (and `tokens`, where given), then
+        One row per task in the order of `before`, with the columns of the file (and `tokens`, where given), then
         the row "mean": the unweighted mean of each column over the tasks (of `tokens`: the sum). `ratio` is
         after / before, NaN where the loss before is 0.
 
@@ -68,25 +71,17 @@ def write_before_after(path: str | os.PathLike[str], rows: Sequence[Mapping[str,
         writer.writerows(rows)
 
 
-def before_after_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def before_after_table(rows: Sequence[Mapping[str, Any]]) -> "Table":
     """Show the rows of `before_after_rows` on the screen: ``rich.print(before_after_table(rows))``."""
-    table = Table(
-        title="Loss per completion token on the TEST split (lower is better)",
-        caption="after / before below 1: better than before training. mean: of each column, so that of the ratios too.",
+    columns = {
+        "task": [row["task"] for row in rows],
+        "before": [f"{row['test_loss_before']:.4f}" for row in rows],
+        "after": [f"{row['test_loss_after']:.4f}" for row in rows],
+        "after / before": [f"{row['ratio']:.3f}" for row in rows],
+    }
+    if "tokens" in rows[0]:
+        columns["test tokens"] = [f"{row['tokens']:,}" for row in rows]
+    return PageTable.of("", columns).on_screen(
+        "Loss per completion token on the TEST split (lower is better). after / before below 1: better than before "
+        "training. mean: of each column, so that of the ratios too."
     )
-    table.add_column("task")
-    for name in ("before", "after", "after / before"):
-        table.add_column(name, justify="right")
-    if with_tokens := "tokens" in rows[0]:
-        table.add_column("test tokens", justify="right")
-    for row in rows:
-        if row is rows[-1]:
-            table.add_section()
-        cells = [
-            row["task"],
-            f"{row['test_loss_before']:.4f}",
-            f"{row['test_loss_after']:.4f}",
-            f"{row['ratio']:.3f}",
-        ]
-        table.add_row(*cells, *([f"{row['tokens']:,}"] if with_tokens else []))
-    return table

@@ -103,6 +103,10 @@ class PageFigure:
         return "data:image/png;base64," + b64encode(self.png).decode()
 
 
+#: What a section shows, one below the other.
+PageBlock = PageTable | PageFigure | PageText
+
+
 @dataclass(frozen=True)
 class PageSection:
     """Hold one subject as a reader meets it: answer, warnings, numbers, pictures.
@@ -120,7 +124,7 @@ class PageSection:
     headline: Sequence[str]
     facts: str = ""
     notes: Sequence[str] = ()
-    blocks: Sequence[PageTable | PageFigure | PageText] = ()
+    blocks: Sequence[PageBlock] = ()
     anchor: str = ""
 
     def on_screen(self) -> list["Text"]:

@@ -20,7 +20,7 @@ from lightning_coba.reports.comparison.markdown import BEGIN, render_markdown
 from lightning_coba.reports.comparison.method_tables import left_out_table, metric_tables, primary_table, summary_table
 from lightning_coba.reports.comparison.runs_csv import write_runs_csv
 from lightning_coba.reports.formats import count
-from lightning_coba.reports.page import PageFigure, PageSection, PageTable, render_page
+from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, render_page
 from lightning_coba.reports.result_names import result_name, result_title, superlative
 from lightning_coba.runs.collection import find_runs, read_run
 from lightning_coba.runs.files import ReportFiles
@@ -120,9 +120,7 @@ def _sections(suite: Suite, out: ReportFiles, anchors: Callable[[str], str]) -> 
     return sections
 
 
-def _blocks(
-    comparison: Comparison, styles: "Mapping[str, Style]", out: ReportFiles, anchor: str
-) -> list[PageTable | PageFigure]:
+def _blocks(comparison: Comparison, styles: "Mapping[str, Style]", out: ReportFiles, anchor: str) -> list[PageBlock]:
     from lightning_coba.reports.comparison import method_figures as draw  # matplotlib takes a second
 
     def figure(name: str, drawn: "Figure | None", caption: str) -> list[PageFigure]:

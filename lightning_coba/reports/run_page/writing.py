@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightning_coba.log_keys import TEST_LOSS, VAL_LOSS
 from lightning_coba.reports.formats import DASH, count, number, percent, seconds
-from lightning_coba.reports.page import PageFigure, PageSection, PageTable, PageText, render_page
+from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, PageText, render_page
 from lightning_coba.reports.result_names import result_name, superlative, written
 from lightning_coba.reports.run_page.story import VERDICTS, RunStory, read_story
 from lightning_coba.reports.run_page.words import headline, in_words
@@ -67,8 +67,9 @@ def render_run_page(story: RunStory) -> str:
     run = story.run
     packages = [f"{name} {version}" for name, version in (run.card.get("packages") or {}).items() if version]
     environment = PageText("Environment", [" · ".join(packages) or "not written down", str(run.folder)])
-    blocks = [*_phases(run), *_tables(story), *_figures(story), *_results(run), *_cost(story), *_settings(run)]
-    section = PageSection("", headline(story), _facts(run), story.notes, [*blocks, environment])
+    tables = _phases(run) + _tables(story)
+    blocks: list[PageBlock] = [*tables, *_figures(story), *_results(run), *_cost(story), *_settings(run), environment]
+    section = PageSection("", headline(story), _facts(run), story.notes, blocks)
     return render_page(_title(story), [section])
 
 
