@@ -83,8 +83,9 @@ def summary_writer(writer: Any) -> Any:
 def graph_kept_after_backward() -> Iterator[None]:
     """Let a compiled model be differentiated several times: its first backward pass would free what the next needs."""
     config = torch._functorch.config
-    before, config.donated_buffer = config.donated_buffer, False
+    was_on, config.donated_buffer = config.donated_buffer, False
     try:
         yield
     finally:
-        config.donated_buffer = before
+        if was_on:  # otherwise whoever turned it off will put it back: two callbacks do not end in reverse order
+            config.donated_buffer = True

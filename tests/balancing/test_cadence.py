@@ -110,11 +110,11 @@ def test_sanity_checking_validate_and_test_are_no_records():
 
     module, callback = Tested(), ConvergenceBalancer(**COBA)
     trainer = fit(module, callback, max_epochs=3)
-    before = callback.history["step"], callback._recorder.weights
+    before = callback.history["step"], callback.history["weight"]
     trainer.validate(module, val_loader(), verbose=False)
     trainer.test(module, val_loader(), verbose=False)
     assert callback.history["step"] == [6, 12, 18]
-    assert callback._recorder.weights is before[1]
+    assert callback.history["weight"].equal(before[1])
 
 
 def test_validate_before_any_fit_leaves_no_trace():

@@ -97,7 +97,7 @@ def test_bf16_true_keeps_float64_weights():
     fit(module, callback, precision="bf16-true", train=None)
     assert module.trunk[0].weight.dtype == torch.bfloat16
     assert module.task_weights.values.dtype == torch.float64
-    assert callback._recorder.state.ratios.dtype == torch.float64
+    assert callback.state_dict()["recorder"]["state"]["ratios"].dtype == torch.float64
     assert module.in_force[-1][1] == callback.history["weight"][2].tolist()  # no digit lost on the way
     assert callback.history["weight"].sum(dim=1).tolist() == pytest.approx([1.0] * 4, abs=1e-15)
 

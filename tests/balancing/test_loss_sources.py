@@ -242,7 +242,7 @@ def test_the_first_record_can_be_the_baseline():
 
 def check_replay(callback):
     history = callback.history
-    first = callback._recorder.state.initial
+    first = callback.state_dict()["recorder"]["state"]["initial"]
     torch.testing.assert_close(replay(CoBa(**COBA), history["loss"], initial=first), history["weight"])
 
 
