@@ -9,7 +9,7 @@ import torch
 from lightning_coba.lightning_internals import batch_progress
 
 #: Batches of a run that are looked at; a longer run is taken to go on as it began.
-MOST_BATCHES = 2**22
+MOST_BATCHES = 2**20
 
 
 class ValidationRule(NamedTuple):

@@ -83,8 +83,10 @@ def row_task_losses(sums: Tensor, counts: Tensor, tasks: Tensor, num_tasks: int)
         ([8.0], [40.0, 22.0, 13.0], [2])
     """
     member = (tasks == torch.arange(num_tasks, device=tasks.device)[:, None]) & (counts > 0)
-    s = sums.detach().to(torch.promote_types(sums.dtype, torch.float32))
-    squares = torch.stack([s * s, s * counts, (counts * counts).to(s)])
+    # The difference of squares loses half of the digits: float64, where the device has it.
+    wide = torch.float32 if sums.device.type == "mps" else torch.float64
+    s, n = sums.detach().to(wide), counts.to(wide)
+    squares = torch.stack([s * s, s * n, n * n])
     return TaskLosses(
         torch.where(member, sums, 0.0).sum(dim=-1),
         torch.where(member, counts, 0).sum(dim=-1),
@@ -121,13 +123,14 @@ def standard_errors(losses: TaskLosses) -> Tensor:
 
     Example:
         >>> rows = row_task_losses(torch.tensor([2.0, 6.0]), torch.tensor([1, 1]), torch.tensor([0, 0]), 2)
-        >>> standard_errors(rows)
-        tensor([2., nan])
+        >>> standard_errors(rows).tolist()
+        [2.0, nan]
     """
     means = task_means(losses)
     if losses.squares is None or losses.rows is None:
         return torch.full_like(means, torch.nan)
-    ss, sn, nn = losses.squares.to(means)
+    means = means.to(torch.promote_types(means.dtype, losses.squares.dtype))
+    ss, sn, nn = losses.squares
     rows, counts = losses.rows.to(means), losses.counts.to(means)
     spread = (ss - 2 * means * sn + means**2 * nn).clamp(min=0)
     errors = (rows / (rows - 1) * spread).sqrt() / counts

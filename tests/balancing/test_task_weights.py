@@ -306,3 +306,16 @@ def test_token_mean_refuses_means(weights, losses):
 
 def test_the_repr_names_the_tasks():
     assert repr(TaskWeights(NAMES)) == "TaskWeights(code, qa, nlu)"
+
+
+@pytest.mark.parametrize("zero", [0.0, 0])
+def test_plain_numbers_are_losses_that_nothing_is_learned_from(zero):
+    weights = TaskWeights(["a", "b"])
+    loss = torch.tensor(3.0, requires_grad=True)
+    value = weights.combine({"a": zero, "b": loss})
+    value.backward()
+    assert value.item() == pytest.approx(1.5)
+    assert loss.grad.item() == pytest.approx(0.5)  # `a` is present: it counts in the mean
+    assert weights.combine({"a": zero}).item() == 0
+    assert weights.combine({"a": 2, "b": 4.0}).item() == pytest.approx(3)
+    assert TaskWeights().combine({"a": 2.0, "b": torch.tensor(4.0)}).item() == pytest.approx(3)
