@@ -42,14 +42,16 @@ def summary_table(comparison: Comparison) -> PageTable:
     if np.isfinite(against_single).any():
         change = mean_over(against_single, axis=1)
         columns["vs single-task"] = _best([percent(value) for value in change], change, better)
-    columns["worst task"] = [_worst(comparison, m) for m in methods]
+    if comparison.has_parts:
+        columns["worst task"] = [_worst(comparison, m) for m in methods]
     for key, values in comparison.metrics.items():
         means = mean_over(mean_over(values, axis=2), axis=1)
         columns[result_name(key)] = _best(
             [written(key, value) for value in means], means, _best_of(comparison.metrics_better[key])
         )
     spreads = mean_over(comparison.best_step_spreads, axis=1)
-    columns["best-step spread"] = _best([_share(value) for value in spreads], spreads, min)
+    if comparison.has_parts:
+        columns["best-step spread"] = _best([_share(value) for value in spreads], spreads, min)
     return PageTable(
         "Methods",
         list(columns),
@@ -106,7 +108,7 @@ def _task_table(
     """
     with_mean = np.concatenate([values, values.mean(axis=2, keepdims=True)], axis=2)
     rows = []
-    for k, name in enumerate([*comparison.tasks, "mean"]):
+    for k, name in enumerate([*comparison.tasks, *(["mean"] if comparison.has_parts else [])]):
         texts = [_over_seeds(key, of_method[:, k]) for of_method in with_mean]
         cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(better))
         others = [np.append(column, column.mean())[k] for column in extra.values()]
