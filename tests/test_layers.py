@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "loggers": {"log_keys", "lightning_internals", "runs.files"},
     "callbacks": {"balancing", "functional", "loggers", "simplex", "lightning_internals", "log_keys"},
     "systems": {"balancers", "balancing", "callbacks", "data", "functional", "models", "simplex", *SMALL},
-    "inspection": {"data"},
+    "inspection": {"data", "balancing.run_length"},
     "evaluation": {"data", "log_keys", "models", "runs"},
     "export": {"evaluation", "log_keys", "models", "runs", "simplex"},
     "reports": {"balancers", "inspection", "log_keys", "runs", "simplex"},
