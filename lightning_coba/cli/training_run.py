@@ -198,7 +198,7 @@ def _open_folder(fit: Fit, folder: RunFolder, trainer: L.Trainer, card: Mapping[
         RunFolder(folder.path).write_settings(fit.settings)
         folder.write_entries(status="running")
     records = next((c.losses_shown for c in trainer.callbacks if isinstance(c, TaskBalancing)), None)
-    folder.write_card(**described(fit.settings) | {"status": "running", "records": records} | card)
+    folder.write_card(**described(fit.settings) | {"status": "running", "records": records} | dict(card))
 
 
 def described(settings: Mapping[str, Any]) -> dict[str, Any]:
