@@ -19,7 +19,11 @@ CONF = sorted(Path(config_folder()).rglob("*.yaml"))
 def paths(kind):
     """Return every path that a class gives without being asked for one by name."""
     made = kind(Path())
-    given = [name for name, value in vars(kind).items() if hasattr(value, "__get__") and not callable(value)]
+    given = [
+        name
+        for name, value in vars(kind).items()
+        if hasattr(value, "__get__") and not callable(value) and name[0] != "_"
+    ]
     assert given
     assert [field.name for field in fields(kind)] == ["folder"]
     return {getattr(made, name) for name in given}
