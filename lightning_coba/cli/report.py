@@ -20,8 +20,8 @@ Each DIR is the folder of a run, or a tree that holds runs at any depth; unfinis
 Runs are compared where they differ in method and seed alone. Run balancer=uniform too: the others are measured
 against it. Runs of a single task of the suite (coba-train -m experiment=single) are recognised as its baseline.
 
-Written to --out: report.html (one file, to send around), report.md, figures/*.png, and runs.csv (a row a run and task).
-Where DIR is itself the folder of a run: also DIR/report.html, the page about that run.
+Written to --out: report.html (one file, to send around), report.md, figures/*.png, and runs.csv (one row per run and
+task). Where DIR is itself the folder of a run: also DIR/report.html, the page about that run.
 """
 
 

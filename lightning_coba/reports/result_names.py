@@ -3,9 +3,9 @@
 import math
 
 from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, VAL_LOSS
+from lightning_coba.reports.formats import DASH
 from lightning_coba.runs.card import Better
 
-DASH = "—"
 _NAMES = {
     TEST_LOSS: "test loss",
     TEST_ACCURACY: "token accuracy",

@@ -3,7 +3,8 @@ import pytest
 from written_runs import result
 
 from lightning_coba.reports import compare, group_suites
-from lightning_coba.reports.comparison.text import headline, percent, reading
+from lightning_coba.reports.comparison.headline import headline, reading
+from lightning_coba.reports.formats import percent
 from lightning_coba.runs import read_run
 
 

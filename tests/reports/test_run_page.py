@@ -9,9 +9,9 @@ from written_runs import result
 from lightning_coba.log_keys import BALANCE_COLUMNS
 from lightning_coba.loggers import MetricsCSV
 from lightning_coba.reports import write_run_page
-from lightning_coba.reports.run_page.diagnosis import read_story
-from lightning_coba.reports.run_page.figures import losses_figure
-from lightning_coba.reports.run_page.text import headline, in_words
+from lightning_coba.reports.run_page.run_figures import losses_figure
+from lightning_coba.reports.run_page.story import read_story
+from lightning_coba.reports.run_page.words import headline, in_words
 from lightning_coba.reports.run_page.writing import write_run_pages
 
 STEPS = (10, 20, 30, 40)
@@ -69,25 +69,24 @@ def page_of(folder):
 
 def test_each_task_gets_its_verdict(tmp_path):
     story = read_story(write(tmp_path / "run", CURVES, weights=WEIGHTS, slopes=SLOPES))
-    verdicts = {task.task: task.verdict for task in story.tasks}
-    assert verdicts == {
-        "burns": "burnt out", "falls": "still falling", "slow": "left behind", "done": "converged",
+    assert story.verdicts == {
+        "burns": "overfit", "falls": "still falling", "slow": "left behind", "done": "converged",
         "worse": "worse than at the start",
     }  # fmt: skip
     burns = story.tasks[0]
-    assert (burns.start, burns.lowest, burns.lowest_step, burns.last) == (4.0, 2.0, 20, 2.6)
+    assert (burns.first, burns.lowest, burns.best_step, burns.last) == (4.0, 2.0, 20, 2.6)
     assert burns.rise == pytest.approx(0.3)
-    assert burns.change == pytest.approx(-0.35)
+    assert burns.last_ratio == pytest.approx(0.65)
 
 
-def test_a_loss_that_rises_from_zero_is_burnt_out(tmp_path):
+def test_a_loss_that_rises_from_zero_has_overfitted(tmp_path):
     story = read_story(write(tmp_path / "run", {"rises": (3.0, 0.0, 0.1, 0.2), "stays": (3.0, 0.0, 0.0, 0.0)}))
-    assert [task.verdict for task in story.tasks] == ["burnt out", "converged"]
+    assert [*story.verdicts.values()] == ["overfit", "converged"]
 
 
 def test_a_task_that_gains_next_to_nothing_at_the_end_has_converged(tmp_path):
     story = read_story(write(tmp_path / "run", {"creeps": (3.0, 2.0, 1.999, 1.998), "falls": (3.0, 2.0, 1.9, 1.8)}))
-    assert [task.verdict for task in story.tasks] == ["converged", "still falling"]
+    assert [*story.verdicts.values()] == ["converged", "still falling"]
 
 
 def test_settings_are_shown_as_they_are_typed(tmp_path):
@@ -102,13 +101,13 @@ def test_headline_and_diagnosis_in_words(tmp_path):
         "CoBa trained 5 tasks for 40 steps.",
         "Test loss: 4 of 5 tasks better than before training; mean 4.000 before, 3.060 after (-23.5 %). Worse: worse.",
         "Worse on validation than at the start: worse (+10.0 %).",
-        "Burnt out, the validation loss rising from its minimum: burns (+30.0 % since step 20).",
+        "Overfit, the validation loss rising from its minimum: burns (+30.0 % since step 20).",
         "Left behind: slow (-6.2 %).",
         "2 tasks still improved at the end: a longer run may help.",
     ]
     assert in_words(story.tasks[0], story) == (
         "From 4.000 to 2.600 (-35.0 %); lowest, 2.000, at step 20, since then +30.0 %. Slope over the last "
-        "window +0.0500 a record (rising). Weight 0.200 at first, 0.050 at the end (0.25 of an equal share), "
+        "window +0.0500 per record (rising). Weight 0.200 at first, 0.050 at the end (0.25 of an equal share), "
         "between 0.050 and 0.200."
     )
     assert "(flat)" in in_words(story.tasks[3], story)
@@ -122,7 +121,7 @@ def test_page_is_one_file_and_holds_every_part(tmp_path):
     assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
     assert len(re.findall("<img", page)) == 4  # losses, ratios, weights, slopes; no scores were recorded
     for part in (
-        "burnt out",
+        "overfit",
         "optimizer.lr",
         "torch 2.13.0",
         "Test results",
@@ -151,7 +150,7 @@ def test_runs_of_every_kind_have_a_page(tmp_path):
 
     trained = write(tmp_path / "famo", CURVES, weights=WEIGHTS, method="FAMO", records="training")
     story = read_story(trained)
-    assert story.tasks[0].start == 3.0  # the first pass: training losses say nothing about validation
+    assert story.tasks[0].first == 3.0  # the first pass: training losses say nothing about validation
     assert "taken in training steps" in page_of(trained)
 
 

@@ -15,6 +15,7 @@ from lightning_coba.reports.comparison.grouping import (
     differing_keys,
     shown,
 )
+from lightning_coba.reports.formats import count, listed
 from lightning_coba.reports.result_names import result_name
 from lightning_coba.reports.statistics import (
     Array,
@@ -215,16 +216,17 @@ def _common_seeds(by_method: Mapping[str, Mapping[int | None, Run]]) -> tuple[li
     every = _sorted({seed for runs in by_method.values() for seed in runs})
     common = [seed for seed in every if all(seed in runs for runs in by_method.values())]
     missing = [
-        f"{label} seed {_listed(lacking)}"
+        f"{label} seed {listed(map(str, lacking))}"
         for label, runs in by_method.items()
         if (lacking := [seed for seed in every if seed not in runs])
     ]
     if not missing:
         return common, []
     if common:
+        seeds = f"{count(len(common), 'seed')} that all methods have ({listed(map(str, common))})"
         return common, [
-            f"Compared on the {_count(len(common), 'seed')} that all methods have ({_listed(common)}). Missing: "
-            f"{'; '.join(missing)}. To use the other seeds, finish those runs or leave the method's folders out."
+            f"Compared on the {seeds}. Missing: {'; '.join(missing)}. To use the other seeds, finish those "
+            "runs or leave the method's folders out."
         ]
     # The seeds that most methods share; ties go to the lower seed.
     best = max(every, key=lambda seed: sum(seed in runs for runs in by_method.values()))
@@ -259,7 +261,7 @@ def _task_notes(group: Group, tasks: Sequence[str]) -> list[str]:
     if not others:
         return []
     return [
-        f"The runs have different tasks. Compared on the {_count(len(tasks), 'task')} that all have "
+        f"The runs have different tasks. Compared on the {count(len(tasks), 'task')} that all have "
         f"({', '.join(tasks)}); without {', '.join(others)}, which were trained on in some runs only."
     ]
 
@@ -267,7 +269,7 @@ def _task_notes(group: Group, tasks: Sequence[str]) -> list[str]:
 def _setting_notes(runs: Sequence[Run], single_task: Sequence[Run]) -> list[str]:
     notes = []
     if unknown := sum(run.settings is None for run in [*runs, *single_task]):
-        notes.append(f"{_count(unknown, 'run')} without config.yaml: taken to have the same settings as the others.")
+        notes.append(f"{count(unknown, 'run')} without config.yaml: taken to have the same settings as the others.")
     known = [run.settings for run in runs if run.settings is not None]
     root = WHERE_TASKS_ARE[0]
     if len({tuple(run.tasks) for run in runs}) == 1 and root in differing_keys(known):
@@ -287,11 +289,3 @@ def _mean_curve(runs: Sequence[Run], task: str) -> tuple[Array, Array]:
 
 def _sorted(seeds: set[int | None]) -> list[int | None]:
     return sorted(seeds, key=lambda seed: (seed is None, seed or 0))
-
-
-def _listed(values: Sequence[object]) -> str:
-    return ", ".join(map(str, values))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LossTable:
-    """Hold the held-out losses of a past run, a record a row.
+    """Hold the held-out losses of a past run, one row per record.
 
     Args:
-        tasks: the K task names.
+        tasks: The K task names.
         steps: ``[T]`` int64, the optimizer step (or whatever the source counts) of each record.
         losses: ``[T, K]`` float64; NaN where a task is absent.
-        source: where they came from, for titles.
+        source: Where they came from, for titles.
         initial: ``[K]`` V(0), measured before training; None, or NaN entries = the task's first record stands in.
-        balancer: the settings that the run was trained with; None where it had none, or it is not known.
+        balancer: The settings that the run was trained with; None where it had none, or it is not known.
         weights: ``[T, K]`` weights that the run was trained with, after each record; None where not known.
-        notes: what was read, what was left out and what was put together, a sentence each.
+        notes: What was read, what was left out and what was put together, one sentence each.
 
     Raises:
-        ValueError: the shapes disagree, or there is no record.
+        ValueError: The shapes disagree, or there is no record.
 
     Example:
         >>> table = LossTable(["code", "qa"], [50, 100], [[1.2, 2.7], [1.1, float("nan")]])
@@ -52,12 +52,12 @@ class LossTable:
         shape = (len(self.steps), len(self.tasks))
         if not all(shape) or self.losses.shape != shape:
             raise ValueError(
-                f"`LossTable.losses` must hold a row a step and a column a task, at least one of each, so {shape}; got "
-                f"{self.losses.shape}. Give as many steps and tasks."
+                f"`LossTable.losses` must have one row per step and one column per task, at least one of each, so "
+                f"{shape}; got {self.losses.shape}. Give as many steps and tasks."
             )
         if self.initial is not None and self.initial.shape != shape[1:]:
             raise ValueError(
-                f"`LossTable.initial` must hold one V(0) a task, {shape[1]}; got {self.initial.shape}. Give one each."
+                f"`LossTable.initial` must hold one V(0) per task, {shape[1]}; got {self.initial.shape}. Give one each."
             )
 
     @property
@@ -81,10 +81,10 @@ class LossTable:
         """Return the table with given losses before training.
 
         Args:
-            initial: task -> V(0), or the same as text, ``"code=1.4,qa=2.9"``; other tasks keep theirs.
+            initial: Task -> V(0), or the same as text, ``"code=1.4,qa=2.9"``; other tasks keep theirs.
 
         Raises:
-            ValueError: a name is no task, or a value is not finite and > 0.
+            ValueError: A name is no task, or a value is not finite and > 0.
         """
         given = _pairs(initial) if isinstance(initial, str) else initial
         for task, value in given.items():

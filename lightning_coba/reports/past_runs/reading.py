@@ -4,14 +4,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_coba.reports.past_runs.folders import is_run_folder, read_run_folder
+from lightning_coba.reports.formats import listed
+from lightning_coba.reports.past_runs.columns import task_columns
+from lightning_coba.reports.past_runs.lining_up import line_up
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.rows import Log
-from lightning_coba.reports.past_runs.tables import SUFFIXES, read_table, trainer_state
-from lightning_coba.reports.past_runs.tasks import listed, task_losses
+from lightning_coba.reports.past_runs.run_folders import is_run_folder, read_run_folder
+from lightning_coba.reports.past_runs.table_files import SUFFIXES, read_table
 from lightning_coba.reports.past_runs.trackers import (
     EVENTS,
-    is_mlflow_run,
     mlflow_runs,
     read_mlflow_database,
     read_mlflow_folder,
@@ -39,7 +40,7 @@ def read_losses(
     - a CSV file that the W&B page exports of a chart, or ``run.history()`` as CSV, JSON or Parquet;
     - MLflow's ``mlruns`` folder or SQLite database, or the CSV of its charts;
     - ``trainer_state.json`` of the Trainer of transformers, or a folder of its checkpoints;
-    - any CSV, TSV, JSON, JSON lines or Parquet file with a column a task, or a row a task and step.
+    - any CSV, TSV, JSON, JSON lines or Parquet file with one column per task, or one row per task and step.
 
     Args:
         path: file or folder.
@@ -73,35 +74,34 @@ def read_losses(
         return read_run_folder(path, tasks)
     if is_run_folder(path) and path.is_dir():  # which may hold event files too
         path = read_run(path).last_fit_with(lambda fit: fit.metrics).metrics
-    found = task_losses(read_log(path), tasks, pattern, run)
-    return LossTable(found.tasks, found.steps, found.losses, source=str(path), notes=found.notes)
+    log = (_of_file(path) if path.is_file() else _of_folder(path)).of_run(run)
+    return line_up(log, task_columns(log, tasks, pattern), keep_aggregates=tasks is not None)
 
 
-def read_log(path: Path) -> Log:
-    """Read whatever kept a run, before tasks are looked for."""
-    if path.is_file():
-        if path.name == STATE:
-            return trainer_state(path)
-        if "tfevents" in path.name:
-            return read_tensorboard(path)
-        if path.suffix in DATABASES:
-            return read_mlflow_database(path)
-        if path.suffix == ".wandb":
-            raise _unsynced(path.parent)
-        return read_table(path)
-    if runs := sorted(str(card.parent) for card in path.rglob(RunFiles(path).card.name)):
-        raise ValueError(f"{path} holds {len(runs)} runs of coba-train. Give one of them: {listed(runs)}.")
-    if next(path.rglob(EVENTS), None):
-        return read_tensorboard(path)
-    if is_mlflow_run(path) or mlflow_runs(path):
-        return read_mlflow_folder(path)
-    if states := sorted(path.rglob(STATE), key=lambda file: file.stat().st_mtime):
-        return trainer_state(states[-1])
-    if unsynced := next(path.rglob("*.wandb"), None):
+def _of_file(file: Path) -> Log:
+    if "tfevents" in file.name:
+        return read_tensorboard(file)
+    if file.suffix in DATABASES:
+        return read_mlflow_database(file)
+    if file.suffix == ".wandb":
+        raise _unsynced(file.parent)
+    return read_table(file)
+
+
+def _of_folder(folder: Path) -> Log:
+    if runs := sorted(str(card.parent) for card in folder.rglob(RunFiles(folder).card.name)):
+        raise ValueError(f"{folder} holds {len(runs)} runs of coba-train. Give one of them: {listed(runs)}.")
+    if next(folder.rglob(EVENTS), None):
+        return read_tensorboard(folder)
+    if runs_of_mlflow := mlflow_runs(folder):
+        return read_mlflow_folder(folder, runs_of_mlflow)
+    if states := sorted(folder.rglob(STATE), key=lambda file: file.stat().st_mtime):
+        return read_table(states[-1])
+    if unsynced := next(folder.rglob("*.wandb"), None):
         raise _unsynced(unsynced.parent)
-    if (metrics := RunFiles(path).metrics).is_file():
+    if (metrics := RunFiles(folder).metrics).is_file():
         return read_table(metrics)
-    raise ValueError(_nothing_in(path))
+    raise ValueError(_nothing_in(folder))
 
 
 def _nothing_in(path: Path) -> str:

@@ -2,18 +2,18 @@
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from math import isfinite, nan
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from lightning_coba.log_keys import TEST_LOSS, VAL_LOSS
-from lightning_coba.reports.comparison.text import count, percent
-from lightning_coba.reports.page import Cell, PageFigure, PageTable, page_environment
-from lightning_coba.reports.result_names import DASH, result_name, superlative, written
-from lightning_coba.reports.run_page.diagnosis import VERDICTS, RunStory, read_story
-from lightning_coba.reports.run_page.text import headline, in_words
+from lightning_coba.reports.formats import DASH, count, number, percent, seconds
+from lightning_coba.reports.page import PageFigure, PageSection, PageTable, PageText, render_page
+from lightning_coba.reports.result_names import result_name, superlative, written
+from lightning_coba.reports.run_page.story import VERDICTS, RunStory, read_story
+from lightning_coba.reports.run_page.words import headline, in_words
 from lightning_coba.runs.card import MULTITASK, results_of
 from lightning_coba.runs.collection import Run
 from lightning_coba.runs.files import RunFiles
@@ -26,7 +26,7 @@ FIRST_SETTINGS = {
     "model": "model.model",
     "learning rate": "optimizer.lr",
     "batch size": "data.batch_size",
-    "tokens a row at most": "data.max_length",
+    "tokens per row at most": "data.max_length",
 }
 
 
@@ -34,7 +34,7 @@ def write_run_page(folder: str | os.PathLike[str]) -> Path:
     """Write ``report.html`` into a run folder: one file that needs no other and no network.
 
     Use it on a finished run, on one still under way, or on one that failed; ``coba-train`` does so at the end, and
-    ``coba-report runs/<name>`` at any time. The page says in words which tasks improved, burnt out or were left behind
+    ``coba-report runs/<name>`` at any time. The page says in words which tasks improved, overfitted or were left behind
     and what the balancer answered, and shows the losses, weights and scores.
 
     Args:
@@ -64,18 +64,28 @@ def write_run_pages(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 def render_run_page(story: RunStory) -> str:
     """Return the page; everything that comes from the run is escaped."""
-    settings = [(name, _as_yaml(value)) for name, value in (story.run.settings or {}).items()]
-    packages = [f"{name} {version}" for name, version in (story.run.card.get("packages") or {}).items() if version]
-    return page_environment(autoescape=True).from_string(_HTML).render(
-        title=_title(story),
-        facts=_facts(story.run),
-        headline=headline(story),
-        notes=story.notes,
-        blocks=[*_phases(story.run), *_tables(story), *_figures(story), *_results(story.run), *_cost(story)],
-        settings=settings,
-        packages=packages,
-        folder=str(story.run.folder),
-    )  # fmt: skip
+    run = story.run
+    packages = [f"{name} {version}" for name, version in (run.card.get("packages") or {}).items() if version]
+    environment = PageText("Environment", [" · ".join(packages) or "not written down", str(run.folder)])
+    blocks: list[PageTable | PageFigure | PageText] = [
+        *_phases(run),
+        *_tables(story),
+        *_figures(story),
+        *_results(run),
+        *_cost(story),
+        *_settings(run),
+    ]
+    section = PageSection("", headline(story), _facts(run), story.notes, [*blocks, environment])
+    return render_page(_title(story), [section])
+
+
+def _settings(run: Run) -> list[PageTable]:
+    settings = run.settings or {}
+    if not settings:
+        return []
+    columns = {"setting": [*settings], "value": [_as_yaml(value) for value in settings.values()]}
+    folded = f"{len(settings)} settings, as they can be given to coba-train"
+    return [PageTable.of("Settings", columns, is_text=True, folded=folded)]
 
 
 def _as_yaml(value: object) -> str:
@@ -105,39 +115,39 @@ def _facts(run: Run) -> str:
 
 
 def task_table(story: RunStory) -> PageTable:
-    """Return a row a task: what it came to, in numbers."""
-    columns: dict[str, list[str]] = {
-        "task": [task.task for task in story.tasks],
-        "came to": [task.verdict for task in story.tasks],
-        "at the start": [_number(task.start) for task in story.tasks],
-        "lowest": [_number(task.lowest) for task in story.tasks],
-        "at step": [_number(task.lowest_step, ".0f") for task in story.tasks],
-        "at the end": [_number(task.last) for task in story.tasks],
-        "change": [percent(task.change) for task in story.tasks],
-        "above lowest": [percent(task.rise) for task in story.tasks],
-        "slope": [_number(task.slope, "+.4f") for task in story.tasks],
-        "first weight": [_number(task.weights[0]) if task.weights else DASH for task in story.tasks],
-        "last weight": [_number(task.weights[-1]) if task.weights else DASH for task in story.tasks],
+    """Return one row per task: what it came to, in numbers."""
+    tasks = story.tasks
+    slopes, weights = ([story.of_balancer(column, one.task) for one in tasks] for column in ("slope", "weight"))
+    columns = {
+        "task": [one.task for one in tasks],
+        "came to": [story.verdicts[one.task] for one in tasks],
+        "at the start": [number(one.first) for one in tasks],
+        "lowest": [number(one.lowest) for one in tasks],
+        "at step": [str(one.best_step or DASH) for one in tasks],
+        "at the end": [number(one.last) for one in tasks],
+        "change": [percent(one.last_ratio - 1) for one in tasks],
+        "above lowest": [percent(one.rise) for one in tasks],
+        "slope": [number(of[-1], "+.4f") if of.size else DASH for of in slopes],
+        "first weight": [number(of[0]) if of.size else DASH for of in weights],
+        "last weight": [number(of[-1]) if of.size else DASH for of in weights],
     }
-    shown = {name: cells for name, cells in columns.items() if any(cell != DASH for cell in cells)}
-    verdicts = {task.verdict for task in story.tasks}
-    return PageTable(
+    return PageTable.of(
         "What became of each task" if story.run.status != "running" else "The tasks so far",
-        list(shown),
-        _cells(list(zip(*shown.values(), strict=True))),
+        {name: cells for name, cells in columns.items() if {*cells} != {DASH}},
         "Losses per completion token on the validation split, which steers the weights and chooses the checkpoint."
         if story.run.system == MULTITASK
         else f"{story.run.objective.key} in validation passes, which chooses the checkpoint.",
-        {name: words for name, words in VERDICTS.items() if name in verdicts},
+        reading={name: words for name, words in VERDICTS.items() if name in story.verdicts.values()},
     )
 
 
 def _phases(run: Run) -> list[PageTable]:
     if not run.phases:
         return []
-    rows = [(name, status, _in_words(run.card["phases"][name].get("results"))) for name, status in run.phases.items()]
+    results = [_in_words(run.card["phases"][name].get("results")) for name in run.phases]
+    columns = {"phase": [*run.phases], "status": [*run.phases.values()], "results": results}
     caption = "The fits of the run, one after the other. What follows is of the last one that has it."
-    return [PageTable("Phases", ["phase", "status", "results"], _cells(rows), caption, is_text=True)]
+    return [PageTable.of("Phases", columns, caption, is_text=True)]
 
 
 def _in_words(results: object) -> str:
@@ -149,13 +159,13 @@ def _in_words(results: object) -> str:
 def _tables(story: RunStory) -> list[PageTable]:
     if not story.tasks:
         return []
-    words = [(task.task, in_words(task, story)) for task in story.tasks]
-    columns = ["task", "its course, and the balancer's answer"]
-    return [task_table(story), PageTable("Why", columns, _cells(words), is_text=True)]
+    words = [in_words(task, story) for task in story.tasks]
+    columns = {"task": [task.task for task in story.tasks], "its course, and the balancer's answer": words}
+    return [task_table(story), PageTable.of("Why", columns, is_text=True)]
 
 
 def _figures(story: RunStory) -> list[PageFigure]:
-    from lightning_coba.reports.run_page.figures import losses_figure, slope_figure
+    from lightning_coba.reports.run_page.run_figures import losses_figure, slope_figure
     from lightning_coba.simplex import figures as draw  # matplotlib takes a second
 
     balance, objective = story.balance, story.run.objective
@@ -227,7 +237,7 @@ def _results(run: Run) -> list[PageTable]:
     chosen = "mean validation loss" if objective.key == VAL_LOSS else objective.key
     begin = "Loss per completion token on" if key == TEST_LOSS and run.system == MULTITASK else "On"
     caption = f"{begin} the test split, at the checkpoint with the {superlative(objective.better)} {chosen}."
-    return [PageTable("Test results", ["task", *columns], _cells(rows), caption)]
+    return [PageTable.of("Test results", dict(zip(["task", *columns], zip(*rows, strict=True), strict=True)), caption)]
 
 
 def _mean(values: Mapping[str, float]) -> float:
@@ -241,14 +251,12 @@ def _cost(story: RunStory) -> list[PageTable]:
     if not isfinite(run.seconds_per_step):
         return []
     training = run.seconds_per_step * run.steps
-    whole = training + run.validation_seconds
-    rows = [
-        ("optimizer steps", f"{run.steps:,.0f}, {_seconds(run.seconds_per_step)} each, {_seconds(training)} in all"),
-        (
-            "validation passes",
-            f"{_seconds(run.validation_seconds)} in all, {100 * run.validation_seconds / whole:.0f} % of the time",
-        ),
-    ]
+    share = 100 * run.validation_seconds / (training + run.validation_seconds)
+    each = f"{run.steps:,.0f}, {seconds(run.seconds_per_step)} each, {seconds(training)} in all"
+    rows = {
+        "optimizer steps": each,
+        "validation passes": f"{seconds(run.validation_seconds)} in all, {share:.0f} % of the time",
+    }
     if story.balance is not None:
         by_passes = set(story.balance.steps.tolist()) <= {step for curve in run.curves.values() for step in curve}
         within = (
@@ -256,52 +264,6 @@ def _cost(story: RunStory) -> list[PageTable]:
             if by_passes and story.losses == "validation"
             else "taken in training steps, whose time above includes them"
         )
-        rows.append(("the balancer's records", f"{len(story.balance.records):,}, {within}"))
-    return [PageTable("Time", ["", "time"], _cells(rows), "Checkpoints and tests are not counted.", is_text=True)]
-
-
-def _cells(rows: Sequence[Sequence[str]]) -> list[list[Cell]]:
-    return [[Cell(text) for text in row] for row in rows]
-
-
-def _number(value: float, form: str = ".3f") -> str:
-    return f"{value:{form}}" if isfinite(value) else DASH
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 1:
-        return f"{1000 * seconds:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-
-
-_HTML = """\
-{% from "block.html" import show %}
-{% include "head.html" %}
-</head>
-<body>
-<h1>{{ title }}</h1>
-<p class="grey">{{ facts }}</p>
-{% for sentence in headline %}
-<p{% if loop.first %} class="headline"{% endif %}>{{ sentence }}</p>
-{% endfor %}
-{% for note in notes %}
-<p class="note"><strong>Note.</strong> {{ note }}</p>
-{% endfor %}
-{% for block in blocks %}
-{{ show(block) }}
-{% endfor %}
-{% if settings %}
-<h3>Settings</h3>
-<details><summary>{{ settings | length }} settings, as they can be given to coba-train</summary>
-<div class="wide"><table class="words"><tbody>
-{% for name, value in settings %}
-<tr><th scope="row">{{ name }}</th><td>{{ value }}</td></tr>
-{% endfor %}
-</tbody></table></div></details>
-{% endif %}
-<h3>Environment</h3>
-<p class="grey">{{ packages | join(" · ") or "not written down" }}</p>
-<p class="grey">{{ folder }}</p>
-</body>
-</html>
-"""
+        rows["the balancer's records"] = f"{len(story.balance.records):,}, {within}"
+    columns = {"": [*rows], "time": [*rows.values()]}
+    return [PageTable.of("Time", columns, "Checkpoints and tests are not counted.", is_text=True)]

@@ -6,7 +6,8 @@ import numpy as np
 
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import has_balancer
-from lightning_coba.reports.result_names import DASH, comparative, result_name, superlative, written
+from lightning_coba.reports.formats import count, percent
+from lightning_coba.reports.result_names import comparative, result_name, superlative, written
 from lightning_coba.reports.statistics import FEWEST_TASKS, Array, mean_and_deviation, mean_over
 from lightning_coba.runs.card import MULTITASK
 
@@ -78,29 +79,6 @@ def reading(column: str, comparison: Comparison) -> str:
     }
     found = READING.get(column) or next((said for name, said in READING.items() if name.format(**words) == column), "")
     return found.format(**words)
-
-
-def percent(change: float) -> str:
-    """Write a change with its sign.
-
-    Example:
-        >>> percent(-0.0213), percent(0.0), percent(float("nan"))
-        ('-2.1 %', '0.0 %', '—')
-    """
-    if np.isnan(change):
-        return DASH
-    text = f"{100 * change:+.1f} %"
-    return "0.0 %" if text in ("+0.0 %", "-0.0 %") else text
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number of things.
-
-    Example:
-        >>> count(1, "seed"), count(3, "seed")
-        ('1 seed', '3 seeds')
-    """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _against_uniform(comparison: Comparison, method: int) -> str:

@@ -1,20 +1,17 @@
 """Two figures of a page about one run: every task's losses, and what slopes the weights answered."""
 
 from collections.abc import Mapping
-from math import ceil
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from lightning_coba.reports.panels import line_style, panel_title, panels, plain
 from lightning_coba.reports.statistics import Array
 from lightning_coba.runs.card import Better
-from lightning_coba.simplex.drawing import sheet
-from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, LINESTYLES, canvas, name_tasks, title
+from lightning_coba.simplex.figures import COLOURS, GREY, INK, canvas, name_tasks, title
 from lightning_coba.simplex.records import BalanceTable
 
-PANELS_A_ROW = 3
 #: A training loss is drawn as the mean over this share of its values: single steps are noise.
 SMOOTHED = 0.04
 TRAINING = "#b5b5b5"
@@ -34,16 +31,9 @@ def losses_figure(
     tasks = [task for task in {**validation, **training} if validation.get(task) or training.get(task)]
     if not tasks:
         return None
-    columns = 2 if len(tasks) == 4 else min(PANELS_A_ROW, len(tasks))
-    rows = ceil(len(tasks) / columns)
-    figure = sheet(max(2.85 * columns, 4.2), 2.05 * rows + 0.45, pad=0.08)
-    for number, (task, axes) in enumerate(zip(tasks, figure.subplots(rows, columns, squeeze=False).flat, strict=False)):
-        _plain(axes)
+    figure, found = panels(len(tasks), 2.0, "optimizer step", below=0.1)
+    for axes, task in zip(found, tasks, strict=True):
         _draw_losses(axes, task, _curve(validation.get(task, {})), _curve(training.get(task, {})), better)
-        if number >= len(tasks) - columns:
-            axes.set_xlabel("optimizer step", fontsize=8, color=INK)
-    for axes in figure.axes[len(tasks) :]:
-        axes.remove()
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
     figure.legend(
         handles=[handles[name] for name in LINES if name in handles],
@@ -62,15 +52,14 @@ def slope_figure(balance: BalanceTable) -> Figure | None:
         return None
     figure, (axes,) = canvas(1, height=4.4)
     title(axes, "Weight against slope", "dot = last record, line = the way there; right of 0 the loss rises")
-    _plain(axes)
+    plain(axes)
     axes.axvline(0, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
     axes.axhline(1 / len(balance.tasks), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
     lines = []
     for k, task in enumerate(balance.tasks):
-        colour, style = COLOURS[k % len(COLOURS)], LINESTYLES[k // len(COLOURS) % len(LINESTYLES)]
         x, y = balance.slope[there[:, k], k], balance.weight[there[:, k], k]
-        lines += axes.plot(x, y, color=colour, linestyle=style, linewidth=0.9, alpha=0.5, label=task)
-        axes.plot(x[-1:], y[-1:], "o", color=colour, markersize=6)
+        lines += axes.plot(x, y, linewidth=0.9, alpha=0.5, label=task, **line_style(k))
+        axes.plot(x[-1:], y[-1:], "o", color=line_style(k)["color"], markersize=6)
     axes.set_xlabel("slope: change of the loss ratio per record", color=INK)
     axes.set_ylabel("weight", color=INK)
     name_tasks(figure, {axes: lines})
@@ -80,15 +69,12 @@ def slope_figure(balance: BalanceTable) -> Figure | None:
 def _draw_losses(
     axes: Axes, task: str, validation: tuple[Array, Array], training: tuple[Array, Array], better: Better
 ) -> None:
-    name = task if len(task) <= 26 else f"{task[:12]}…{task[-13:]}"
-    axes.set_title(name, loc="left", fontsize=9, fontweight="bold", color=INK)
     steps, smooth = _smooth(*training)
-    if len(smooth) < 2:  # of which no line can be drawn
-        smooth = smooth[:0]
-    else:
+    if len(smooth):
         axes.plot(steps, smooth, color=TRAINING, linewidth=1.2, label=LINES[0])
     steps, losses = validation
     if not len(losses):
+        panel_title(axes, task, "no validation pass")
         return
     (line,) = axes.plot(steps, losses, color=COLOURS[0], linewidth=1.7, label=LINES[1])
     if len(steps) <= 20:
@@ -98,10 +84,7 @@ def _draw_losses(
     axes.set_ylim(shown.min() - margin, shown.max() + margin)
     best, label = (np.argmin(losses), LINES[2]) if better == "min" else (np.argmax(losses), LINES[3])
     axes.plot(steps[best], losses[best], "o", color=COLOURS[2], markersize=6, fillstyle="none", label=label)
-    axes.annotate(
-        f"{losses[best]:.3g} at {int(steps[best])}", (1, 1.03), xycoords="axes fraction", ha="right", fontsize=7.5,
-        color=GREY,
-    )  # fmt: skip
+    panel_title(axes, task, f"{losses[best]:.3g} at step {int(steps[best])}")
 
 
 def _curve(losses: Mapping[int, float]) -> tuple[Array, Array]:
@@ -112,19 +95,9 @@ def _curve(losses: Mapping[int, float]) -> tuple[Array, Array]:
 
 
 def _smooth(steps: Array, values: Array) -> tuple[Array, Array]:
-    """Return means over a moving window, each at the window's middle."""
+    """Return means over a moving window, each at the window's middle; nothing of a single value, which is no line."""
     width = max(int(SMOOTHED * len(values)), 1)
     window = np.full(width, 1 / width)
     if len(values) < 2:
-        return steps, values
+        return steps[:0], values[:0]
     return np.convolve(steps, window, "valid"), np.convolve(values, window, "valid")
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(color=HAIR, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(colors=GREY, labelcolor=INK, labelsize=8)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.ticklabel_format(useOffset=False)
