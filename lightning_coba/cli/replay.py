@@ -22,7 +22,8 @@ Without --balancer and --set, CoBa is replayed with the settings that the run ha
 grid of windows, warm-ups and temperatures. A record is one validation pass: CoBa needs some ten of them to say much.
 
 Written: replay.html (one file, to send around), figures/*.png, weights.csv (one row per setting, record and task),
-and settings.csv (one row per setting). No model is needed, and nothing is trained: other weights would have made other losses.
+and settings.csv (one row per setting). No model is needed, and nothing is trained: other weights would have made other
+losses.
 """
 
 

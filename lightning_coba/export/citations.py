@@ -101,15 +101,7 @@ def _class_name(of: Any) -> str:
                 f"{f' Did you mean {near[0]!r}?' if near else ''} Balancers: {', '.join(sorted(legal))}."
             )
         return legal[plain]
-    if not isinstance(of, type):
-        # A callback knows its balancer from the start of training on.
-        of = type(getattr(of, "balancer", of) or of)
-    if of.__name__ == "TaskBalancing":
-        raise ValueError(
-            "`citation.of` must be a balancer, a run, or a callback that has trained; got a TaskBalancing that has "
-            "not. Give the balancer that you gave to it."
-        )
-    return of.__name__
+    return (of if isinstance(of, type) else type(getattr(of, "balancer", of))).__name__
 
 
 def _keys_of_balancer(name: str) -> Iterable[str]:

@@ -46,9 +46,9 @@ def example_of(task: InspectedTask, tokenizer: Any) -> Example:
     rows = task.kept["train"]
     lengths = task.tokens.numbers("num_tokens")[rows]
     row = int(rows[np.argsort(lengths, kind="stable")[len(rows) // 2]])
-    ids, learned = task.tokens.lists("ids")[row].tolist(), task.tokens.lists("learned")[row].astype(bool).tolist()
+    ids, learned = (task.tokens.table.column(name)[row].as_py() for name in ("ids", "learned"))
     special = set(tokenizer.all_special_ids)
-    kinds = [(flag, token in special) for token, flag in zip(ids, learned, strict=True)]
+    kinds = [(bool(flag), token in special) for token, flag in zip(ids, learned, strict=True)]
     pieces = []
     for kind, run in groupby(zip(kinds, ids, strict=True), key=lambda pair: pair[0]):
         tokens = [token for _, token in run]

@@ -12,7 +12,8 @@ import pyarrow as pa
 from lightning_coba.data.datamodule import MultitaskDataModule
 from lightning_coba.data.planning.run_plan import plan_run
 from lightning_coba.data.reading.arrow_store import ArrowStore
-from lightning_coba.data.reading.row_cache import Problem, RowTable, readable_rows, row_tables
+from lightning_coba.data.reading.formats import RecordError
+from lightning_coba.data.reading.row_cache import RowTable, readable_rows, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
 from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, Encoder
 from lightning_coba.data.tokens.splits import Splits, carve, disjoint, shared_prompts
@@ -111,9 +112,9 @@ def _inspected(datamodule: MultitaskDataModule, length: RunLength, context: int 
     disjoined = splits if emptied else disjoint(splits)[0]
     try:
         stores = token_tables(list(read.values()), datamodule.tokenizer, datamodule.max_length, datamodule.num_proc)
-    except ValueError as error:  # a conversation that the chat template does not take
-        place, _, message = str(error).partition(": ")
-        return Inspection(by_gravity([*findings, Finding("error", "", message, "Correct the row.", place)]))
+    except RecordError as error:  # a conversation that the chat template does not take
+        found = Finding("error", "", error.message, "Correct the row.", error.origin)
+        return Inspection(by_gravity([*findings, found]))
     rules = {task.name: task for task in datamodule.tasks}
     tasks = [
         _inspected_task(rules[name], read[name], splits[name], disjoined[name], store, datamodule)
@@ -175,7 +176,7 @@ def _read(tasks: Sequence[Task]) -> tuple[dict[str, RowTable], list[Finding]]:
     return read, findings
 
 
-def _problem_findings(task: str, problems: Sequence[Problem]) -> list[Finding]:
+def _problem_findings(task: str, problems: Sequence[RecordError]) -> list[Finding]:
     """Return a finding for each kind of problem, with how often it occurs and where first."""
     counts = Counter(problem.message for problem in problems)
     first = {problem.message: problem.origin for problem in reversed(problems)}

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_coba.lightning_internals import summary_writer
 from lightning_coba.log_keys import VAL_LOSS
 from lightning_coba.runs.files import RunFiles
 
@@ -38,4 +39,4 @@ class RunTensorBoard(TensorBoardLogger):
         self.hparams = dict(params)  # for hparams.yaml
         known = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in params.items()}
         for summary in hparams(known, {VAL_LOSS: 0}):  # the name alone: its values are the run's
-            self.experiment._get_file_writer().add_summary(summary)
+            summary_writer(self.experiment).add_summary(summary)

@@ -26,7 +26,7 @@ from lightning_coba.reports.statistics import (
     relative_change,
     worst_task,
 )
-from lightning_coba.runs.card import Better, Objective, Result
+from lightning_coba.runs.card import WHOLE, Better, Objective, Result
 from lightning_coba.runs.collection import Run
 
 
@@ -84,6 +84,11 @@ class Comparison:
     def name(self) -> str:
         """What the primary result is called, such as "test loss"."""
         return result_name(self.key)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether the result is of several tasks, or of one that has a name."""
+        return list(self.tasks) != [WHOLE]
 
     @property
     def mean(self) -> Array:

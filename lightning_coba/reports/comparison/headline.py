@@ -9,7 +9,7 @@ from lightning_coba.reports.comparison.grouping import has_balancer
 from lightning_coba.reports.formats import count, percent
 from lightning_coba.reports.result_names import comparative, result_name, superlative, written
 from lightning_coba.reports.statistics import FEWEST_TASKS, Array, mean_and_deviation, mean_over
-from lightning_coba.runs.card import MULTITASK, WHOLE
+from lightning_coba.runs.card import MULTITASK
 
 #: The method that a reader of this package asks about first.
 SUBJECT = "CoBa"
@@ -135,7 +135,7 @@ def _without_uniform(comparison: Comparison) -> list[str]:
             shown += f" ± {written(comparison.key, deviation)} over {len(comparison.seeds)} seeds"
         begin = f"{superlative(comparison.better).capitalize()} mean" if several else "Mean"
         of = f" of the {len(comparison.methods)} methods" if several else ""
-        parts = "" if comparison.tasks == [WHOLE] else f" on {count(len(comparison.tasks), 'task')}"
+        parts = f" on {count(len(comparison.tasks), 'task')}" if comparison.has_parts else ""
         lines.append(f"{begin} {comparison.name}{of}: {comparison.methods[0]} ({shown}){parts}.")
     return lines
 

@@ -40,17 +40,15 @@ def summary_table(comparison: Comparison) -> PageTable:
     add("mean rank", comparison.mean_ranks, lambda rank: number(rank, ".2f"))
     if np.isfinite(against_single := comparison.changes_against_single_task).any():
         add("vs single-task", mean_over(against_single, axis=1), percent, better)
-    columns["worst task"] = [
-        f"{worst[0]} ({worst[1]:.2f})" if (worst := comparison.worst(m)) else DASH for m in methods
-    ]
+    if comparison.has_parts:
+        columns["worst task"] = [
+            f"{worst[0]} ({worst[1]:.2f})" if (worst := comparison.worst(m)) else DASH for m in methods
+        ]
     for key, values in comparison.metrics.items():
         best = _best_of(comparison.metrics_better[key])
         add(result_name(key), mean_over(mean_over(values, axis=2), axis=1), partial(written, key), best)
-    add(
-        "best-step spread",
-        mean_over(comparison.best_step_spreads, axis=1),
-        share,
-    )
+    if comparison.has_parts:
+        add("best-step spread", mean_over(comparison.best_step_spreads, axis=1), share)
     of = "All losses are" if comparison.key == TEST_LOSS else f"All values of {comparison.name} are"
     reads = {name: words for name in columns if (words := reading(name, comparison))}
     return PageTable.of("Methods", columns, f"The best of each column is bold. {of} on the test split.", reading=reads)
@@ -103,7 +101,7 @@ def _task_table(
     """
     with_mean = np.concatenate([values, values.mean(axis=2, keepdims=True)], axis=2)
     rows = []
-    for k, name in enumerate([*comparison.tasks, "mean"]):
+    for k, name in enumerate([*comparison.tasks, *(["mean"] if comparison.has_parts else [])]):
         texts = [_over_seeds(key, of_method[:, k]) for of_method in with_mean]
         cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(better))
         others = [np.append(column, column.mean())[k] for column in extra.values()]

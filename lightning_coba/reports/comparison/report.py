@@ -162,7 +162,7 @@ def _facts(comparison: Comparison) -> str:
     steps = sorted({int(steps) for steps in comparison.steps.ravel() if np.isfinite(steps)})
     facts = [
         count(len(comparison.methods), "method"),
-        count(len(comparison.tasks), "task"),
+        *([count(len(comparison.tasks), "task")] if comparison.has_parts else []),
         f"{count(len(comparison.seeds), 'seed')} ({seeds})",
         *([f"{' or '.join(map(str, steps))} steps"] if steps else []),
     ]
