@@ -1,10 +1,8 @@
 """Answers that are programs: right ones pass, wrong ones and cheats do not."""
 
-import shutil
-
 import pytest
 
-from lightning_coba.evaluation import code_execution, sandbox
+from lightning_coba.evaluation import code_execution, programs, sandbox
 from lightning_coba.evaluation.code_execution import isolation, passes, run_tests
 from lightning_coba.evaluation.measuring import Execution, measure
 from lightning_coba.evaluation.programs import has_program, program_of, why_not_run
@@ -114,11 +112,10 @@ def test_other_languages(language):
     assert run_tests([row], [[row.gold, *wrong]], True, workers=1) == [[True, False, False]]
 
 
-def test_what_cannot_run_is_said_and_not_counted(monkeypatch):
+def test_what_cannot_run_is_said_and_not_counted(monkeypatch, tmp_path):
     go = other("go", "func add() {\n", "}", "func Test() {}")
     assert why_not_run(go) == "tests in go are not supported (python, javascript, java, cpp are)"
-    find = shutil.which
-    monkeypatch.setattr(shutil, "which", lambda name, **where: None if name == "g++" else find(name, **where))
+    monkeypatch.setattr(programs, "PATH", str(tmp_path))  # where programs in the sandbox are found
     row = OTHERS["cpp"][0]
     assert why_not_run(row).startswith("g++ is not installed")
     rows = [ADD, go, row]

@@ -2,7 +2,9 @@
 
 import os
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,30 @@ def test_a_fork_bomb_is_bounded_and_nothing_of_it_is_left():
     # What detaches itself is in the namespace all the same.
     bomb("import os, time\nif not os.fork():\n  os.setsid()\n  if not os.fork(): time.sleep(12345)")
     assert not [line for line in _command_lines() if b"bomb.py" in line]
+
+
+def test_nothing_outlives_an_evaluation_that_is_killed(tmp_path):
+    source = (
+        "from lightning_coba.evaluation.sandbox import *\n"
+        "run_shut_in(python_command('orphan.py'), {'orphan.py': 'import time; time.sleep(100)'}, Limits(seconds=100))"
+    )
+
+    def running():
+        command = b"\0".join(os.fsencode(part) for part in python_command("orphan.py"))
+        return [line for line in _command_lines() if line.startswith(command)]
+
+    evaluation = subprocess.Popen([sys.executable, "-c", source], env={**os.environ, "TMPDIR": str(tmp_path)})
+    wait_until(running)
+    evaluation.kill()
+    evaluation.wait()
+    wait_until(lambda: not running())
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _command_lines():
@@ -120,6 +146,15 @@ def test_it_writes_nowhere_else(path):
     assert not os.path.exists("/x")
 
 
+def test_all_that_is_shown_is_mounted_read_only():
+    source = (
+        "for line in open('/proc/self/mounts'):\n"
+        "    place, options = line.split()[1], line.split()[3]\n"
+        "    if 'ro' not in options.split(',') and not place.startswith(('/dev/', '/proc')): print(place)\n"
+    )
+    assert run(source).output.split() == ["/work"]
+
+
 def test_it_cannot_end_what_started_it():
     source = (
         "import os, signal\n"
@@ -173,6 +208,7 @@ def test_without_a_sandbox_the_limits_hold(monkeypatch):
     assert bare("import os\nprint(os.listdir(), sorted(os.environ))").output == (
         "['main.py'] ['HOME', 'LANG', 'NODE_PATH', 'PATH']\n"
     )
+    assert bare("print(open('/proc/self/status').read().split('NoNewPrivs:')[1].split()[0])").output == "1\n"
     assert bare("while True: pass", seconds=1).verdict == "time"
     assert "MemoryError" in bare("bytearray(2**30)").output
     assert "File too large" in bare("open('a', 'wb').write(b'x' * 2**23)", disk_mb=4).output
