@@ -1,10 +1,13 @@
 """A run of several fits (search then retrain, SFT then PPO): what each of them is configured with."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
+
+from lightning_coba.runs.files import RunFiles
 
 
 class Fit(NamedTuple):
@@ -28,6 +31,13 @@ def fits_of(config: DictConfig) -> list[Fit]:
         ValueError: if a required value is missing, or a phase changes what the configuration does not have.
     """
     phases = config.get("phases") or {}
+    for name in phases:
+        # Its folder lies beside the files of the run.
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(RunFiles, name):
+            raise ValueError(
+                f"`phases.{name}` must be a name of letters, digits, _ and - that no file of a run has; got {name!r}. "
+                "Rename it."
+            )
     return [_fit(config, name) for name in phases] if phases else [Fit(None, _resolved(config))]
 
 
@@ -54,6 +64,9 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         key = error.full_key
         raise ValueError(f"`{key}` has to be given: type {key}=... (coba-train --help says what it is).") from error
+    if "_target_" not in (settings.get("system") or {}):
+        where = f"phases.{settings['phase']}.system" if settings.get("phase") else "system"
+        raise ValueError(f"`{where}._target_` must name the class of a LightningModule; there is none. Add it.")
     return settings
 
 

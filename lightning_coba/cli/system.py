@@ -1,6 +1,7 @@
 """Build a system from its settings, and ask it what it may offer; see `systems/protocol.py`."""
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any
@@ -45,6 +46,14 @@ def card_of(module: L.LightningModule, datamodule: Any) -> dict[str, Any]:
     taken = sorted(set(said) & set(OWN_ENTRIES))
     if taken:
         raise ValueError(f"`{type(module).__name__}.card` must not set {', '.join(taken)}. Choose another name.")
+    for key, value in said.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ValueError(
+                f"`{type(module).__name__}.card` must hold numbers, texts, lists and dicts; {key!r} is a "
+                f"{type(value).__name__}. Convert it."
+            ) from error
     return {"tasks": list(getattr(datamodule, "task_names", ()))} | said
 
 
@@ -55,20 +64,24 @@ def results_of(module: L.LightningModule, logged: Mapping[str, float]) -> dict[s
         module: after the test pass.
         logged: what that pass has logged; the results of a system that names none.
     """
-    if hasattr(module, "results"):
-        named = {str(key): tuple(result) for key, result in module.results().items()}
-    else:
-        named = {key: (values, "min") for key, values in _by_key(logged).items()}
-    return {
-        key: {
-            "better": better,
-            "values": {
-                str(name): float(value)
-                for name, value in (values.items() if isinstance(values, Mapping) else [(WHOLE, values)])
-            },
-        }
-        for key, (values, better) in named.items()
-    }
+    if not hasattr(module, "results"):
+        return {key: _result(key, values, "min") for key, values in _by_key(logged).items()}
+    named = module.results()
+    for key, result in named.items():
+        if not isinstance(result, tuple) or len(result) != 2 or result[1] not in ("min", "max"):
+            raise ValueError(
+                f'`{type(module).__name__}.results` must hold a Result(values, "min" or "max") for each key; '
+                f"{key!r} is {result!r}. Correct it."
+            )
+    return {str(key): _result(key, *result) for key, result in named.items()}
+
+
+def _result(key: str, values: Any, better: str) -> dict[str, Any]:
+    parts = values if isinstance(values, Mapping) else {WHOLE: values}
+    try:
+        return {"better": better, "values": {str(name): float(value) for name, value in parts.items()}}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`results` must hold numbers; {key!r} holds {values!r}. Correct it.") from error
 
 
 def _by_key(logged: Mapping[str, float]) -> dict[str, dict[str, float]]:

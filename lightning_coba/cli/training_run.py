@@ -59,6 +59,8 @@ def run(fits: Sequence[Fit], folder: RunFolder, resume: Any) -> float:
         for fit, part, checkpoint in zip(fits, parts, checkpoints, strict=True):
             if not part.is_finished(fit.settings):
                 objective = _fit(fit, part, checkpoint, is_last=fit is fits[-1])
+            if fit.settings["trainer"].get("fast_dev_run"):
+                break  # it leaves nothing that a later phase could read
         exit_code = 0
         return _to_minimise(objective)
     except BaseException as error:  # an interrupt too
@@ -117,6 +119,8 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
     if trainer.fast_dev_run:
         return None
 
+    if trainer.global_step and not folder.files.last_checkpoint.is_file():  # a module without validation
+        trainer.save_checkpoint(folder.files.last_checkpoint)
     logged = dict(trainer.callback_metrics)
     chosen = best.best_model_path if best is not None else ""
     tested = _test(settings, module, datamodule, chosen or None)
@@ -139,7 +143,8 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
     entries = {"results": results, "objective": objective, "length": run_length(settings), **_timing(trainer)}
     folder.write_entries(status="finished", **entries)
     if is_last:
-        folder.write_card(status="finished", method=_settled_method(trainer) or folder.card["method"], **entries)
+        folder.write_card(**folder.entries.get("card", {}) | {"status": "finished", **entries})
+        folder.write_card(method=_settled_method(trainer) or folder.card["method"])
         _write_page(folder)
         console.print(f"Everything is in {folder.path}", soft_wrap=True, highlight=False)
     return objective
@@ -196,9 +201,12 @@ def _open_folder(fit: Fit, folder: RunFolder, trainer: L.Trainer, card: Mapping[
     folder.write_settings(fit.settings)
     if fit.phase:  # the run is described by the fit that was begun last
         RunFolder(folder.path).write_settings(fit.settings)
-        folder.write_entries(status="running")
     records = next((c.losses_shown for c in trainer.callbacks if isinstance(c, TaskBalancing)), None)
-    folder.write_card(**described(fit.settings) | {"status": "running", "records": records} | dict(card))
+    own = {"records": records} | dict(card)
+    if fit.phase:
+        folder.write_entries(status="running", card=own)
+        own = {"objective": card["objective"], "tasks": card["tasks"], "records": records}
+    folder.write_card(**described(fit.settings) | {"status": "running"} | own)
 
 
 def described(settings: Mapping[str, Any]) -> dict[str, Any]:

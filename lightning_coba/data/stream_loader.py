@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import lightning as L
 from torch.utils.data import default_collate
 
 from lightning_coba.data.stream import Stream
+from lightning_coba.lightning_internals import num_batches_done
 
 
 class StreamLoader:
@@ -22,8 +24,9 @@ class StreamLoader:
         name: name of the stream; two streams of one seed are unrelated if their names differ.
         num_batches: batches per epoch; default: as many as show every row once, the last one filled up.
         collate: function from a list of rows to a batch.
-        rank: number of this process, which reads every ``world_size``-th row of a batch.
-        world_size: number of processes that read different rows.
+        trainer: the Trainer that fits, ``self.trainer`` of a module or datamodule: it knows how many batches were
+            trained on before, and which of the rows this process reads. Without it the loader counts for itself, and
+            there is one process.
 
     Example:
         >>> loader = StreamLoader(range(6), batch_size=2)
@@ -44,15 +47,13 @@ class StreamLoader:
         name: str = "train",
         num_batches: int | None = None,
         collate: Callable[[list[Any]], Any] = default_collate,
-        rank: int = 0,
-        world_size: int = 1,
+        trainer: L.Trainer | None = None,
     ) -> None:
         self.dataset = dataset
         self.stream = Stream(name, len(dataset), batch_size, seed)
         self.num_batches = self.stream.num_batches if num_batches is None else num_batches
         self.collate = collate
-        self.rank = rank
-        self.world_size = world_size
+        self.trainer = trainer
         self._num_read = 0
 
     def __len__(self) -> int:
@@ -61,9 +62,14 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield an epoch of batches from the position on; a Trainer that resumes takes the rest of its epoch."""
-        for _ in range(self.num_batches):
-            rows = self.stream.batch(self._num_read)[self.rank :: self.world_size]
-            self._num_read += 1  # before the batch is trained on: a checkpoint written after it holds it
+        # Asked at the first batch of an epoch, when the progress of a resumed run is known. Lightning restores a
+        # loader's own state only where nobody has asked for the number of steps before, as a scheduler does.
+        trainer = self.trainer if self.trainer is not None and self.trainer.training else None
+        start = self._num_read if trainer is None else num_batches_done(trainer)
+        ranks = (trainer and trainer.distributed_sampler_kwargs) or {"rank": 0, "num_replicas": 1}
+        for index in range(start, start + self.num_batches):
+            rows = self.stream.batch(index)[ranks["rank"] :: ranks["num_replicas"]]
+            self._num_read = index + 1  # before the batch is trained on: a checkpoint written after it holds it
             yield self.collate([self.dataset[int(row)] for row in rows])
 
     def state_dict(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import traceback
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,9 @@ MAY_CHANGE = (
     *(f"trainer.{key}" for key in LENGTH),
 )  # fmt: skip
 #: Entries of the card that a system's `card()` may not set.
-OWN_ENTRIES = ("format_version", "packages", "status", "system", "phases", "length", "results", "objective", "error")
+OWN_ENTRIES = (
+    "format_version", "packages", "status", "system", "name", "seed", "suite", "phases", "length", "results", "error",
+)  # fmt: skip
 #: Seconds to wait for a run that is just being stopped.
 PATIENCE = 3.0
 PACKAGES = ("lightning-coba", "lightning", "torch", "transformers", "peft", "hydra-core")
@@ -150,7 +153,7 @@ class RunFolder:
             self.run.error.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self.run.card.with_suffix(".json.partial")
-        partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(_strict(card), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(partial, self.run.card)
 
     @rank_zero_only
@@ -173,6 +176,15 @@ class RunFolder:
 def run_length(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that say how long a fit is."""
     return {key: settings["trainer"].get(key) for key in LENGTH}
+
+
+def _strict(value: Any) -> Any:
+    """Return what JSON can hold: it has no word for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {key: _strict(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _version(package: str) -> str | None:

@@ -33,7 +33,7 @@ class ToyData(L.LightningDataModule):
         return [(x[i], x[i] @ TRUTH + 0.3 * noise[i]) for i in range(self.num_rows)]
 
     def train_dataloader(self):
-        return StreamLoader(self._rows(0), self.batch_size, self.seed)
+        return StreamLoader(self._rows(0), self.batch_size, self.seed, trainer=self.trainer)
 
     def val_dataloader(self):
         return DataLoader(self._rows(1), self.num_rows)
@@ -78,7 +78,10 @@ class Regression(L.LightningModule):
         self.log("test_explained", self._explained(batch))
 
     def configure_optimizers(self):
-        return self._optimizer(self.parameters())
+        optimizer = self._optimizer(self.parameters())
+        steps = self.trainer.estimated_stepping_batches  # sets the loaders up before a checkpoint's progress is known
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.5, total_iters=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def objective(self):
         return "val_explained", "max"
