@@ -1,16 +1,28 @@
 """How long the rows are in tokens, and which of them do not fit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from lightning_coba.data.reading.row_cache import RowTable
 from lightning_coba.data.reading.task import SPLITS
-from lightning_coba.inspection.findings import Finding
-from lightning_coba.inspection.inspected_task import InspectedTask, counted, listed
+from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, Encoder
+from lightning_coba.inspection.findings import Fault, Finding, Level, listed, warning_from
+from lightning_coba.inspection.inspected_task import InspectedTask
 
 #: Held-out losses of fewer rows are too noisy for the slope of a task.
 FEWEST_HELD_OUT_ROWS = 30
+_UNCUT = 2**30
+
+
+def uncut_lengths(table: RowTable, rows: np.ndarray, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many tokens some rows would have if none were too long, and how many are learned, int32 ``[rows]``."""
+    texts = table.store.table.select(TEXT_COLUMNS).take(pa.array(rows))
+    encoded = Encoder(tokenizer, _UNCUT, table.origins)(texts)
+    return encoded.column("num_tokens").to_numpy(), encoded.column("num_learned").to_numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,16 +30,16 @@ class SplitFacts:
     """Sizes of one split of a task.
 
     Attributes:
-        task: its name.
-        split: which.
-        rows: how many training keeps.
-        shown: how many of them are evaluated.
-        carved: whether it was carved from train.
-        prompt_tokens: of each row that is kept, before anything is cut, int64 ``[rows]``.
-        completion_tokens: the same of what is learned.
-        cut: rows that lose tokens of their prompt.
-        overlong: rows whose completion does not fit.
-        dropped: rows left out because their prompt is held out elsewhere.
+        task: Name of the task.
+        split: Name of the split.
+        rows: Rows that training keeps.
+        shown: Rows of these that are evaluated.
+        carved: Whether it was carved from train.
+        prompt_tokens: Prompt tokens of each row that is kept, before anything is cut, int64 ``[rows]``.
+        completion_tokens: The same of what is learned.
+        cut: Rows that lose tokens of their prompt.
+        overlong: Rows whose completion does not fit.
+        dropped: Rows left out because their prompt is held out elsewhere.
     """
 
     task: str
@@ -41,105 +53,90 @@ class SplitFacts:
     overlong: int
     dropped: int
 
+    @property
+    def tokens(self) -> np.ndarray:
+        """Tokens of each row that is kept, before anything is cut, int64 ``[rows]``."""
+        return self.prompt_tokens + self.completion_tokens
 
-def split_facts(task: InspectedTask, limits: dict[str, int | None]) -> list[SplitFacts]:
+
+def split_facts(task: InspectedTask, limits: Mapping[str, int | None]) -> list[SplitFacts]:
     """Return the sizes of each split.
 
     Args:
-        task: as it was read.
-        limits: split -> how many rows are evaluated; ``None`` = all.
+        task: The task as it was read.
+        limits: Split -> how many rows are evaluated; ``None`` = all.
     """
     facts = []
-    overlong, cut = task.tokens.numbers("overlong"), task.tokens.numbers("cut")
     for split in SPLITS:
         before, kept = task.splits.rows[split], task.kept[split]
-        too_long = int(overlong[before].sum())
+        overlong = int(task.tokens.numbers("overlong")[before].sum())
+        cut = int(task.tokens.numbers("cut")[kept].sum())
         limit = limits[split]
-        facts.append(
-            SplitFacts(
-                task.name,
-                split,
-                len(kept),
-                len(kept) if limit is None else min(limit, len(kept)),
-                split not in task.own,
-                task.prompt_tokens[kept],
-                task.completion_tokens[kept],
-                int(cut[kept].sum()),
-                too_long,
-                len(before) - len(kept) - too_long,
-            )
-        )
+        shown = len(kept) if limit is None else min(limit, len(kept))
+        lengths = task.prompt_tokens[kept], task.completion_tokens[kept]
+        dropped = len(before) - len(kept) - overlong
+        sizes = (len(kept), shown, split in task.carved, *lengths, cut, overlong, dropped)
+        facts.append(SplitFacts(task.name, split, *sizes))
     return facts
 
 
 def size_findings(facts: Sequence[SplitFacts]) -> list[Finding]:
     """Return which held-out splits are small, and which are carved from train."""
+    harms: dict[str, tuple[Level, str]] = {
+        "validation": ("warning", "its loss is noisy, and so is the slope that steers"),
+        "test": ("note", "its loss says little"),
+    }
     found = []
-    for split, level, why in (
-        ("validation", "warning", "its loss is noisy, and so is the slope that steers"),
-        ("test", "note", "its loss says little"),
-    ):
-        small = [fact for fact in facts if fact.split == split and fact.rows < FEWEST_HELD_OUT_ROWS]
+    for split, (level, why) in harms.items():
+        small = [f"{it.task} ({it.rows})" for it in facts if it.split == split and it.rows < FEWEST_HELD_OUT_ROWS]
         if small:
-            told = listed(f"{fact.task} ({fact.rows})" for fact in small)
-            what = f"{split} has fewer than {FEWEST_HELD_OUT_ROWS} rows in {told}: {why}"
-            found.append(Finding(level, "", what, f"Hold out more: a file {split}.jsonl of its own, or more rows."))  # type: ignore[arg-type]
-        carved = [fact.task for fact in facts if fact.split == split and fact.carved]
+            what = f"{split} has fewer than {FEWEST_HELD_OUT_ROWS} rows in {listed(small)}: {why}"
+            found.append(Finding(level, "", what, f"Hold out more: a file {split}.jsonl of its own, or more rows."))
+        carved = [it.task for it in facts if it.split == split and it.carved]
         if carved:
             what = f"{split} of {listed(carved)} is carved from train: a tenth, always the same rows"
             found.append(Finding("note", "", what, f"Give a file {split}.jsonl to choose the rows yourself."))
     return found
 
 
-def length_findings(task: InspectedTask, max_length: int, overlong: str, context: int | None = None) -> list[Finding]:
-    """Return which rows of a task are too long for ``max_length``."""
-    found = []
-    rows = task.rows
-    totals = task.prompt_tokens + task.completion_tokens
-    over = rows[task.tokens.numbers("overlong")[rows]]
-    cut = rows[task.tokens.numbers("cut")[rows]]
+def length_faults(task: InspectedTask, max_length: int, overlong: str, context: int | None) -> list[Fault]:
+    """Return the rows that ``max_length`` cuts or leaves out, and those that are still beyond the model's context.
+
+    Args:
+        task: The task as it was read.
+        max_length: Tokens that a row may have.
+        overlong: What training does where a completion does not fit: ``"error"`` or ``"drop"``.
+        context: Tokens that the model reads at most; ``None`` = not known.
+    """
+    rows, totals = task.rows, task.prompt_tokens + task.completion_tokens
+    over, cut = (rows[task.tokens.numbers(name)[rows]] for name in ("overlong", "cut"))
+    faults = []
     if len(over):
-        longest = int(totals[over].max())
         stops = overlong == "error"
-        found.append(
-            Finding(
-                "error" if stops else "warning",
-                task.name,
-                f"{counted(len(over))} with a completion that does not fit into max_length={max_length} tokens"
-                + ("" if stops else ": dropped"),
-                _overlong_cure(longest, int(task.completion_tokens[over].max()), stops, context),
-                task.origin(over[0]),
-            )
-        )
+        what = f"with a completion that does not fit into max_length={max_length} tokens{'' if stops else ': dropped'}"
+        cure = _overlong_cure(int(totals[over].max()), int(task.completion_tokens[over].max()), stops, context)
+        faults.append(Fault("error" if stops else "warning", over, what, cure))
     if len(cut):
         longest, share = int(totals[cut].max()), len(cut) / len(rows)
-        found.append(
-            Finding(
-                "warning" if share >= 0.01 else "note",
-                task.name,
-                f"{counted(len(cut))} ({share:.1%}) longer than max_length={max_length} tokens: they lose the "
-                f"beginning of their prompt (up to {longest - max_length} tokens)",
-                _cut_cure(longest, max_length, context),
-                task.origin(cut[0]),
-            )
+        what = (
+            f"longer than max_length={max_length} tokens ({share:.1%} of the task): they lose the beginning of their "
+            f"prompt (up to {longest - max_length} tokens)"
         )
-    return found
+        faults.append(Fault(warning_from(0.01, share), cut, what, _cut_cure(longest, max_length, context)))
+    return faults if context is None else [*faults, _beyond_context(task, overlong, context)]
 
 
-def context_findings(task: InspectedTask, overlong: str, context: int | None) -> list[Finding]:
-    """Return which rows that training keeps are longer than the model's context, where training would stop."""
+def _beyond_context(task: InspectedTask, overlong: str, context: int) -> Fault:
     rows = np.sort(np.concatenate([task.kept[split] for split in SPLITS]))
     lengths = task.tokens.numbers("num_tokens")[rows]
-    over = rows[lengths > context] if context is not None else rows[:0]
-    if context is None or not len(over):
-        return []
+    over = rows[lengths > context]
     cure = f"Set data.max_length={context}: longer prompts then lose their beginning."
     unfit = int((task.completion_tokens[over] >= context).sum())
     if unfit:
         option = "are then dropped" if overlong == "drop" else "need data.overlong=drop"
         cure += f" {unfit} of them, whose completion does not fit, {option}, or must be shortened."
-    what = f"{counted(len(over))} longer than the model's context of {context} tokens (up to {lengths.max()})"
-    return [Finding("error", task.name, what, cure, task.origin(over[0]))]
+    longest = lengths.max(initial=0)
+    return Fault("error", over, f"longer than the model's context of {context} tokens (up to {longest})", cure)
 
 
 def _overlong_cure(longest: int, completion: int, stops: bool, context: int | None) -> str:

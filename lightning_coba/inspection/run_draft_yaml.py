@@ -1,26 +1,26 @@
 """Write the settings of a first run as a Hydra experiment that a person can read and edit."""
 
 import json
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from lightning_coba.data.reading.task import SPLITS, Task
+from lightning_coba.inspection.column_guess import Columns
 from lightning_coba.inspection.run_draft import RunDraft, Setting
-
-_WIDTH = 118
 
 
 def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: str | None) -> str:
     """Return the file's text.
 
     Args:
-        draft: of `draft_run`.
-        root: where the data lies, as it was typed.
-        name: of the experiment.
-        config_dir: what ``--config-dir`` of coba-train must be.
-        model: hub id, folder or file of the model; ``None`` = the default one.
+        draft: The settings; see `draft_run`.
+        root: Where the data lies, as it was typed.
+        name: Name of the experiment.
+        config_dir: What ``--config-dir`` of coba-train must be.
+        model: Hub id, folder or file of the model; ``None`` = the default one.
     """
     sizes = ", ".join(f"{task} {rows:,}" for task, rows in draft.sizes.items())
     lines = [
@@ -32,13 +32,13 @@ def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: st
         "  - override /data: files",
         f"  - override /model: {'smollm2' if model is None else 'causal_lm'}",
         "",
-        f"suite: {_scalar(name)} # what the tasks are called together, in the names of runs",
+        *_lines("", {"suite": Setting(name, "what the tasks are called together, in the names of runs")}),
         "",
     ]
     if model is not None:
-        lines += ["model:", f"  model: {_scalar(model)}", ""]
-    lines += ["data:", *_source_lines(draft, root), *_setting_lines(draft.data), ""]
-    lines += ["trainer:", *_setting_lines(draft.trainer)]
+        lines += ["model:", *_lines("  ", {"model": Setting(model)}), ""]
+    lines += ["data:", *_source_lines(draft, root), *_lines("  ", draft.data), ""]
+    lines += ["trainer:", *_lines("  ", draft.trainer)]
     return "\n".join(lines) + "\n"
 
 
@@ -46,9 +46,9 @@ def write_draft(path: str | PathLike[str], text: str, force: bool = False) -> No
     """Write the file.
 
     Args:
-        path: where to; in a folder ``experiment``, where Hydra looks for the group of this name.
-        text: what.
-        force: whether a file of that name is replaced.
+        path: Where to; in a folder ``experiment``, where Hydra looks for the group of this name.
+        text: What `draft_yaml` returned.
+        force: Whether a file of that name is replaced.
 
     Raises:
         ValueError: The folder has another name.
@@ -67,51 +67,40 @@ def write_draft(path: str | PathLike[str], text: str, force: bool = False) -> No
 
 
 def _source_lines(draft: RunDraft, root: str) -> list[str]:
-    common = draft.common_rules
-    if common is not None:
-        why = next(iter(draft.columns.values())).why
-        return [f"  root: {_scalar(root)} # seen from where coba-train is started", *_rule_lines("  ", common, why)]
-    lines = [
-        "  root: null",
-        "  tasks: # their columns differ, so each is named; paths are seen from where it is started",
-    ]
+    if draft.common_rules is not None:
+        settings = {"root": Setting(root, "seen from where coba-train is started")}
+        return _lines("  ", settings | _rules(next(iter(draft.columns.values()))))
+    why = "their columns differ, so each is named; paths are seen from where it is started"
+    lines = ["  root: null", f"  tasks: # {why}"]
     for task in draft.tasks:
-        lines += ["    - _target_: lightning_coba.Task", f"      name: {_scalar(task.name)}"]
-        lines += [f"      {key}: {_scalar(value)}" for key, value in _task_settings(task).items()]
-        columns = draft.columns[task.name]
-        lines += _rule_lines("      ", columns.rules, columns.why)
+        lines += ["    - _target_: lightning_coba.Task"]
+        lines += _lines("      ", _source(task) | _rules(draft.columns[task.name]))
     return lines
 
 
-def _rule_lines(indent: str, rules: Mapping[str, str], why: str) -> list[str]:
+def _source(task: Task) -> dict[str, Setting]:
+    settings = {"name": Setting(task.name)}
+    for split in SPLITS:
+        source: Any = getattr(task, split)
+        if source is not None:
+            settings[split] = Setting([str(path) for path in source] if isinstance(source, list) else str(source))
+    return settings | ({"where": Setting(dict(task.where))} if task.where else {})
+
+
+def _rules(columns: Columns) -> dict[str, Setting]:
     """Say why once, at the first of the rules."""
-    lines = [f"{indent}{name}: {_scalar(rule)}" for name, rule in rules.items()]
-    return [f"{lines[0]} # {why}", *lines[1:]] if lines else []
+    return {name: Setting(rule, columns.why * (not k)) for k, (name, rule) in enumerate(columns.rules.items())}
 
 
-def _task_settings(task: Task) -> dict[str, Any]:
-    settings = {split: _paths(getattr(task, split)) for split in SPLITS if getattr(task, split) is not None}
-    if task.where:
-        settings["where"] = dict(task.where)
-    return settings
-
-
-def _paths(source: Any) -> Any:
-    return [str(path) for path in source] if isinstance(source, list) else str(source)
-
-
-def _setting_lines(settings: Mapping[str, Setting]) -> list[str]:
-    return [f"  {name}: {_scalar(setting.value)} # {setting.why}" for name, setting in settings.items()]
+def _lines(indent: str, settings: Mapping[str, Setting]) -> list[str]:
+    return [
+        f"{indent}{name}: {_scalar(value)}" + (f" # {why}" if why else "") for name, (value, why) in settings.items()
+    ]
 
 
 def _comment(text: str) -> list[str]:
-    words: Sequence[str] = text.split()
-    lines = ["#"]
-    for word in words:
-        if len(lines[-1]) + 1 + len(word) > _WIDTH:
-            lines.append("#")
-        lines[-1] += f" {word}"
-    return lines
+    marks = {"initial_indent": "# ", "subsequent_indent": "# "}
+    return textwrap.wrap(text, 118, **marks, break_long_words=False, break_on_hyphens=False)  # type: ignore[arg-type]
 
 
 def _scalar(value: Any) -> str:

@@ -215,7 +215,7 @@ def test_labels_are_counted_and_unseen_ones_named(inspect):
     assert labels.counts == {"n": 40, "y": 10}
     assert labels.majority == 0.8
     assert labels.unseen == ("maybe",)
-    assert "'maybe'" in one(found, "never occur in train").what
+    assert "'maybe'" in one(found, "of test that train lacks").what
     assert one(found, "80% of the training rows").level == "warning"
 
 
@@ -267,7 +267,7 @@ def test_an_example_tells_what_is_read_from_what_is_learned(inspect):
     assert (read.learned, learned.learned, end.learned) == (False, True, True)
     assert read.text.endswith(" is:\n")
     assert learned.text == "c" + read.text.split()[0]
-    assert (end.text, end.special, end.num_tokens) == ("<eos>", True, 1)
+    assert (end.text, end.special) == ("<eos>", True)
 
 
 def test_steps_hold_what_the_loader_yields(tokenizer):
@@ -314,7 +314,7 @@ def test_a_datamodule_without_tokenizer_is_refused():
         inspect_data(MultitaskDataModule([Task("a", rows(9))]))
 
 
-def test_the_gravest_come_first(inspect):
+def test_the_most_severe_come_first(inspect):
     splits = clean()
     splits["train"] += [{"prompt": "q\n", "completion": "c" * 80}, {"prompt": "", "completion": "c "}]
     levels = [finding.level for finding in inspect(Task("a", **splits)).findings]
