@@ -32,7 +32,7 @@ def inspection():
     ]
     rows = np.array([[3, 1], [0, 4], [4, 0]])
     steps = StepFacts(TASKS, rows, rows * 10, rows * 2, 0.25, RunLength())
-    pieces = [Piece("x\n<b>", False, False, 4), Piece("yes", True, False, 1), Piece("<eos>", True, True, 1)]
+    pieces = [Piece("x\n<b>", False, False), Piece("yes", True, False), Piece("<eos>", True, True)]
     findings = [
         Finding("error", "qa", "broken", "Mend it.", "f.jsonl:3"),
         Finding("note", "", "odd", "Look."),
@@ -50,8 +50,7 @@ def test_the_table_of_tasks_holds_sizes_lengths_and_shares(inspection):
     assert (row["train"], row["val"], row["test"]) == ("100", "64/80", "9*")
     assert row["prompt"] == "50/95/100"
     assert row["completion"] == "2/2/2"
-    assert (row["longest"], row["cut"], row["too long"]) == ("102", "3", "6")
-    assert (row["read"], row["steps"]) == ("42%", "67%")
+    assert (row["learned"], row["steps"]) == ("42%", "67%")
 
 
 def test_tasks_that_are_not_planned_have_no_share(inspection):
@@ -60,7 +59,9 @@ def test_tasks_that_are_not_planned_have_no_share(inspection):
 
 
 def test_the_other_tables_name_every_split_label_and_step(inspection):
-    assert cells(split_table(inspection.splits))["qa/test"]["source"] == "carved from train"
+    row = cells(split_table(inspection.splits))["qa/test"]
+    assert (row["source"], row["longest"]) == ("carved from train", "11")
+    assert (row["cut"], row["too long"], row["dropped"]) == ("1", "2", "3")
     labels = cells(label_table(inspection.labels))["qa"]
     assert (labels["majority"], labels["unseen in train"]) == ("60%", "1")
     assert "no 60%, yes 40%" in labels["share of the training rows"]
@@ -106,7 +107,7 @@ def test_data_that_cannot_be_read_leaves_no_old_picture(tmp_path, inspection):
 
 def test_headline_of_clean_data(inspection):
     clean = Inspection([], inspection.splits, steps=inspection.steps)
-    assert headline(clean)[0] == "Training would run: nothing to mend."
+    assert headline(clean)[0] == "Training would run: nothing to correct."
     assert "3 optimizer steps" in headline(clean)[1]
 
 
