@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,11 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
     made = command_parser("coba-data", DESCRIPTION, EPILOG)
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    as_written = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    as_written = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
     about = "say what would go wrong with the data, and what a step will look like"
-    _add_check(commands.add_parser("check", help=about, description=CHECK, epilog=CHECK_EPILOG, **as_written))
+    _add_check(as_written("check", help=about, description=CHECK, epilog=CHECK_EPILOG))
     about = "write a configuration to train on the data"
-    _add_init(commands.add_parser("init", help=about, description=INIT, epilog=INIT_EPILOG, **as_written))
+    _add_init(as_written("init", help=about, description=INIT, epilog=INIT_EPILOG))
     return made
 
 
@@ -206,8 +207,7 @@ def init(given: argparse.Namespace) -> bool:
     from lightning_coba.data import tasks_at
     from lightning_coba.inspection.column_guess import rules_of
     from lightning_coba.inspection.model_context import context_of
-    from lightning_coba.inspection.run_draft import draft_run
-    from lightning_coba.inspection.run_draft_yaml import draft_yaml, write_draft
+    from lightning_coba.inspection.run_draft import draft_run, draft_yaml, write_draft
     from lightning_coba.models.tokenizer import load_tokenizer
 
     tasks = tasks_at(given.dir)

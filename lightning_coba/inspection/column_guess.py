@@ -2,7 +2,6 @@
 
 import itertools
 import shlex
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -155,8 +154,10 @@ def rules_of(tasks: Sequence[Task], given: Sequence[Mapping[str, str]] = ()) -> 
             raise ValueError(f"No task has the columns of {as_typed(typed)}. They are {columns}. Name some of them.")
     found = {}
     for task in tasks:
-        fitting = [typed for typed in given if _fits(typed, rows[task.name])]
-        rules = dict(ChainMap(*fitting))  # the first counts
+        rules: dict[str, str] = {}
+        for typed in given:
+            if _fits(typed, rows[task.name]):
+                rules = {**typed, **rules}  # the first counts
         found[task.name] = Columns(rules, "as typed") if rules else guess_columns(task)
     return found
 

@@ -18,7 +18,7 @@ from lightning_coba.data.tokens.tokenization import select_rows
 from lightning_coba.inspection.example import Example, example_of
 from lightning_coba.inspection.findings import Finding, fault_findings, most_severe_first
 from lightning_coba.inspection.inspected_task import InspectedTask
-from lightning_coba.inspection.lengths import SplitFacts, length_faults, size_findings, split_facts, uncut_lengths
+from lightning_coba.inspection.lengths import length_faults, size_findings, uncut_lengths
 from lightning_coba.inspection.overlaps import (
     common_train_findings,
     emptied_findings,
@@ -26,13 +26,7 @@ from lightning_coba.inspection.overlaps import (
     shared_prompt_findings,
 )
 from lightning_coba.inspection.steps import RunLength, StepFacts, step_facts, step_findings
-from lightning_coba.inspection.texts import (
-    LabelFacts,
-    contradiction_findings,
-    label_facts,
-    label_findings,
-    text_faults,
-)
+from lightning_coba.inspection.texts import contradiction_findings, label_findings, text_faults
 
 
 @dataclass(frozen=True)
@@ -41,15 +35,13 @@ class Inspection:
 
     Attributes:
         findings: What to know, most severe first.
-        splits: Sizes of the three splits of each task that can be read.
-        labels: Labels of the tasks whose completions are labels.
+        tasks: The tasks that can be read and split.
         examples: One rendered row per task.
         steps: What the optimizer is fed; None where that cannot be planned.
     """
 
     findings: Sequence[Finding]
-    splits: Sequence[SplitFacts] = ()
-    labels: Sequence[LabelFacts] = ()
+    tasks: Sequence[InspectedTask] = ()
     examples: Sequence[Example] = ()
     steps: StepFacts | None = None
 
@@ -108,11 +100,6 @@ def _inspected(datamodule: MultitaskDataModule, length: RunLength, context: int 
     except ValueError as error:  # a conversation that the chat template does not take
         place, _, message = str(error).partition(": ")
         return Inspection(most_severe_first([*findings, Finding("error", "", message, "Correct the row.", place)]))
-    usable = [task for task in tasks if all(len(task.kept[split]) for split in SPLITS)]
-    limits = {"train": None, "validation": datamodule.validation_rows, "test": datamodule.test_rows}
-    sizes = [fact for task in tasks for fact in split_facts(task, limits)]
-    labels = {task.name: facts for task in usable if (facts := label_facts(task))}
-    steps = _steps(datamodule, usable, length) if usable else None
     findings += fault_findings(
         (task.name, task.origin, fault)
         for task in tasks
@@ -123,13 +110,15 @@ def _inspected(datamodule: MultitaskDataModule, length: RunLength, context: int 
     )
     for task in tasks:
         findings += contradiction_findings(task)
+    usable = [task for task in tasks if all(map(len, task.kept.values()))]
     for task in usable:
-        findings += label_findings(labels[task.name]) if task.name in labels else known_answer_findings(task)
-    findings += [*size_findings(sizes), *common_train_findings(usable)]
+        findings += label_findings(task) if task.labels else known_answer_findings(task)
+    findings += [*size_findings(tasks), *common_train_findings(usable)]
+    steps = _steps(datamodule, usable, length) if usable else None
     if steps is not None:
         findings += step_findings(steps)
     examples = [example_of(task, datamodule.tokenizer) for task in usable]
-    return Inspection(most_severe_first(findings), sizes, list(labels.values()), examples, steps)
+    return Inspection(most_severe_first(findings), tasks, examples, steps)
 
 
 def _read(tasks: Sequence[Task]) -> tuple[dict[str, RowTable], list[Finding]]:
@@ -190,16 +179,20 @@ def _tokenised(
     disjoined: Mapping[str, Splits],
 ) -> list[InspectedTask]:
     rules = {task.name: task.prompt for task in datamodule.tasks}
+    limits = (None, datamodule.validation_rows, datamodule.test_rows)
     tables = [read[name] for name in splits]
     stores = token_tables(tables, datamodule.tokenizer, datamodule.max_length, datamodule.num_proc)
     tasks = []
     for name, table, store in zip(splits, tables, stores, strict=True):
         overlong, cut = store.numbers("overlong"), store.numbers("cut")
-        kept = {split: rows[~overlong[rows]] for split, rows in disjoined[name].rows.items()}
+        left = disjoined[name].rows
+        kept = {split: left[split][~overlong[left[split]]] for split in SPLITS}
+        shown = {split: len(kept[split][:limit]) for split, limit in zip(SPLITS, limits, strict=True)}
         total, learned = (store.numbers(column).astype(np.int64) for column in ("num_tokens", "num_learned"))
         if len(short := np.flatnonzero(cut | overlong)):
             total[short], learned[short] = uncut_lengths(table, short, datamodule.tokenizer)
-        tasks.append(InspectedTask(name, rules[name], table, splits[name], kept, store, total - learned, learned))
+        lengths = total - learned, learned
+        tasks.append(InspectedTask(name, rules[name], table, splits[name], kept, shown, store, *lengths))
     return tasks
 
 

@@ -1,7 +1,6 @@
 """How long the rows are in tokens, and which of them do not fit."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,62 +24,7 @@ def uncut_lengths(table: RowTable, rows: np.ndarray, tokenizer: Any) -> tuple[np
     return encoded.column("num_tokens").to_numpy(), encoded.column("num_learned").to_numpy()
 
 
-@dataclass(frozen=True, eq=False)
-class SplitFacts:
-    """Sizes of one split of a task.
-
-    Attributes:
-        task: Name of the task.
-        split: Name of the split.
-        rows: Rows that training keeps.
-        shown: Rows of these that are evaluated.
-        carved: Whether it was carved from train.
-        prompt_tokens: Prompt tokens of each row that is kept, before anything is cut, int64 ``[rows]``.
-        completion_tokens: The same of what is learned.
-        cut: Rows that lose tokens of their prompt.
-        overlong: Rows whose completion does not fit.
-        dropped: Rows left out because their prompt is held out elsewhere.
-    """
-
-    task: str
-    split: str
-    rows: int
-    shown: int
-    carved: bool
-    prompt_tokens: np.ndarray
-    completion_tokens: np.ndarray
-    cut: int
-    overlong: int
-    dropped: int
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """Tokens of each row that is kept, before anything is cut, int64 ``[rows]``."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-def split_facts(task: InspectedTask, limits: Mapping[str, int | None]) -> list[SplitFacts]:
-    """Return the sizes of each split.
-
-    Args:
-        task: The task as it was read.
-        limits: Split -> how many rows are evaluated; ``None`` = all.
-    """
-    facts = []
-    for split in SPLITS:
-        before, kept = task.splits.rows[split], task.kept[split]
-        overlong = int(task.tokens.numbers("overlong")[before].sum())
-        cut = int(task.tokens.numbers("cut")[kept].sum())
-        limit = limits[split]
-        shown = len(kept) if limit is None else min(limit, len(kept))
-        lengths = task.prompt_tokens[kept], task.completion_tokens[kept]
-        dropped = len(before) - len(kept) - overlong
-        sizes = (len(kept), shown, split in task.carved, *lengths, cut, overlong, dropped)
-        facts.append(SplitFacts(task.name, split, *sizes))
-    return facts
-
-
-def size_findings(facts: Sequence[SplitFacts]) -> list[Finding]:
+def size_findings(tasks: Sequence[InspectedTask]) -> list[Finding]:
     """Return which held-out splits are small, and which are carved from train."""
     harms: dict[str, tuple[Level, str]] = {
         "validation": ("warning", "its loss is noisy, and so is the slope that steers"),
@@ -88,11 +32,12 @@ def size_findings(facts: Sequence[SplitFacts]) -> list[Finding]:
     }
     found = []
     for split, (level, why) in harms.items():
-        small = [f"{it.task} ({it.rows})" for it in facts if it.split == split and it.rows < FEWEST_HELD_OUT_ROWS]
+        sizes = {task.name: len(task.kept[split]) for task in tasks}
+        small = [f"{task} ({rows})" for task, rows in sizes.items() if rows < FEWEST_HELD_OUT_ROWS]
         if small:
             what = f"{split} has fewer than {FEWEST_HELD_OUT_ROWS} rows in {listed(small)}: {why}"
             found.append(Finding(level, "", what, f"Hold out more: a file {split}.jsonl of its own, or more rows."))
-        carved = [it.task for it in facts if it.split == split and it.carved]
+        carved = [task.name for task in tasks if split in task.carved]
         if carved:
             what = f"{split} of {listed(carved)} is carved from train: a tenth, always the same rows"
             found.append(Finding("note", "", what, f"Give a file {split}.jsonl to choose the rows yourself."))
@@ -141,21 +86,20 @@ def _beyond_context(task: InspectedTask, overlong: str, context: int) -> Fault:
 
 def _overlong_cure(longest: int, completion: int, stops: bool, context: int | None) -> str:
     otherwise = "data.overlong=drop" if stops else "shorten them"
-    if context is None or longest <= context:
-        return f"Set data.max_length={_rounded(longest, context)}, which holds the longest ({longest}), or {otherwise}."
-    if completion < context:
-        return f"Set data.max_length={context}, the model's context, or {otherwise}."
+    room = _more_room(longest, completion + 1, context)
+    if room:
+        return f"{room}, or {otherwise}."
     return f"{'Set data.overlong=drop, or shorten' if stops else 'Shorten'} them: the model's context is {context}."
 
 
 def _cut_cure(longest: int, max_length: int, context: int | None) -> str:
+    room = _more_room(longest, max_length + 1, context)
+    return f"{room}, if memory allows." if room else f"Shorten them: the model's context is {context}."
+
+
+def _more_room(longest: int, least: int, context: int | None) -> str:
+    """Return the setting that holds the longest row, or all that the model reads; nothing where that is too little."""
     if context is None or longest <= context:
-        return f"Set data.max_length={_rounded(longest, context)} to keep all of it, if memory allows."
-    if max_length < context:
-        return f"Set data.max_length={context}, the model's context, to keep more of it, if memory allows."
-    return f"Shorten them if the beginning matters: the model's context is {context}."
-
-
-def _rounded(tokens: int, context: int | None) -> int:
-    """Return a length with some room, a multiple of 64, or the context if that is less."""
-    return min(-(-tokens // 64) * 64, context or 2**30)
+        with_room = min(-(-longest // 64) * 64, context or _UNCUT)
+        return f"Set data.max_length={with_room}, which holds the longest ({longest})"
+    return f"Set data.max_length={context}, the model's context" if least <= context else ""

@@ -1,7 +1,12 @@
-"""Choose the settings of a first run on some data: lengths, sizes of steps, and how often it is validated."""
+"""A first run on some data: its settings, and the Hydra experiment that a person can read and edit."""
 
+import json
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,12 +53,6 @@ class RunDraft:
     sizes: Mapping[str, int]
     data: Mapping[str, Setting]
     trainer: Mapping[str, Setting]
-
-    @property
-    def common_rules(self) -> Mapping[str, Any] | None:
-        """The column rules of all tasks; None where they differ."""
-        first, *others = self.columns.values()
-        return first.rules if all(other.rules == first.rules for other in others) else None
 
 
 def draft_run(
@@ -138,3 +137,109 @@ def _trainer_settings(sizes: Mapping[str, int], accumulate: int) -> dict[str, Se
     if accumulate > 1:
         settings["accumulate_grad_batches"] = Setting(accumulate, f"batches that share a step of {_ROWS_A_STEP} rows")
     return settings
+
+
+def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: str | None) -> str:
+    """Return the file's text.
+
+    Args:
+        draft: The settings; see `draft_run`.
+        root: Where the data lies, as it was typed.
+        name: Name of the experiment.
+        config_dir: What ``--config-dir`` of coba-train must be.
+        model: Hub id, folder or file of the model; ``None`` = the default one.
+    """
+    sizes = ", ".join(f"{task} {rows:,}" for task, rows in draft.sizes.items())
+    lines = [
+        "# @package _global_",
+        f"# coba-train --config-dir {config_dir} experiment={name}",
+        *_comment(f"Drafted by coba-data init from {root}. Edit it; what is not named here is as coba-train has it."),
+        *_comment(f"Training rows: {sizes}."),
+        "defaults:",
+        "  - override /data: files",
+        f"  - override /model: {'smollm2' if model is None else 'causal_lm'}",
+        "",
+        f"suite: {_scalar(name)} # what the tasks are called together, in the names of runs",
+        "",
+    ]
+    if model is not None:
+        lines += ["model:", f"  model: {_scalar(model)}", ""]
+    lines += ["data:", *_lines(_source(draft, root)), *_lines(draft.data), ""]
+    return "\n".join([*lines, "trainer:", *_lines(draft.trainer)]) + "\n"
+
+
+def write_draft(path: str | PathLike[str], text: str, force: bool = False) -> None:
+    """Write the file.
+
+    Args:
+        path: Where to; in a folder ``experiment``, where Hydra looks for the group of this name.
+        text: What `draft_yaml` returned.
+        force: Whether a file of that name is replaced.
+
+    Raises:
+        ValueError: The folder has another name.
+        FileExistsError: There is such a file.
+    """
+    place = Path(path)
+    if place.resolve().parent.name != "experiment" or place.suffix != ".yaml":
+        raise ValueError(
+            f"`write_draft.path` must be a .yaml file in a folder named 'experiment', where coba-train --config-dir "
+            f"looks for it; got {str(path)!r}. Write {str(place.parent / 'experiment' / (place.stem + '.yaml'))!r}."
+        )
+    if place.exists() and not force:
+        raise FileExistsError(f"{place} exists, and may have been edited. Add --force to replace it, or give --out.")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text, encoding="utf-8")
+
+
+def _source(draft: RunDraft, root: str) -> dict[str, Setting]:
+    """Return what is read: all of the folder by one rule, or where the columns differ each task by its own."""
+    first, *others = draft.columns.values()
+    if all(other.rules == first.rules for other in others):
+        return {"root": Setting(root, "seen from where coba-train is started"), **_rules(first)}
+    tasks = [_task(task) | _rules(draft.columns[task.name]) for task in draft.tasks]
+    why = "their columns differ, so each is named; paths are seen from where it is started"
+    return {"root": Setting(None), "tasks": Setting(tasks, why)}
+
+
+def _task(task: Task) -> dict[str, Setting]:
+    settings: dict[str, Any] = {"_target_": "lightning_coba.Task", "name": task.name}
+    for split in SPLITS:
+        if (source := getattr(task, split)) is not None:
+            settings[split] = [str(path) for path in source] if isinstance(source, list) else str(source)
+    if task.where:
+        settings["where"] = dict(task.where)
+    return {name: Setting(value) for name, value in settings.items()}
+
+
+def _rules(columns: Columns) -> dict[str, Setting]:
+    """Say why once, at the first of the rules."""
+    return {name: Setting(rule, columns.why * (not k)) for k, (name, rule) in enumerate(columns.rules.items())}
+
+
+def _lines(settings: Mapping[str, Setting], indent: str = "  ") -> list[str]:
+    lines = []
+    for name, (value, why) in settings.items():
+        items = value if name == "tasks" else []
+        lines.append(f"{indent}{name}:{'' if items else ' ' + _scalar(value)}{why and f' # {why}'}")
+        for item in items:
+            first, *others = _lines(item, f"{indent}    ")
+            lines += [f"{indent}  - {first.strip()}", *others]
+    return lines
+
+
+def _comment(text: str) -> list[str]:
+    marks = {"initial_indent": "# ", "subsequent_indent": "# "}
+    return textwrap.wrap(text, 118, **marks, break_long_words=False, break_on_hyphens=False)  # type: ignore[arg-type]
+
+
+def _scalar(value: Any) -> str:
+    r"""Return a value as YAML on one line.
+
+    Example:
+        >>> _scalar("answer"), _scalar("{question}\n"), _scalar(None)
+        ('answer', '"{question}\\n"', 'null')
+    """
+    plain = isinstance(value, str) and re.fullmatch(r"[^\W\d_][\w.-]*", value)
+    reserved = str(value).lower() in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
+    return value if plain and not reserved else json.dumps(value, ensure_ascii=False)

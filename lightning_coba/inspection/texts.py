@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -25,58 +24,25 @@ _CHARACTERS = {
         "Delete these characters.",
     ),
 }
-_MOST_LABELS = 200
-_LONGEST_LABEL = 60
-_ROWS_PER_LABEL = 5
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no two completions become one
 
 
-@dataclass(frozen=True)
-class LabelFacts:
-    """The labels of a task whose completions are few and short.
-
-    Attributes:
-        task: Name of the task.
-        counts: Label -> training rows, most frequent first.
-        majority: Share of the most frequent label in train.
-        unseen: Labels of the test split that train lacks.
-    """
-
-    task: str
-    counts: dict[str, int]
-    majority: float
-    unseen: tuple[str, ...]
-
-
-def label_facts(task: InspectedTask) -> LabelFacts | None:
-    """Return the labels of a task; None where its completions are texts."""
-    train = task.texts("completion", task.kept["train"])
-    found = pc.value_counts(train)
-    values, counts = found.field("values"), found.field("counts")
-    few = len(values) <= min(_MOST_LABELS, len(train) / _ROWS_PER_LABEL)
-    if not few or pc.max(pc.utf8_length(values)).as_py() > _LONGEST_LABEL:
-        return None
-    pairs = zip(values.to_pylist(), counts.to_pylist(), strict=True)
-    ordered = dict(sorted(pairs, key=lambda pair: -pair[1]))
-    tested = pc.unique(task.texts("completion", task.kept["test"])).to_pylist()
-    unseen = tuple(label for label in tested if label not in ordered)
-    return LabelFacts(task.name, ordered, next(iter(ordered.values())) / len(train), unseen)
-
-
-def label_findings(labels: LabelFacts) -> list[Finding]:
+def label_findings(task: InspectedTask) -> list[Finding]:
     """Return what the labels of a task call for."""
     told = []
-    if labels.unseen:
-        what = f"{counted(len(labels.unseen), 'label')} of test that train lacks: {listed(map(repr, labels.unseen))}"
+    if task.unseen_labels:
+        unseen = listed(map(repr, task.unseen_labels))
+        what = f"{counted(len(task.unseen_labels), 'label')} of test that train lacks: {unseen}"
         told.append((what, "Add training rows of them, or take the rows out of test."))
-    first = next(iter(labels.counts))
-    if len(labels.counts) == 1:
+    first, count = next(iter(task.labels.items()))
+    share = count / len(task.kept["train"])
+    if len(task.labels) == 1:
         what = f"every completion is {first!r}: the model learns to ignore the prompt"
         told.append((what, "Name the column that differs: --completion."))
-    elif labels.majority >= 0.8:
-        what = f"{labels.majority:.0%} of the training rows have the label {first!r}"
+    elif share >= 0.8:
+        what = f"{share:.0%} of the training rows have the label {first!r}"
         told.append((what, "Judge by more than accuracy; add rows of the others, or fewer of this one."))
-    return [Finding("warning", labels.task, what, cure) for what, cure in told]
+    return [Finding("warning", task.name, what, cure) for what, cure in told]
 
 
 def text_faults(task: InspectedTask) -> list[Fault]:

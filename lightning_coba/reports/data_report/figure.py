@@ -13,10 +13,9 @@ from lightning_coba.simplex.drawing import sheet, shortened
 from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, title
 
 if TYPE_CHECKING:
+    from lightning_coba.inspection.inspected_task import InspectedTask
     from lightning_coba.inspection.inspecting import Inspection
-    from lightning_coba.inspection.lengths import SplitFacts
     from lightning_coba.inspection.steps import StepFacts
-    from lightning_coba.inspection.texts import LabelFacts
 
 _STEPS_SHOWN = 40
 _LABELS_SHOWN = 12
@@ -33,36 +32,36 @@ def data_figure(inspection: "Inspection", max_length: int) -> Figure:
     Raises:
         ValueError: The inspection has no steps: nothing can be drawn.
     """
-    steps, labels = inspection.steps, inspection.labels
+    steps = inspection.steps
     if steps is None:
         raise ValueError("`data_figure.inspection` must have steps; got none. Correct the errors first.")
     colours = {task: COLOURS[k % len(COLOURS)] for k, task in enumerate(steps.tasks)}
+    tasks = [task for task in inspection.tasks if task.name in colours]
+    labelled = [task for task in tasks if task.labels]
     heights = [max(2.4, 1.1 + 0.42 * len(steps.tasks)), 3.0]
-    if labels:
-        heights.append(max(1.6, 1.0 + 0.34 * len(labels)))
+    if labelled:
+        heights.append(max(1.6, 1.0 + 0.34 * len(labelled)))
     figure = sheet(11, sum(heights))
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
-    _draw_lengths(figure.add_subplot(grid[0, 0]), inspection.splits, colours, max_length)
+    _draw_lengths(figure.add_subplot(grid[0, 0]), tasks, colours, max_length)
     _draw_shares(figure.add_subplot(grid[0, 1]), steps, colours)
     _draw_steps(figure.add_subplot(grid[1, :]), steps, colours)
-    if labels:
-        _draw_labels(figure.add_subplot(grid[2, :]), labels, colours)
+    if labelled:
+        _draw_labels(figure.add_subplot(grid[2, :]), labelled, colours)
     return figure
 
 
-def _draw_lengths(axes: Axes, splits: Sequence["SplitFacts"], colours: dict[str, str], max_length: int) -> None:
+def _draw_lengths(axes: Axes, tasks: Sequence["InspectedTask"], colours: dict[str, str], max_length: int) -> None:
     _frame(axes, "Tokens of a row", "5 % to 95 %, dot: median, tick: longest; from above: train, validation, test")
-    places = {task: place for place, task in enumerate(colours)}
-    below = {"train": -0.24, "validation": 0, "test": 0.24}
-    for fact in splits:
-        if fact.task not in places or not fact.rows:
-            continue
-        colour, y = colours[fact.task], places[fact.task] + below[fact.split]
-        width, size = (2.6, 4) if fact.split == "train" else (1.4, 3)
-        low, middle, high = np.quantile(fact.tokens, [0.05, 0.5, 0.95])
-        axes.plot([low, high], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
-        axes.plot(middle, y, "o", color=colour, markersize=size)
-        axes.plot(fact.tokens.max(), y, "|", color=colour, markersize=5)
+    for place, task in enumerate(tasks):
+        colour = colours[task.name]
+        for split, below in (("train", -0.24), ("validation", 0.0), ("test", 0.24)):
+            lengths, y = task.lengths(split), place + below
+            width, size = (2.6, 4) if split == "train" else (1.4, 3)
+            low, middle, high = np.quantile(lengths, [0.05, 0.5, 0.95])
+            axes.plot([low, high], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
+            axes.plot(middle, y, "o", color=colour, markersize=size)
+            axes.plot(lengths.max(), y, "|", color=colour, markersize=5)
     axes.set_xscale("log")
     if axes.dataLim.x1 > max_length / 4:
         axes.axvline(max_length, color=GREY, linewidth=0.9, linestyle="--")
@@ -100,14 +99,13 @@ def _draw_steps(axes: Axes, steps: "StepFacts", colours: dict[str, str]) -> None
     axes.grid(axis="x", visible=False)
 
 
-def _draw_labels(axes: Axes, labels: Sequence["LabelFacts"], colours: dict[str, str]) -> None:
+def _draw_labels(axes: Axes, tasks: Sequence["InspectedTask"], colours: dict[str, str]) -> None:
     _frame(axes, "Labels in train", "each piece is a label, most frequent first")
-    for y, fact in enumerate(labels):
-        shares = np.array(list(fact.counts.values()), dtype=float)
-        shares /= shares.sum()
+    for y, task in enumerate(tasks):
         left = 0.0
-        for number, (label, share) in enumerate(zip(fact.counts, shares, strict=True)):
-            shade = to_rgba(colours[fact.task], 0.35 if number % 2 else 1)
+        for number, (label, count) in enumerate(task.labels.items()):
+            share = count / len(task.kept["train"])
+            shade = to_rgba(colours[task.name], 0.35 if number % 2 else 1)
             axes.barh(y, share, 0.7, left, color=shade, edgecolor="white", linewidth=0.6)
             if number < _LABELS_SHOWN and share * 100 > 1.2 * len(label.strip()) + 1:
                 ink = INK if number % 2 else "white"
@@ -115,7 +113,7 @@ def _draw_labels(axes: Axes, labels: Sequence["LabelFacts"], colours: dict[str, 
             left += share
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _task_axis(axes, [fact.task for fact in labels])
+    _task_axis(axes, [task.name for task in tasks])
 
 
 def _frame(axes: Axes, heading: str, reading: str) -> None:

@@ -1,7 +1,6 @@
 """The numbers of an inspection of data as tables, for the screen and the page."""
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,25 +8,23 @@ import numpy as np
 from lightning_coba.reports.page import Cell, PageTable
 
 if TYPE_CHECKING:
-    from lightning_coba.inspection.lengths import SplitFacts
+    from lightning_coba.inspection.inspected_task import InspectedTask
     from lightning_coba.inspection.steps import StepFacts
-    from lightning_coba.inspection.texts import LabelFacts
 
 FIRST_STEPS = 6
 _MOST_LABELS_SHOWN = 4
 
 
-def task_table(splits: Sequence["SplitFacts"], steps: "StepFacts | None") -> PageTable:
+def task_table(tasks: Sequence["InspectedTask"], steps: "StepFacts | None") -> PageTable:
     """Return one row per task: sizes, lengths and its share of an epoch."""
     shares = {}
     if steps is not None:
         shares = dict(zip(steps.tasks, zip(steps.completion_shares, steps.presence, strict=True), strict=True))
     rows = []
-    for task, group in groupby(splits, key=lambda fact: fact.task):
-        facts = list(group)
-        lengths = _lengths(facts[0].prompt_tokens), _lengths(facts[0].completion_tokens)
-        of_epoch = [f"{share:.0%}" for share in shares[task]] if task in shares else ["-", "-"]
-        rows.append((task, *map(_rows, facts), *lengths, *of_epoch))
+    for task in tasks:
+        sizes = [_size(task, split) for split in task.kept]
+        of_epoch = [f"{share:.0%}" for share in shares[task.name]] if task.name in shares else ["-", "-"]
+        rows.append((task.name, *sizes, *_lengths(task, "train"), *of_epoch))
     caption = (
         "Rows of each split (shown/all where a fixed subset is evaluated, * = carved from train). Prompt and "
         "completion: tokens of a training row, median/95 %/longest. Learned: share of the tokens that the loss is on. "
@@ -36,15 +33,15 @@ def task_table(splits: Sequence["SplitFacts"], steps: "StepFacts | None") -> Pag
     return _table("Tasks", "task,train,val,test,prompt,completion,learned,steps", rows, caption)
 
 
-def split_table(splits: Sequence["SplitFacts"]) -> PageTable:
+def split_table(tasks: Sequence["InspectedTask"]) -> PageTable:
     """Return one row per split: rows and lengths."""
     rows = []
-    for fact in splits:
-        shown = "" if fact.split == "train" else fact.shown
-        source = "carved from train" if fact.carved else "its own"
-        lengths = map(_lengths, (fact.prompt_tokens, fact.completion_tokens))
-        row = (f"{fact.task}/{fact.split}", fact.rows, shown, source, *lengths)
-        rows.append((*row, fact.tokens.max(initial=0), fact.cut, fact.overlong, fact.dropped))
+    for task in tasks:
+        for split, kept in task.kept.items():
+            shown = "" if split == "train" else task.shown[split]
+            source = "carved from train" if split in task.carved else "its own"
+            row = (f"{task.name}/{split}", len(kept), shown, source, *_lengths(task, split))
+            rows.append((*row, task.lengths(split).max(initial=0), *task.counts(split).values()))
     caption = (
         "Tokens of a row, median/95 %/longest. Longest: prompt and completion together. Cut: rows that lose the "
         "beginning of their prompt. Too long: rows whose completion does not fit into max_length. Dropped: rows whose "
@@ -54,16 +51,15 @@ def split_table(splits: Sequence["SplitFacts"]) -> PageTable:
     return _table("Splits", names, rows, caption)
 
 
-def label_table(labels: Sequence["LabelFacts"]) -> PageTable:
+def label_table(tasks: Sequence["InspectedTask"]) -> PageTable:
     """Return one row per task whose completions are labels."""
     rows = []
-    for fact in labels:
-        total = sum(fact.counts.values())
-        counts = [(" ".join(label.split()), count / total) for label, count in fact.counts.items()]
-        shown = ", ".join(f"{_clipped(label)} {share:.0%}" for label, share in counts[:_MOST_LABELS_SHOWN])
-        if len(counts) > _MOST_LABELS_SHOWN:
-            shown += f", … {_clipped(counts[-1][0])} {counts[-1][1]:.1%}"
-        rows.append((fact.task, len(counts), f"{fact.majority:.0%}", len(fact.unseen), shown))
+    for task in tasks:
+        shares = [(" ".join(label.split()), count / len(task.kept["train"])) for label, count in task.labels.items()]
+        shown = ", ".join(f"{_clipped(label)} {share:.0%}" for label, share in shares[:_MOST_LABELS_SHOWN])
+        if len(shares) > _MOST_LABELS_SHOWN:
+            shown += f", … {_clipped(shares[-1][0])} {shares[-1][1]:.1%}"
+        rows.append((task.name, len(shares), f"{shares[0][1]:.0%}", len(task.unseen_labels), shown))
     names = "task,labels,majority,unseen in train,share of the training rows"
     caption = "Tasks with few different completions. Majority: the accuracy of always giving the most frequent label."
     return _table("Labels", names, rows, caption, is_text=True)
@@ -100,15 +96,18 @@ def _table(
     return PageTable(title, names.split(","), cells, caption, is_text=is_text)
 
 
-def _rows(fact: "SplitFacts") -> str:
-    text = str(fact.rows) if fact.split == "train" or fact.shown == fact.rows else f"{fact.shown}/{fact.rows}"
-    return text + ("*" if fact.carved else "")
+def _size(task: "InspectedTask", split: str) -> str:
+    rows, shown = len(task.kept[split]), task.shown[split]
+    return f"{'' if shown == rows else f'{shown}/'}{rows}{'*' * (split in task.carved)}"
 
 
-def _lengths(tokens: np.ndarray) -> str:
-    if not len(tokens):
-        return "-"
-    return f"{np.median(tokens):.0f}/{np.quantile(tokens, 0.95):.0f}/{tokens.max()}"
+def _lengths(task: "InspectedTask", split: str) -> list[str]:
+    """Return the lengths of prompts and of completions as text."""
+    kept = task.kept[split]
+    if not len(kept):
+        return ["-", "-"]
+    columns = task.prompt_tokens[kept], task.completion_tokens[kept]
+    return [f"{np.median(tokens):.0f}/{np.quantile(tokens, 0.95):.0f}/{tokens.max()}" for tokens in columns]
 
 
 def _clipped(text: str) -> str:

@@ -41,8 +41,8 @@ class DataReport:
         """Show findings, tables and examples, short enough for one or two screens."""
         found = self.inspection
         parts: list[RenderableType] = []
-        if found.splits:
-            parts.append(_screen_table(task_table(found.splits, found.steps)))
+        if found.tasks:
+            parts.append(_screen_table(task_table(found.tasks, found.steps)))
         if found.steps is not None:
             parts += [_screen_table(step_table(found.steps, most=4)), Text(run_sentence(found.steps))]
         if found.examples:
@@ -70,8 +70,8 @@ def write_data_report(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     blocks: list[PageTable | PageFigure] = []
-    if inspection.splits:
-        blocks.append(task_table(inspection.splits, inspection.steps))
+    if inspection.tasks:
+        blocks.append(task_table(inspection.tasks, inspection.steps))
     picture = folder / "data.png"
     picture.unlink(missing_ok=True)  # an older one would be of other data
     if inspection.steps is not None:
@@ -80,10 +80,10 @@ def write_data_report(
         drawn = PageFigure.of(data_figure(inspection, max_length), picture.name, _CAPTION)
         picture.write_bytes(drawn.png)
         blocks += [drawn, step_table(inspection.steps)]
-    if inspection.labels:
-        blocks.append(label_table(inspection.labels))
-    if inspection.splits:
-        blocks.append(split_table(inspection.splits))
+    if labelled := [task for task in inspection.tasks if task.labels]:
+        blocks.append(label_table(labelled))
+    if inspection.tasks:
+        blocks.append(split_table(inspection.tasks))
     page = data_html(inspection, title, headline(inspection), facts, blocks)
     (folder / "data.html").write_text(page, encoding="utf-8")
     return DataReport(inspection, folder)
