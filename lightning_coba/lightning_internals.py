@@ -1,6 +1,13 @@
-"""What a balancer needs to know and Lightning keeps to itself; each reader here has a test."""
+"""What this package needs to know and Lightning and torch keep to themselves: the only place, and a test for each."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch.loops.progress import _BatchProgress
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor
 
 
@@ -25,8 +32,60 @@ def sanity_metrics(trainer: L.Trainer) -> dict[str, Tensor]:
     return metrics | trainer.callback_metrics
 
 
-def starts_by_command_line(trainer: L.Trainer) -> bool:
-    """Return whether the Trainer starts its processes by running the command line again."""
-    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+def logging_step(trainer: L.Trainer) -> int:
+    """Return the step label under which Lightning itself logs now, so that what belongs together stays in one row."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
+
+def batch_progress(trainer: L.Trainer) -> _BatchProgress:
+    """Return Lightning's counts of training batches: ``total`` and ``current`` (of the epoch), each in four stages."""
+    return trainer.fit_loop.epoch_loop.batch_progress
+
+
+def num_batches_done(trainer: L.Trainer) -> int:
+    """Return the number of training batches, over all epochs, whose hooks have all run; it survives a resume."""
+    return int(batch_progress(trainer).total.completed)
+
+
+def is_accumulating(trainer: L.Trainer) -> bool:
+    """Return whether the batch under way, or the last one, ends without an optimizer step."""
+    return bool(trainer.fit_loop._should_accumulate())
+
+
+def loaded_batch_counts(trainer: L.Trainer) -> list[dict[str, int]]:
+    """Return the counts of training batches, total and of the epoch, in the checkpoint that is being loaded.
+
+    Lightning reads them after the datamodule's state, so what is written into them counts. Empty where no fit resumes.
+    """
+    checkpoint: dict[str, Any] = trainer._checkpoint_connector._loaded_checkpoint
+    if not checkpoint or "loops" not in checkpoint:
+        return []
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    return [progress["total"], progress["current"]]
+
+
+def uses_static_graph(trainer: L.Trainer) -> bool:
+    """Return whether DDP takes the first backward pass of a step for the whole of it."""
+    return bool(getattr(trainer.strategy, "_ddp_kwargs", {}).get("static_graph", False))
+
+
+def starts_by_command_line(trainer: L.Trainer) -> bool:
+    """Return whether the strategy starts its other ranks by running the command line again."""
     return isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+
+
+def summary_writer(writer: Any) -> Any:
+    """Return the writer of single summaries inside torch's ``SummaryWriter``."""
+    return writer._get_file_writer()
+
+
+@contextmanager
+def graph_kept_after_backward() -> Iterator[None]:
+    """Let a compiled model be differentiated several times: its first backward pass would free what the next needs."""
+    config = torch._functorch.config
+    was_on, config.donated_buffer = config.donated_buffer, False
+    try:
+        yield
+    finally:
+        if was_on:  # otherwise whoever turned it off will put it back: two callbacks do not end in reverse order
+            config.donated_buffer = True

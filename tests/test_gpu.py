@@ -73,7 +73,7 @@ def test_drop_in_keeps_its_state_on_the_module_s_device():
     module = TwoHeads()
     trainer.fit(module, DataLoader(data, 8), DataLoader(data, 8))
     assert balancer.history["weight"].shape == (6, 2)
-    assert balancer._recorder.state.ratios.is_cuda
+    assert balancer.state_dict()["recorder"]["state"]["ratios"].is_cuda
 
 
 # ------------------------------------------------------------------ the language model

@@ -1,117 +1,201 @@
-"""Who may import whom (house.md, section 3): read from the source, and the light import from a process."""
+"""Who may import whom (house.md, section 3), read from the source: a row per package, and no way back."""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "lightning_coba"
-FILES = sorted(PACKAGE.rglob("*.py"))
 NAME = "lightning_coba"
-HEAVY = {"transformers", "peft", "hydra", "datasets"}
+PACKAGE = Path(__file__).parents[1] / NAME
+FILES = sorted(PACKAGE.rglob("*.py"))
+NOBODY: set[str] = set()
+SMALL = {"cache_folder", "lightning_internals", "log_keys"}
+
+#: Package (or small file) -> what of ours it may import, anywhere in its files; `data.stream` = that module alone.
+MAY_IMPORT = {
+    "cache_folder": NOBODY,
+    "log_keys": NOBODY,
+    "lightning_internals": NOBODY,
+    "functional": NOBODY,
+    "balancers": {"functional"},
+    "simplex": {"functional", "log_keys"},
+    "data": {"functional", "cache_folder", "lightning_internals"},
+    "models": {"functional", "cache_folder"},
+    "balancing": {"balancers", "functional", "simplex", "data.stream", "lightning_internals", "log_keys"},
+    "runs": {"balancers", "data", "log_keys", "models", "simplex"},
+    "loggers": {"log_keys", "lightning_internals", "runs.files"},
+    "callbacks": {"balancing", "functional", "loggers", "simplex", "lightning_internals", "log_keys"},
+    "systems": {"balancers", "balancing", "callbacks", "data", "functional", "models", "simplex", *SMALL},
+    "inspection": {"data", "balancing.run_length"},
+    "evaluation": {"data", "log_keys", "models", "runs"},
+    "export": {"evaluation", "log_keys", "models", "runs", "simplex"},
+    "reports": {"balancers", "inspection", "log_keys", "runs", "simplex"},
+}
+EVERYTHING = {*MAY_IMPORT}
+MAY_IMPORT |= {"cli": {*EVERYTHING, NAME}, NAME: EVERYTHING}  # and nobody else these two
+
+#: Package -> what of others it may import.
+THIRD_PARTY = {
+    "functional": {"torch"},
+    "balancers": {"numpy", "torch", "torchjd", "cvxpy", "qpsolvers"},
+    "simplex": {"IPython", "lightning", "matplotlib", "numpy", "rich", "torch"},
+    "balancing": {"lightning", "torch"},
+    "callbacks": {"lightning", "rich", "torch"},
+    "loggers": {"lightning", "matplotlib", "mlflow", "numpy", "torch", "wandb"},
+    "lightning_internals": {"lightning", "torch"},
+    "cache_folder": NOBODY,
+    "log_keys": NOBODY,
+    NAME: NOBODY,
+}
+#: What a plain installation lacks, or what takes seconds to import for one use: imported where it is used.
+OPTIONAL = {"IPython", "bitsandbytes", "cvxpy", "datasets", "huggingface_hub", "liger_kernel", "mlflow", "qpsolvers",
+            "torchjd", "wandb"}  # fmt: skip
+HYDRA = {"hydra", "omegaconf"}
 
 
-def imports(path, source=None):
-    """Return the dotted names a file imports, anywhere in it; `from a import b` gives a and a.b."""
-    here = (NAME, *path.relative_to(PACKAGE).parent.parts)
+def module_of(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports(source, module="", is_package=False):
+    """Return the modules that a source imports, anywhere in it; of `from a import b` a.b where that is one of ours."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text() if source is None else source)):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = here[: len(here) - node.level + 1] if node.level else ()
-            module = ".".join((*base, *([node.module] if node.module else [])))
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+            up = node.level - is_package
+            here = module.split(".")[: -up or None] if node.level else []
+            base = ".".join([*here, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names}
     return found
 
 
-def under(names, prefix):
-    return sorted(name for name in names if name == prefix or name.startswith(prefix + "."))
+def imports_of(module):
+    path = MODULES[module]
+    return imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+
+
+GRAPH = {module: {name for name in imports_of(module) if name in MODULES} - {module} for module in MODULES}
+
+
+def package_of(module):
+    return module.split(".")[1] if "." in module else module
 
 
 def third_party(names):
-    roots = {name.split(".")[0] for name in names}
-    return roots - sys.stdlib_module_names - {NAME, "__future__"}
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {NAME, "__future__"}
 
 
-def siblings(names):
-    """The sub-packages and modules of ours that are imported."""
-    return {name.split(".")[1] for name in names if name.startswith(NAME + ".")}
+def is_within(module, place):
+    whole = place if place == NAME else f"{NAME}.{place}"
+    return module == whole or (place != NAME and module.startswith(f"{whole}."))
 
 
-def of(folder):
-    files = [path for path in FILES if path.is_relative_to(PACKAGE / folder)]
-    assert files, folder
-    return pytest.mark.parametrize("path", files, ids=lambda path: str(path.relative_to(PACKAGE)))
+def arrows_not_in(table, graph):
+    """Return the imports between packages that a table does not allow."""
+    return sorted(
+        f"{module} -> {target}"
+        for module, targets in graph.items()
+        for target in targets
+        if package_of(module) != package_of(target)
+        and not any(is_within(target, may) for may in table.get(package_of(module), NOBODY))
+    )
+
+
+def cycle_in(graph):
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
 
 
 def test_the_reader_of_imports_sees_every_kind():
-    source = "import a.b as c\nfrom d import e\ndef f():\n    from . import g\n    from ..data.task import Task\n"
-    found = imports(PACKAGE / "callbacks" / "x.py", source)
-    assert found >= {"a.b", "d", "d.e", f"{NAME}.callbacks.g", f"{NAME}.data.task", f"{NAME}.data.task.Task"}
+    source = "import a.b as c\nfrom d import e\ndef f():\n    from . import seeds\n    from ..data.task import Task\n"
+    found = imports(source, f"{NAME}.callbacks.x")
+    assert found == {"a.b", "d", f"{NAME}.callbacks", f"{NAME}.data.task"}
     assert third_party(found) == {"a", "d"}
-    assert siblings(found) == {"callbacks", "data"}
+    assert imports(f"from {NAME} import balancers, replay") == {f"{NAME}.balancers", NAME}
+    assert imports("from .x import y", f"{NAME}.data", is_package=True) == {f"{NAME}.data.x"}
 
 
-@of("functional")
-def test_functional_imports_torch_alone(path):
-    names = imports(path)
-    assert third_party(names) <= {"torch"}
-    assert siblings(names) <= {"functional"}
-    assert not under(names, NAME) or NAME not in names
+def test_the_judges_of_arrows_and_cycles_see_what_is_forbidden():
+    graph = {f"{NAME}.data.x": {f"{NAME}.cli.y"}, f"{NAME}.loggers.z": {f"{NAME}.runs.files", f"{NAME}.runs.card"}}
+    assert arrows_not_in(MAY_IMPORT, graph) == [
+        f"{NAME}.data.x -> {NAME}.cli.y", f"{NAME}.loggers.z -> {NAME}.runs.card",
+    ]  # fmt: skip
+    assert set(cycle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+    assert not cycle_in({"a": {"b"}, "b": {"c"}})
 
 
-@of("balancers")
-def test_balancers_import_functional_alone(path):
-    names = imports(path)
-    assert not third_party(names) & {"lightning", "pytorch_lightning", "hydra", "omegaconf", *HEAVY}
-    assert siblings(names) <= {"functional", "balancers"}
-    assert NAME not in names
+def test_every_package_has_a_row():
+    assert {package_of(module) for module in MODULES} == {*MAY_IMPORT}
 
 
-@of("callbacks")
-def test_callbacks_know_neither_the_language_model_nor_the_data(path):
-    names = imports(path)
-    assert not under(names, f"{NAME}.data")
-    assert not under(names, f"{NAME}.modules.multitask_lm")
-    assert not under(names, f"{NAME}.modules.MultitaskLM")
-    assert not third_party(names) & HEAVY
-    assert NAME not in names  # the package's own __init__ knows everything
+def test_packages_import_what_their_row_allows():
+    assert arrows_not_in(MAY_IMPORT, GRAPH) == []
+
+
+def test_no_module_imports_itself_by_a_detour():
+    assert cycle_in(GRAPH) == []
+
+
+def test_no_package_imports_itself_by_a_detour():
+    packages = {package: set() for package in MAY_IMPORT}
+    for module, targets in GRAPH.items():
+        packages[package_of(module)] |= {package_of(target) for target in targets} - {package_of(module)}
+    assert cycle_in(packages) == []
+
+
+@pytest.mark.parametrize("package", THIRD_PARTY)
+def test_what_of_others_a_package_imports(package):
+    found = {
+        f"{module}: {name}"
+        for module in MODULES
+        if package_of(module) == package
+        for name in third_party(imports_of(module)) - THIRD_PARTY[package]
+    }
+    assert not found
+
+
+def test_optional_packages_are_imported_where_they_are_used():
+    found = {
+        f"{module}: {name}"
+        for module, path in MODULES.items()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in third_party(imports(ast.unparse(node))) & OPTIONAL
+    }
+    assert not found
+
+
+def test_only_the_commands_and_a_run_opened_again_know_hydra():
+    knowing = {module for module in MODULES if third_party(imports_of(module)) & HYDRA}
+    assert {module for module in knowing if package_of(module) != "cli"} == {f"{NAME}.runs.trained_run"}
 
 
 @pytest.mark.parametrize(
-    "path",
-    [path for path in FILES if not path.is_relative_to(PACKAGE / "cli")],
-    ids=lambda path: str(path.relative_to(PACKAGE)),
+    ("module", "heavy"),
+    [
+        (NAME, {"torch", "lightning", "transformers", "peft", "hydra", "datasets", "matplotlib"}),
+        (f"{NAME}.runs", {"torch", "lightning", "transformers", "peft", "hydra", "datasets", "matplotlib"}),
+        (f"{NAME}.reports", {"lightning", "transformers", "peft", "hydra", "datasets", "matplotlib"}),
+        (f"{NAME}.callbacks", {"transformers", "peft", "hydra", "datasets", "matplotlib"}),
+    ],
 )
-def test_only_commands_import_commands(path):
-    names = imports(path)
-    assert not under(names, f"{NAME}.cli")
-    # The configuration that a run leaves behind is Hydra's.
-    assert path.name == "trained_run.py" or not third_party(names) & {"hydra", "omegaconf"}
-
-
-KNOW_TRANSFORMERS = ("modules", "data", "evaluation", "export", "cli")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [path for path in FILES if path.relative_to(PACKAGE).parts[0] not in KNOW_TRANSFORMERS],
-    ids=lambda path: str(path.relative_to(PACKAGE)),
-)
-def test_only_modules_and_data_know_transformers_and_peft(path):
-    top_level = ast.Module(
-        [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)],
-        [],
-    )
-    assert not third_party(imports(path, ast.unparse(top_level))) & {"transformers", "peft"}
-
-
-def test_importing_the_package_is_light():
-    code = f"import lightning, sys; before = {{*sys.modules}}; import {NAME}; print(*{{*sys.modules}} - before)"
+def test_importing_it_is_light(module, heavy):
+    # What lightning and torch import themselves is not ours to answer for.
+    before = next((f"import {name}; " for name in ("lightning", "torch") if name not in heavy), "")
+    code = f"{before}import sys; before = {{*sys.modules}}; import {module}; print(*{{*sys.modules}} - before)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     added = {name.split(".")[0] for name in done.stdout.split()}
     assert NAME in added
-    assert not HEAVY & added
+    assert not heavy & added

@@ -15,7 +15,9 @@ def settings_of(method, seed, tasks, balancer=None, **overrides):
     plain = {"_target_": "lightning_coba.TaskBalancing", "balancer": {"_target_": f"lightning_coba.balancers.{method}"}}
     settings = {
         "data": {"_target_": "lightning_coba.MultitaskDataModule", "root": "suite", "max_length": 64, "seed": seed},
-        "model": {"model": "tiny", "seed": seed},
+        "system": {"_target_": "lightning_coba.MultitaskLM", "seed": seed},
+        "system_name": "multitask",
+        "model": {"_target_": "lightning_coba.models.LanguageModel", "model": "tiny"},
         "balancer": BALANCERS.get(method, plain) | (balancer or {}),
         "optimizer": {"lr": 0.001},
         "trainer": {"max_steps": 40, "default_root_dir": f"{method}{seed}{'_'.join(tasks)}"},
@@ -23,22 +25,43 @@ def settings_of(method, seed, tasks, balancer=None, **overrides):
         "seed": seed,
     }
     for group, values in overrides.items():
-        settings[group] = settings[group] | values
+        settings[group] = settings.get(group, {}) | values
     return settings
 
 
-def write_run(folder, method, seed, after, *, before=None, seconds=None, card=None, balancer=None, best=None, **groups):
+def result(values, better="min"):
+    """Return a result as a card holds it."""
+    return {"better": better, "values": values}
+
+
+def write_run(
+    folder,
+    method,
+    seed,
+    after,
+    *,
+    before=None,
+    others=None,
+    seconds=None,
+    card=None,
+    balancer=None,
+    best=None,
+    **groups,
+):
     """Write a run folder.
 
-    `after` is task -> test loss; `before` the same, twice as much unless given; `best` task -> step of the lowest
-    validation loss, of 4 passes every 10 steps; `card` entries of run.json; `groups` overrides of the configuration.
+    `after` is task -> test loss; `before` the same, twice as much unless given; `others` key -> task -> another result,
+    of which more is better; `best` task -> step of the lowest validation loss, of 4 passes every 10 steps; `card`
+    entries of run.json; `groups` overrides of the configuration.
     """
     tasks = list(after)
     folder.mkdir(parents=True)
     entries = {
-        "format_version": 1, "status": "finished", "name": f"{method}{seed}", "tasks": tasks, "method": method,
-        "seed": seed, "suite": "suite", "test_before": before or {task: 2 * loss for task, loss in after.items()},
-        "test_after": after, "val_loss": 1.0,
+        "format_version": 2, "status": "finished", "system": "multitask", "name": f"{method}{seed}", "tasks": tasks,
+        "method": method, "seed": seed, "suite": "suite",
+        "results_before": {"test_loss": result(before or {task: 2 * loss for task, loss in after.items()})},
+        "results": {"test_loss": result(after)} | {key: result(of, "max") for key, of in (others or {}).items()},
+        "objective": {"key": "val_loss", "better": "min", "value": 1.0},
     }  # fmt: skip
     if seconds is not None:
         entries["timing"] = {"seconds_per_step": seconds, "steps": 40, "validation_seconds": 1.5}

@@ -66,6 +66,10 @@ class Balancer(ABC):
     signed: ClassVar[bool] = False
     #: The step on which a record's weights act: the one after it, or the very step whose gradients it holds.
     acts_on: ClassVar[Literal["next step", "this step"]] = "next step"
+    #: When records are taken where nobody says so: after validation passes, or every optimizer step. None = of every
+    #: step if ``needs`` has a signal of training, else after validation passes. ``"validation"`` serves a method on
+    #: held-out and training losses: it is shown the means of the training losses since the last record.
+    cadence: ClassVar[Literal["validation", "steps"] | None] = None
 
     @property
     def needs(self) -> frozenset[str]:
@@ -149,6 +153,11 @@ def float64_device(device: torch.device | str | None) -> torch.device:
     """Return ``device``, or the CPU where it has no float64."""
     chosen = torch.device("cpu" if device is None else device)
     return torch.device("cpu") if chosen.type == "mps" else chosen
+
+
+def moved(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return ``tensor``, detached, on the device and in the dtype of ``like``: a device may lack that dtype."""
+    return tensor.detach().to(like.device).to(like.dtype)
 
 
 def check_num_tasks(num_tasks: int) -> None:

@@ -4,7 +4,6 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer, Observation, admitted, check_num_tasks, float64_device
-from lightning_coba.functional import adam_step
+from lightning_coba.functional import adam_step, seed_of, set_seed
 
 
 class TorchJDBalancer(Balancer):
@@ -190,10 +189,8 @@ def derivatives(rule: Callable[..., Tensor], *points: Tensor) -> tuple[Tensor, .
 @contextmanager
 def drawing(seed: int, record: int) -> Iterator[None]:
     """Make what is drawn on the CPU a pure function of (seed, record), and leave the global generator as it was."""
-    digest = blake2b(f"{seed},{record}".encode(), digest_size=8).digest()
     with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed the accelerators too, whose generators are not put back.
-        torch.default_generator.manual_seed(int.from_bytes(digest, "big") % 2**63)
+        set_seed(seed_of(seed, "balancer", record))
         yield
 
 

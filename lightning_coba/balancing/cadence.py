@@ -1,5 +1,7 @@
 import lightning as L
 
+from lightning_coba.balancers.base import Balancer
+from lightning_coba.balancing.publish import is_log_step
 from lightning_coba.balancing.step_budget import StepBudget
 from lightning_coba.balancing.step_signals import HELD_OUT_SIGNALS, TRAINING_SIGNALS
 
@@ -8,15 +10,25 @@ class Cadence:
     """When a balancer gets its records: after validation passes, or every n optimizer steps.
 
     Args:
-        needs: signals of the balancer; those of training steps need records of steps.
-        every_n_steps: n; None = validation passes, or every step where the balancer needs training signals.
-        max_overhead: instead of n, the share of the time that records may take; n is then measured.
+        balancer: The balancer; its ``needs`` and ``cadence`` decide where n is not given.
+        every_n_steps: n; None = what the balancer says, see :attr:`~lightning_coba.balancers.base.Balancer.cadence`.
+        max_overhead: Instead of n, the share of the time that records may take; n is then measured.
+
+    Raises:
+        ValueError: The balancer needs signals that a validation pass cannot bring.
     """
 
-    def __init__(self, needs: frozenset[str], every_n_steps: int | None, max_overhead: float | None) -> None:
-        self.needs = needs
+    def __init__(self, balancer: Balancer, every_n_steps: int | None, max_overhead: float | None) -> None:
+        self.needs = balancer.needs
         self.budget = None if max_overhead is None else StepBudget(max_overhead)
-        self._every = 1 if every_n_steps is None and needs & TRAINING_SIGNALS else every_n_steps
+        default = balancer.cadence or ("steps" if self.needs & TRAINING_SIGNALS else "validation")
+        self._every = 1 if every_n_steps is None and default == "steps" else every_n_steps
+        if not self.by_steps and self.needs & TRAINING_SIGNALS and self.needs != {"losses", "train_losses"}:
+            raise ValueError(
+                f"`{type(balancer).__name__}.cadence` must be None or 'steps' for a balancer that needs "
+                f"{', '.join(sorted(self.needs))}; got {balancer.cadence!r}. A validation pass brings held-out losses "
+                "and, beside them, training losses alone. Set `every_n_steps` where the class cannot be changed."
+            )
 
     @property
     def interval(self) -> int | None:
@@ -39,6 +51,11 @@ class Cadence:
         return bool(self.needs & TRAINING_SIGNALS)
 
     @property
+    def adds_up_steps(self) -> bool:
+        """Whether a record has the training losses of all steps since the last one."""
+        return self.watches_steps and not self.by_steps
+
+    @property
     def reads_held_out_rows(self) -> bool:
         """Whether held-out mini-batches are measured between steps."""
         return self.by_steps and bool(self.needs & HELD_OUT_SIGNALS or not self.watches_steps)
@@ -50,14 +67,18 @@ class Cadence:
             return self.budget.begin_step(module)
         return self.interval is not None and (steps_before + 1) % self.interval == 0
 
-    def is_logged(self, step: int, log_every_n_steps: int) -> bool:
+    def is_logged(self, trainer: L.Trainer, step: int) -> bool:
         """Return whether loggers get the record of a step.
 
         Of records of training steps, which may be every step, only the first at or after each of the Trainer's log
         steps: loggers wait for the device.
         """
+        if not self.by_steps:
+            return True
+        if not self.watches_steps:
+            return trainer.log_every_n_steps > 0
         assert self.interval is not None
-        return not self.watches_steps or step % log_every_n_steps < self.interval
+        return is_log_step(trainer, step, self.interval)
 
     def __str__(self) -> str:
         return f"every_n_steps={self._every}" if self.budget is None else f"max_overhead={self.budget.share}"

@@ -57,11 +57,9 @@ class ConvergenceBalancer(TaskBalancing):
         strict_tasks: bool = True,
         max_overhead: float | None = None,
     ) -> None:
-        factory = partial(_coba, window_records, warmup_records, temperature, form)
-        if every_n_steps is None and max_overhead is None:
-            factory(None)  # refuse what is outside its domain here, not at fit start
+        by_steps = every_n_steps is not None or max_overhead is not None
         super().__init__(
-            factory,
+            partial(_coba, window_records, warmup_records, temperature, form, by_steps),
             tasks=tasks,
             every_n_steps=every_n_steps,
             held_out=held_out,
@@ -80,9 +78,12 @@ def _coba(
     warmup_records: int | None,
     temperature: float,
     form: Literal["paper", "mftcoder"],
+    by_steps: bool,
     num_draws: int | None,
 ) -> CoBa:
-    """Fill in the cadence's defaults; ``num_draws`` is M, or None with the validation cadence."""
+    """Fill in the cadence's defaults; ``num_draws`` is M, or None with the validation cadence or before M is known."""
+    if by_steps and num_draws is None:  # whether N and W go together shows when M is known
+        return CoBa(temperature=temperature, form=form)
     passes = CoBa.warmup_records if num_draws is None else max(num_draws, 3)
     window = CoBa.window_records if num_draws is None else 5 * passes
     return CoBa(

@@ -1,11 +1,10 @@
-from collections.abc import Sequence
-
 import lightning as L
 import torch
 from torch import Tensor
 
-from lightning_coba.balancing.held_out import HeldOutStream, undisturbed
+from lightning_coba.balancing.held_out import HeldOutStream
 from lightning_coba.balancing.task_gradients import TaskGradients
+from lightning_coba.functional import undisturbed
 
 
 def hypergradients(
@@ -16,19 +15,17 @@ def hypergradients(
     draw: int,
     trainer: L.Trainer,
     module: L.LightningModule,
-    tasks: Sequence[str],
 ) -> Tensor:
     r"""Ask what the weights of a step would do to each task's held-out loss after it.
 
     Args:
-        gradients: of the training losses, over all micro-batches and ranks.
-        weights: of the look-ahead step, ``[K]``.
+        gradients: Gradients of the training losses, over all micro-batches and ranks.
+        weights: Weights of the look-ahead step, ``[K]``.
         lr: :math:`\eta` of the look-ahead step, plain gradient descent.
-        stream: of held-out rows.
-        draw: number of the mini-batch.
-        trainer: that fits.
-        module: whose parameters move and come back, bit for bit.
-        tasks: names.
+        stream: Held-out rows.
+        draw: Number of the mini-batch.
+        trainer: The Trainer that fits.
+        module: The module, whose parameters move and come back, bit for bit.
 
     Returns:
         ``[K, K]``: row i holds the derivatives of task i's held-out loss with respect to the weights; NaN where the
@@ -41,10 +38,10 @@ def hypergradients(
         with undisturbed(module), torch.enable_grad():
             for task, indices in stream.draw(draw):
                 with trainer.precision_plugin.val_step_context():
-                    total, count = stream.loss(task, indices, trainer, module, tasks[task])
-                parts = torch.autograd.grad(total, gradients.parameters, allow_unused=True)
+                    loss = stream.loss(task, indices, trainer, module)
+                parts = torch.autograd.grad(loss.sums, gradients.parameters, allow_unused=True)
                 products = trainer.strategy.reduce(gradients.products(parts), reduce_op="sum")
-                count = trainer.strategy.reduce(count.detach().clone(), reduce_op="sum")
+                count = trainer.strategy.reduce(loss.counts.detach().clone(), reduce_op="sum")
                 rows.append(torch.where(count > 0, products.double() / count, torch.nan))
     finally:
         with torch.no_grad():

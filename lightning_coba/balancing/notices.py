@@ -12,6 +12,7 @@ from lightning_coba.balancing.protocol import ReportsTaskLosses
 from lightning_coba.balancing.run_length import expected_records
 from lightning_coba.balancing.step_budget import StepBudget
 from lightning_coba.balancing.task_weights import TaskWeights
+from lightning_coba.lightning_internals import uses_static_graph
 
 #: Parts of the names of strategies under which a rank holds only a piece of each parameter.
 SHARDED_STRATEGIES = ("FSDP", "DeepSpeed", "ModelParallel")
@@ -105,8 +106,7 @@ def refuse_setting(trainer: L.Trainer, module: L.LightningModule, needs: frozens
             f"{method} needs each task's gradient as a whole, and {type(trainer.strategy).__name__} shards parameters. "
             "Use strategy=ddp, or a balancer on losses: CoBa, LBTW, DWA."
         )
-    static = getattr(trainer.strategy, "_ddp_kwargs", {}).get("static_graph", False)
-    if needs & {"grad_norms", "gramian", "hypergradients"} and static:
+    if needs & {"grad_norms", "gramian", "hypergradients"} and uses_static_graph(trainer):
         raise ValueError(
             f"{method} needs each task's gradient before the backward pass, and DDP with static_graph=True takes the "
             "first backward pass for the whole step. Leave static_graph out."
@@ -118,6 +118,15 @@ def refuse_optimizers(optimizers: Iterable[Any], method: str) -> None:
     if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in optimizers):
         raise ValueError(
             f"{method} works on one evaluation of the losses a step, and LBFGS makes several. Use another."
+        )
+
+
+def refuse_constant_loss(loss: torch.Tensor, module: L.LightningModule) -> None:
+    """Raise ValueError for a loss that no parameter has a part in, such as ``combine`` of plain numbers."""
+    if not loss.requires_grad:
+        raise ValueError(
+            f"The loss of {type(module).__name__}.training_step must depend on a trained parameter; got {loss.item()}, "
+            "which depends on none. Return None from training_step to skip a batch without losses."
         )
 
 
@@ -162,38 +171,41 @@ def announce_first_record(callback: str) -> None:
 
 
 def announce_settings(
-    callback: str,
-    trainer: L.Trainer,
-    balancer: Balancer,
-    by_steps: bool,
-    interval: int | None,
-    prior: Mapping[str, float] | None,
-    min_weight: float,
-    num_records: int,
-    num_tasks: int,
+    callback: str, trainer: L.Trainer, balancer: Balancer, cadence: Any, num_records: int, shaping: Mapping[str, Any]
 ) -> None:
-    """Print the settled values; warn if the warm-up would outlast the run (``num_records``: taken before it)."""
-    cadence = f"every {interval} steps" if interval != 1 else "every step"
-    if not by_steps:
-        cadence = "every validation pass"
-    if by_steps and interval is None:
-        cadence = "as often as the first steps show it can be paid for"
-    settings = [repr(balancer)]
-    settings += [f"prior {dict(prior)}"] if prior else []
-    settings += [f"min_weight {min_weight}"] if min_weight else []
-    rank_zero_info(f"{callback}: {', '.join(settings)}, a record {cadence}.")
-    if num_tasks == 1:
-        rank_zero_info(f"{callback}: there is one task, so its weight is 1 and nothing is balanced.")
+    """Print the settled values; warn if the warm-up would outlast the run.
+
+    Args:
+        callback: Name of the callback.
+        trainer: The Trainer that fits.
+        balancer: The balancer, settled.
+        cadence: The :class:`~lightning_coba.balancing.cadence.Cadence`.
+        num_records: Records that there are already.
+        shaping: What else changes the weights, by name; printed where it is not empty or 0.
+    """
+    interval = cadence.interval
+    how_often = f"every {interval} steps" if interval != 1 else "every step"
+    if not cadence.by_steps:
+        how_often = "every validation pass"
+    elif interval is None:
+        how_often = "as often as the first steps show it can be paid for"
+    settings = [repr(balancer), *(f"{name} {value}" for name, value in shaping.items() if value)]
+    rank_zero_info(f"{callback}: {', '.join(settings)}, a record {how_often}.")
     warmup = getattr(balancer, "warmup_records", 0)
-    if not warmup or trainer.fast_dev_run or (by_steps and interval is None):
+    if not warmup or trainer.fast_dev_run or (cadence.by_steps and interval is None):
         return
     records = expected_records(trainer, interval)
     if num_records + records < warmup + 2:
-        setting = "`every_n_steps`" if by_steps else "`trainer.val_check_interval`"
+        setting = "`every_n_steps`" if cadence.by_steps else "`trainer.val_check_interval`"
         rank_zero_warn(
             f"{callback}: about {records:.0f} records are to come, and the weights move from record {warmup} on: "
             f"too few to balance anything. A smaller {setting} gives more."
         )
+
+
+def announce_one_task(callback: str) -> None:
+    """Print that there is nothing to balance."""
+    rank_zero_info(f"{callback}: there is one task, so its weight is 1 and nothing is balanced.")
 
 
 def announce_interval(callback: str, budget: StepBudget) -> None:
@@ -201,6 +213,14 @@ def announce_interval(callback: str, budget: StepBudget) -> None:
     rank_zero_info(
         f"{callback}: a step takes {budget.step_seconds:.3g} s, a record {budget.record_seconds:.3g} s more; a record "
         f"every {budget.interval} steps keeps its share at or under {budget.share:g} (max_overhead)."
+    )
+
+
+def announce_other_draws(callback: str) -> None:
+    """Print that a resumed run draws other held-out rows than the one that was stopped would have."""
+    rank_zero_info(
+        f"{callback}: the checkpoint was written by version 0.4, which drew held-out rows in another order; from here "
+        "on they come in the order of this version."
     )
 
 

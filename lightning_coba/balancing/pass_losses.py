@@ -8,25 +8,28 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from lightning_coba.balancers.base import float64_device
-from lightning_coba.functional import TaskLosses, task_means
-from lightning_coba.lightning_internals import sanity_metrics
+from lightning_coba.balancers.base import float64_device, moved
+from lightning_coba.balancing.loss_sums import LossSums, MeasuredLosses
+from lightning_coba.functional import TaskLosses
 
 LOADER_SUFFIX = re.compile(r"/dataloader_idx_\d+$")
 
 
 class ReturnedLosses:
-    """Accumulates the (sum, count) pairs that ``validation_step`` returns, reduced over ranks once a pass.
+    """Accumulates the losses that ``validation_step`` returns, reduced over ranks once a pass.
 
     Args:
-        tasks: names, in task order.
-        device: where the sums live; float64.
+        tasks: Names, in task order.
+        device: Device of the module.
+
+    Attributes:
+        fed: Whether anything was returned.
     """
 
     def __init__(self, tasks: Sequence[str], device: torch.device) -> None:
         self.tasks = tuple(tasks)
-        self.totals = torch.zeros(2, len(self.tasks), dtype=torch.float64, device=device)
         self.fed = False
+        self._sums = LossSums(len(self.tasks), device)
 
     def add(self, outputs: Any) -> None:
         """Add one batch's :class:`TaskLosses`, or dict of means keyed by task; ignore anything else."""
@@ -36,21 +39,18 @@ class ReturnedLosses:
                     f"`validation_step` must return TaskLosses of {len(self.tasks)} tasks, one each for "
                     f"{', '.join(self.tasks)}; got sums of shape {tuple(outputs.sums.shape)}."
                 )
-            added = torch.stack([outputs.sums.detach().double(), outputs.counts.double()])
+            self._sums.add(outputs)
         elif isinstance(outputs, Mapping) and outputs and set(outputs) <= set(self.tasks):
-            added = torch.zeros_like(self.totals)
-            for task, mean in outputs.items():
-                added[0, self.tasks.index(task)] = torch.as_tensor(mean).detach()
-                added[1, self.tasks.index(task)] = 1
+            for task, value in outputs.items():
+                mean = torch.as_tensor(value).reshape(1)
+                self._sums.add(TaskLosses(mean, torch.ones_like(mean)), self.tasks.index(task))
         else:
             return
-        self.totals += added.to(self.totals.device)
         self.fed = True
 
-    def losses(self, strategy: Any) -> tuple[Tensor, Tensor]:
-        """Return ``(losses, present)``, both ``[K]``, over all ranks; costs one all-reduce of 2K numbers."""
-        sums, counts = strategy.reduce(self.totals.clone(), reduce_op="sum")
-        return task_means(TaskLosses(sums, counts)), counts > 0
+    def measured(self, strategy: Any) -> MeasuredLosses:
+        """Return the losses over all ranks; costs one all-reduce."""
+        return self._sums.measured(strategy)
 
 
 class MonitoredKeys:
@@ -113,9 +113,9 @@ class MonitoredKeys:
             )
         fresh = {task: metrics[key] for task, key in found.items() if stale.get(key) is not metrics[key]}
         device = next((value.device for value in fresh.values()), None)
-        nan = torch.tensor(torch.nan, dtype=torch.float64, device=device)
-        losses = [fresh[task].detach().to(nan).reshape(()) if task in fresh else nan for task in tasks]
-        return torch.stack(losses), torch.tensor([task in fresh for task in tasks], device=device)
+        nan = torch.tensor(torch.nan, dtype=torch.float64, device=float64_device(device))
+        losses = [moved(fresh[task], nan).reshape(()) if task in fresh else nan for task in tasks]
+        return torch.stack(losses), torch.tensor([task in fresh for task in tasks], device=nan.device)
 
 
 def check_ranks_agree(trainer: L.Trainer, module: L.LightningModule, losses: Tensor) -> None:
@@ -131,37 +131,19 @@ def check_ranks_agree(trainer: L.Trainer, module: L.LightningModule, losses: Ten
         )
 
 
-class ValidationPass:
-    """One pass, from its start to its end: whichever of the two sources the module feeds.
+def measured_keys(
+    monitored: MonitoredKeys,
+    metrics: Mapping[str, Tensor],
+    stale: Mapping[str, Tensor],
+    tasks: Sequence[str],
+    trainer: L.Trainer,
+    module: L.LightningModule,
+) -> MeasuredLosses:
+    """Return what a module logged in a pass; the ranks must have logged the same.
 
-    Args:
-        trainer: at the start of the pass.
-        module: that is validated.
-        tasks: names as far as they are known by then.
-        monitored: the key pattern.
+    Raises:
+        RuntimeError: No task has a key, or the ranks logged different losses.
     """
-
-    def __init__(
-        self, trainer: L.Trainer, module: L.LightningModule, tasks: Sequence[str], monitored: MonitoredKeys
-    ) -> None:
-        self.monitored = monitored
-        self.returned = ReturnedLosses(tasks, float64_device(module.device))
-        self._stale = dict(trainer.callback_metrics)
-
-    def metrics(self, trainer: L.Trainer) -> Mapping[str, Tensor]:
-        """Return what is logged by the end of the pass."""
-        return sanity_metrics(trainer) if trainer.sanity_checking else trainer.callback_metrics
-
-    def visible(self, trainer: L.Trainer, tasks: Sequence[str]) -> bool:
-        """Return whether the module showed any task's loss; every rank has to ask."""
-        # A rank without a batch of its own joins the others' reduction with zeros.
-        self.returned.fed = trainer.strategy.reduce_boolean_decision(self.returned.fed, all=False)
-        return self.returned.fed or bool(tasks and self.monitored.find(self.metrics(trainer), tasks))
-
-    def losses(self, trainer: L.Trainer, module: L.LightningModule, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return ``(losses, present)``, both ``[K]`` float64, the same on all ranks."""
-        if self.returned.fed:
-            return self.returned.losses(trainer.strategy)
-        losses, present = self.monitored.read(self.metrics(trainer), tasks, self._stale)
-        check_ranks_agree(trainer, module, losses)
-        return losses, present
+    losses, present = monitored.read(metrics, tasks, stale)
+    check_ranks_agree(trainer, module, losses)
+    return MeasuredLosses(losses, present, torch.full_like(losses, torch.nan))

@@ -6,15 +6,15 @@ import lightning as L
 import torch
 from torch import Tensor
 
-
-def logging_step(trainer: L.Trainer) -> int:
-    """Return the step label under which Lightning itself logs now, so that what belongs together stays in one row."""
-    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+from lightning_coba.lightning_internals import logging_step
 
 
-def is_log_step(trainer: L.Trainer, step: int) -> bool:
-    """Return whether the Trainer logs at an optimizer step, counted from 1; ``log_every_n_steps=0`` is never."""
-    return trainer.log_every_n_steps > 0 and step % trainer.log_every_n_steps == 0
+def is_log_step(trainer: L.Trainer, step: int, last: int = 1) -> bool:
+    """Return whether the Trainer logs at an optimizer step, counted from 1, or at another of the ``last`` ones.
+
+    ``log_every_n_steps=0`` is never, as in Lightning.
+    """
+    return trainer.log_every_n_steps > 0 and step % trainer.log_every_n_steps < last
 
 
 def publish(trainer: L.Trainer, values: dict[str, Tensor], log: bool = True, on_bar: Collection[str] = ()) -> None:

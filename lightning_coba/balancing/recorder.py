@@ -1,17 +1,41 @@
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_coba.balancers.base import MATRIX_SIGNALS, Balancer, Observation, check_baseline, float64_device
+from lightning_coba.balancers.base import (
+    MATRIX_SIGNALS,
+    Balancer,
+    Observation,
+    check_baseline,
+    float64_device,
+    moved,
+)
 from lightning_coba.balancers.explain import explain
+from lightning_coba.balancers.settings import settings
+from lightning_coba.balancing.checkpoints import refuse_other_settings, same_columns, same_state
 from lightning_coba.log_keys import BALANCE, task_key
 from lightning_coba.simplex.records import PER_TASK_COLUMNS
 from lightning_coba.simplex.trajectory import Trajectory
 
 #: Columns of a record that are fields of the balancer's state, where it has them.
 STATE_FIELDS = ("slope", "rcs", "acs")
+
+
+class Shown(NamedTuple):
+    """What a balancer is shown at one optimizer step.
+
+    Attributes:
+        step: Optimizer step.
+        signals: By name, ``[K]`` (or ``[K, K]``): what the balancer needs, and a loss to show: the held-out one where
+            there is one, else the training loss. ``losses_se`` is an extra.
+        present: Which tasks it holds, bool ``[K]``.
+    """
+
+    step: int
+    signals: Mapping[str, Tensor]
+    present: Tensor
 
 
 def task_trajectory(num_tasks: int, signals: Sequence[str] = ()) -> Trajectory:
@@ -23,15 +47,15 @@ class Recorder:
     """A balancer at work: its state, the records so far, and the weights with prior and floor.
 
     Args:
-        balancer: with everything named already in task order.
-        tasks: names.
-        device: of the module; the state lives there in float64, or on the CPU where there is none.
+        balancer: The balancer, with everything named already in task order.
+        tasks: Names.
+        device: Device of the module; the state lives there in float64, or on the CPU where there is none.
         initial: V(0), ``[K]``; NaN or None = first present record.
-        prior: task -> importance.
-        min_weight: floor m.
+        prior: Task -> importance.
+        min_weight: Floor m.
 
     Raises:
-        ValueError: if a baseline is not finite and positive, the prior names no task, or the floor is >= 1/K.
+        ValueError: A baseline is not finite and positive, the prior names no task, or the floor is >= 1/K.
     """
 
     def __init__(
@@ -44,24 +68,15 @@ class Recorder:
         min_weight: float = 0.0,
     ) -> None:
         self.tasks = tuple(tasks)
-        unknown = sorted(set(prior or {}) - set(self.tasks))
-        if unknown:
-            raise ValueError(f"`prior` names {unknown}; the tasks are: {', '.join(self.tasks)}.")
-        if min_weight * len(self.tasks) >= 1:
-            raise ValueError(f"`min_weight` must be < 1/{len(self.tasks)}, a {len(self.tasks)}th; got {min_weight}.")
-        device = float64_device(device)
-        if balancer.signed and min_weight:
-            raise ValueError(
-                f"`min_weight` must be 0 for {balancer.label}, whose weights may be negative; got {min_weight}. Leave "
-                "it out."
-            )
+        check_shape_of_weights(balancer, self.tasks, prior, min_weight)
         if balancer.baseline_signal is not None:
             check_baseline(initial, tasks=self.tasks)
+        device = float64_device(device)
         self.balancer = balancer
         self.state = balancer.init(len(self.tasks), initial=initial, device=device)
-        unknown_baseline = torch.full((len(self.tasks),), torch.nan, dtype=torch.float64, device=device)
-        self._baseline = unknown_baseline if initial is None else initial.to(unknown_baseline, copy=True)
-        self._ratio = unknown_baseline.clone()
+        unknown = torch.full((len(self.tasks),), torch.nan, dtype=torch.float64, device=device)
+        self._baseline = unknown if initial is None else moved(initial, unknown).clone()
+        self._ratio = unknown.clone()
         self._has_baseline = False
         self._shown = "losses" if "losses" in balancer.needs or "train_losses" not in balancer.needs else "train_losses"
         self.trajectory = task_trajectory(len(self.tasks), sorted(balancer.needs - MATRIX_SIGNALS - {self._shown}))
@@ -80,47 +95,50 @@ class Recorder:
         weights = weights / weights.abs().sum()
         return weights * (1 - len(self.tasks) * self.min_weight) + self.min_weight
 
-    def record(self, step: int, signals: Mapping[str, Tensor], present: Tensor, epoch: int = 0) -> None:
+    def _observation(self, shown: Shown, epoch: int) -> Observation:
+        values: dict[str, Any] = {name: moved(shown.signals[name], self.weights) for name in self.balancer.needs}
+        if "losses" in values and "losses_se" in shown.signals:
+            values["losses_se"] = moved(shown.signals["losses_se"], self.weights)
+        return Observation(step=shown.step, epoch=epoch, present=shown.present.to(self.weights.device), **values)
+
+    def record(self, shown: Shown, epoch: int = 0) -> None:
         """Take one record; NaN and inf count as absent and are counted.
 
         Args:
-            step: optimizer step.
-            signals: by name, ``[K]`` (or ``[K, K]``): what the balancer needs, and a loss to show: the held-out one
-                where there is one, else the training loss.
-            present: bool ``[K]``.
-            epoch: of the training data.
+            shown: What the record holds.
+            epoch: Epoch of the training data.
         """
-        values = {name: value.to(self.weights) for name, value in signals.items()}
-        losses, present = values.get("losses", values.get("train_losses")), present.to(self.weights.device)
-        assert losses is not None
-        finite = losses.isfinite()
+        observation = self._observation(shown, epoch)
+        losses = moved(shown.signals["losses" if "losses" in shown.signals else "train_losses"], self.weights)
+        finite, present = losses.isfinite(), observation.present
         if self._shown in self.balancer.needs or not self.balancer.needs:
             self.ignored = self.ignored + (present & ~finite).sum()
-        observed, present = present, present & finite
-        # A training loss that cannot be divided by counts as absent: a task may begin with a batch of loss 0.
+        present = present & finite
+        self._ratio = self._over_baseline(losses, present)
+        self.state, weights = self.balancer.update(self.state, observation)
+        previous, self.weights = self.weights, self._shape(weights)
+        self._change = (self.weights - previous).abs().sum()
+        needed = {name: getattr(observation, name) for name in self.balancer.needs}
+        own = {"loss": torch.where(present, losses, torch.nan), "ratio": self._ratio, "weight": self.weights}
+        held = self.state._asdict() | needed | own
+        kept = self.trajectory
+        columns = {name: held[name] for name in kept.column_names if name in held}
+        kept.append(shown.step, columns, {name: held[name] for name in kept.scalar_names if name in held})
+
+    def _over_baseline(self, losses: Tensor, present: Tensor) -> Tensor:
+        """Return loss over V(0), which is shown for every balancer, also for those that do not compute with it."""
         if not self._has_baseline and self.balancer.baseline_signal == "losses":
             taken = torch.where(self._baseline.isnan() & present, losses, self._baseline)
             check_baseline(taken, tasks=self.tasks)  # waits for the device, until every task has its V(0)
             self._has_baseline = not bool(taken.isnan().any())
-        # Loss over V(0) is shown for every balancer, also for those that do not compute with it.
+        # A training loss that cannot be divided by is no baseline: a task may begin with a batch of loss 0.
         first = self._baseline.isnan() & present & (losses > 0)
         self._baseline = torch.where(first, losses, self._baseline)
-        self._ratio = torch.where(present & (self._baseline > 0), losses / self._baseline, torch.nan)
-        needed = {name: values[name] for name in self.balancer.needs}
-        observation = Observation(step=step, epoch=epoch, present=observed, **needed)
-        self.state, weights = self.balancer.update(self.state, observation)
-        previous, self.weights = self.weights, self._shape(weights)
-        self._change = (self.weights - previous).abs().sum()
-        shown = {"loss": torch.where(present, losses, torch.nan), "ratio": self._ratio, "weight": self.weights}
-        held = self.state._asdict() | needed | shown
-        kept = self.trajectory
-        columns = {name: held[name] for name in kept.column_names if name in held}
-        kept.append(step, columns, {name: held[name] for name in kept.scalar_names if name in held})
+        return torch.where(present & (self._baseline > 0), losses / self._baseline, torch.nan)
 
-    def rehearse(self, step: int, signals: Mapping[str, Tensor], present: Tensor) -> None:
+    def rehearse(self, shown: Shown) -> None:
         """Do the work of an update and keep nothing of it, so that it can be timed."""
-        needed: dict[str, Any] = {name: signals[name].to(self.weights) for name in self.balancer.needs}
-        self.balancer.update(self.state, Observation(step=step, present=present.to(self.weights.device), **needed))
+        self.balancer.update(self.state, self._observation(shown, epoch=0))
 
     def metrics(self, prefix: str = BALANCE) -> dict[str, Tensor]:
         """Return what is logged after a record, as scalar tensors that nobody has waited for."""
@@ -147,8 +165,9 @@ class Recorder:
         """Return dicts, lists, tensors, numbers and strings only."""
         return {
             "tasks": list(self.tasks),
-            "balancer": repr(self.balancer),
-            "shape": repr((self._prior.tolist(), self.min_weight)),
+            "balancer": settings(self.balancer),
+            "prior": self._prior.tolist(),
+            "min_weight": self.min_weight,
             "state": self.state._asdict(),
             "baseline": self._baseline,
             "ignored": self.ignored,
@@ -159,39 +178,34 @@ class Recorder:
         """Continue what ``saved`` holds.
 
         Raises:
-            ValueError: if it was written with other tasks (``strict_tasks=False`` admits added ones) or by another
+            ValueError: It was written with other tasks (``strict_tasks=False`` admits added ones) or by another
                 balancer or other settings.
         """
-        before = list(saved["tasks"])
-        added = [task for task in self.tasks if task not in before]
-        if [task for task in self.tasks if task in before] != before or (added and strict_tasks):
-            raise ValueError(
-                f"The checkpoint was written with the tasks {', '.join(before)}; this run has "
-                f"{', '.join(self.tasks)}. Use the same tasks in the same order, start a new run, or admit added "
-                "tasks with strict_tasks=False."
-            )
-        own = self.state_dict()
-        for name in ["balancer"] if added else ["balancer", "shape"]:
-            if saved[name] != own[name]:
-                raise ValueError(
-                    f"The checkpoint was written by {saved['balancer']} with prior and floor {saved['shape']}; this "
-                    f"run has {own['balancer']} with {own['shape']}. Resume with the same settings, or start a new run."
-                )
-        columns = [before.index(task) if task in before else None for task in self.tasks]
+        columns = same_columns(saved["tasks"], self.tasks, strict_tasks)
+        kept = [i for i, column in enumerate(columns) if column is not None]
+        added = len(kept) < len(columns)
+        shape = None if added else (self._prior.tolist(), self.min_weight)
+        refuse_other_settings(saved, self.balancer, shape)
         device = self.weights.device
-        fields = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in saved["state"].items()}
-        state = type(self.state)(**fields)
+        state = same_state(saved["state"], self.state, self.balancer.label, device)
         self.state = self.balancer.admit(state, columns) if added else state
         self.weights = self._shape(self.state.weights)
-        kept = [i for i, column in enumerate(columns) if column is not None]
         self._baseline[kept] = saved["baseline"].to(device)
         self.ignored = saved["ignored"].to(device)
         self.trajectory.load_state_dict(saved["trajectory"], columns)
 
 
-def baseline_by_name(baseline: Mapping[str, float], tasks: Sequence[str]) -> Tensor:
-    """Return V(0) in task order, ``[K]`` float64, NaN where a task is left out; refuse names that are no task."""
-    unknown = sorted(set(baseline) - set(tasks))
+def check_shape_of_weights(
+    balancer: Balancer, tasks: Sequence[str], prior: Mapping[str, float] | None, min_weight: float
+) -> None:
+    """Raise ValueError unless prior and floor fit the tasks and the balancer."""
+    unknown = sorted(set(prior or {}) - set(tasks))
     if unknown:
-        raise ValueError(f"`baseline` names {unknown}; the tasks are: {', '.join(tasks)}.")
-    return torch.tensor([float(baseline.get(task, torch.nan)) for task in tasks], dtype=torch.float64)
+        raise ValueError(f"`prior` names {unknown}; the tasks are: {', '.join(tasks)}.")
+    if min_weight * len(tasks) >= 1:
+        raise ValueError(f"`min_weight` must be < 1/{len(tasks)}, a {len(tasks)}th; got {min_weight}.")
+    if balancer.signed and min_weight:
+        raise ValueError(
+            f"`min_weight` must be 0 for {balancer.label}, whose weights may be negative; got {min_weight}. Leave it "
+            "out."
+        )

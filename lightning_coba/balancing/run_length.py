@@ -1,38 +1,94 @@
+"""When Lightning validates, and how many records that makes: one rule, asked after a batch or for a whole run."""
+
 import math
+from typing import Any, NamedTuple
 
 import lightning as L
+import torch
+
+from lightning_coba.lightning_internals import batch_progress
+
+#: Batches of a run that are looked at; a longer run is taken to go on as it began.
+MOST_BATCHES = 2**20
+
+
+class ValidationRule(NamedTuple):
+    """Lightning's rule for passes that are counted in batches.
+
+    Attributes:
+        batches: Training batches per epoch; ``inf`` where it is not known.
+        interval: Batches between two passes; ``inf`` = at the end of an epoch.
+        every_n_epochs: Epochs between two that have passes; None = the interval counts on from epoch to epoch.
+        accumulate: Batches per optimizer step; an epoch ends with a step in any case.
+    """
+
+    batches: float
+    interval: float
+    every_n_epochs: int | None = 1
+    accumulate: int = 1
+
+    def is_due(self, epoch: Any, batch: Any, total: Any, is_last: Any) -> Any:
+        """Return whether a pass follows a batch; takes numbers or tensors.
+
+        Args:
+            epoch: Epoch, from 0.
+            batch: Batch in the epoch, from 0.
+            total: Batch in the run, from 0.
+            is_last: Whether the batch is the last one of its epoch.
+        """
+        if self.every_n_epochs is None:
+            return (total + 1) % self.interval == 0
+        due = is_last if self.interval == math.inf else (batch + 1) % self.interval == 0
+        return due & ((epoch + 1) % self.every_n_epochs == 0)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps per epoch."""
+        return math.ceil(self.batches / self.accumulate)
+
+    def num_records(self, last_step: int, first_step: int = 0) -> int:
+        """Return how many optimizer steps after ``first_step``, up to ``last_step``, are seen by a pass.
+
+        Several passes at one optimizer step are one record. Steps are counted as if every epoch were a whole one.
+        """
+        per_epoch, batches = self.steps_per_epoch, int(self.batches)
+        begin, end = (
+            epoch * batches + min(steps * self.accumulate, batches)
+            for epoch, steps in (divmod(step, per_epoch) for step in (first_step, last_step))
+        )
+        looked_at = min(end - begin, MOST_BATCHES)
+        total = torch.arange(begin, begin + looked_at)
+        epoch, batch = total // batches, total % batches
+        is_last = batch == batches - 1
+        in_epoch = torch.where(is_last, per_epoch, (batch + 1) // self.accumulate)
+        steps = (epoch * per_epoch + in_epoch)[self.is_due(epoch, batch, total, is_last)].unique()
+        found = int((steps > first_step).sum())
+        return found if looked_at == end - begin else found * (end - begin) // looked_at
 
 
 def expected_records(trainer: L.Trainer, every_n_steps: int | None) -> float:
     """Estimate how many records a fit will take, from what the Trainer knows when training starts.
 
     Args:
-        trainer: with its loaders set up.
-        every_n_steps: the step cadence, or None for one record a validation pass.
+        trainer: The Trainer, with its loaders set up.
+        every_n_steps: The step cadence, or None for one record per validation pass.
 
     Returns:
         Number of records still to come; ``inf`` where the run has no known end.
     """
-    batches = trainer.num_training_batches
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else math.inf
-    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - trainer.current_epoch
-    total_steps = steps * epochs if epochs and steps else 0
-    if trainer.max_steps > -1:
-        total_steps = min(total_steps, trainer.max_steps - trainer.global_step)
+    rule = _rule(trainer)
+    last = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    if math.isfinite(rule.batches) and trainer.max_epochs not in (None, -1):
+        begun = min(max(trainer.global_step - trainer.current_epoch * rule.steps_per_epoch, 0), rule.steps_per_epoch)
+        epochs = trainer.max_epochs - trainer.current_epoch
+        last = min(last, trainer.global_step + epochs * rule.steps_per_epoch - begun)
     if every_n_steps is not None:
-        return total_steps // every_n_steps if math.isfinite(total_steps) else math.inf
-    if not trainer.enable_validation or not trainer.val_check_batch:
-        return 0 if not trainer.enable_validation else math.inf
-    if not math.isfinite(total_steps):
+        return max(last - trainer.global_step, 0) // every_n_steps if math.isfinite(last) else math.inf
+    if not trainer.enable_validation or not rule.batches:
+        return 0
+    if not rule.interval or not math.isfinite(last) or not math.isfinite(rule.batches):
         return math.inf
-    # Several passes at one optimizer step are one record.
-    interval = max(trainer.val_check_batch / trainer.accumulate_grad_batches, 1)
-    if trainer.check_val_every_n_epoch is None:
-        return int(total_steps // interval)
-    interval = min(interval, steps)
-    per_epoch = int(steps // interval)
-    whole, rest = divmod(total_steps, steps)
-    return int(whole // trainer.check_val_every_n_epoch * per_epoch + rest // interval)
+    return rule.num_records(int(last), trainer.global_step) if last > trainer.global_step else 0
 
 
 def validation_is_due(trainer: L.Trainer, batch_idx: int) -> bool:
@@ -40,11 +96,17 @@ def validation_is_due(trainer: L.Trainer, batch_idx: int) -> bool:
 
     Passes that are due for another reason (a time interval, an early stop) are not foreseen.
     """
-    interval, every_n_epochs = trainer.val_check_batch, trainer.check_val_every_n_epoch
-    if not trainer.enable_validation or not interval:
+    rule = _rule(trainer)
+    if not trainer.enable_validation or not rule.interval:
         return False
-    if every_n_epochs is None:
-        return (trainer.fit_loop.total_batch_idx + 1) % interval == 0
-    if (trainer.current_epoch + 1) % every_n_epochs:
-        return False
-    return trainer.is_last_batch if interval == math.inf else (batch_idx + 1) % interval == 0
+    total = batch_progress(trainer).total.ready - 1
+    return bool(rule.is_due(trainer.current_epoch, batch_idx, total, trainer.is_last_batch))
+
+
+def _rule(trainer: L.Trainer) -> ValidationRule:
+    return ValidationRule(
+        trainer.num_training_batches,
+        trainer.val_check_batch or 0,  # None = by time
+        trainer.check_val_every_n_epoch,
+        trainer.accumulate_grad_batches,
+    )

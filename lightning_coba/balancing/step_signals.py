@@ -8,14 +8,22 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from lightning_coba.balancers.base import Balancer, float64_device
-from lightning_coba.balancing.held_out import HeldOutStream, forked_rng
+from lightning_coba.balancers.base import Balancer, float64_device, moved
+from lightning_coba.balancing.held_out import HeldOutStream
 from lightning_coba.balancing.look_ahead import hypergradients
 from lightning_coba.balancing.protocol import SeedsForward
 from lightning_coba.balancing.shared_parameters import ALL, LAST_BLOCK, shared_parameters
 from lightning_coba.balancing.task_gradients import TaskGradients
 from lightning_coba.balancing.task_weights import KeptLosses, TaskWeights
-from lightning_coba.functional import TaskLosses, task_means
+from lightning_coba.functional import (
+    RandomState,
+    TaskLosses,
+    random_state,
+    set_random_state,
+    task_means,
+    undisturbed,
+)
+from lightning_coba.lightning_internals import num_batches_done
 
 #: Signals that are taken from training steps, and those of them that need each task's gradient.
 TRAINING_SIGNALS = frozenset({"train_losses", "losses_after_step", "grad_norms", "gramian", "hypergradients"})
@@ -29,21 +37,21 @@ class _MicroBatch(NamedTuple):
 
     batch: Any
     number: int
-    random_state: tuple[Tensor, Tensor | None]
+    random_state: RandomState
 
 
 class StepSignals:
     """Listens to ``combine`` during the optimizer steps whose signals are due, and turns them into numbers.
 
     Args:
-        balancer: whose ``needs`` are to be met.
-        weights: whose ``combine`` the module calls.
-        module: that is trained.
-        parameters: the set that gradients are taken of (see :func:`shared_parameters`); default: the last block's for
+        balancer: The balancer whose ``needs`` are to be met.
+        weights: The weights whose ``combine`` the module calls.
+        module: The module that is trained.
+        parameters: The set that gradients are taken of (see :func:`shared_parameters`); default: the last block's for
             gradient norms, all for the rest.
 
     Raises:
-        ValueError: if the balancer needs gradients and there is no such parameter.
+        ValueError: The balancer needs gradients and there is no such parameter.
     """
 
     def __init__(
@@ -68,8 +76,6 @@ class StepSignals:
         if self.needs & GRADIENT_SIGNALS and not self._alone:
             self._which = parameters or (LAST_BLOCK if "grad_norms" in self.needs else ALL)
             self.gradients = TaskGradients(shared_parameters(module, self._which), len(weights.tasks))
-            # A compiled model would free what the second task's backward pass needs.
-            torch._functorch.config.donated_buffer = False
 
     @property
     def due(self) -> bool:
@@ -103,10 +109,9 @@ class StepSignals:
     def begin_batch(self, module: L.LightningModule, batch: Any) -> None:
         """Remember the batch, and the random state from which its forward starts."""
         if self.due and "losses_after_step" in self.needs:
-            cuda = torch.cuda.get_rng_state(module.device) if module.device.type == "cuda" else None
-            number = module.trainer.fit_loop.epoch_loop.batch_progress.total.completed
+            number = num_batches_done(module.trainer)
             # A copy: training_step may take entries out of its batch.
-            self._micro_batches.append(_MicroBatch(copy(batch), number, (torch.get_rng_state(), cuda)))
+            self._micro_batches.append(_MicroBatch(copy(batch), number, random_state(module.device)))
 
     def before_backward(self, trainer: L.Trainer, loss: Tensor) -> None:
         """Take the tasks' gradients from the graph that the backward pass is about to free."""
@@ -132,7 +137,7 @@ class StepSignals:
                     )
 
     def _take(self, kept: KeptLosses) -> None:
-        self._totals += torch.stack([kept.own.sums.to(self._totals), kept.own.counts.to(self._totals)])
+        self._totals += torch.stack([moved(kept.own.sums, self._totals), moved(kept.own.counts, self._totals)])
         self._heard = self._ever_heard = True
         self.weights.kept = [other for other in self.weights.kept if other is not kept]
 
@@ -159,12 +164,35 @@ class StepSignals:
         if "hypergradients" in self.needs:
             assert stream is not None
             lr = self.balancer.look_ahead_lr  # type: ignore[attr-defined]
-            tasks = self.weights.tasks
-            self._hypergradients = hypergradients(self.gradients, weights, lr, stream, draw, trainer, module, tasks)
+            self._hypergradients = hypergradients(self.gradients, weights, lr, stream, draw, trainer, module)
+
+    @property
+    def combines_now(self) -> bool:
+        """Whether the step's gradients are complete and the method acts on this very step."""
+        acts = self.balancer.acts_on == "this step"
+        return acts and self.gradients is not None and self.gradients.complete
+
+    def combine(self, shares: Tensor) -> None:
+        """Add the tasks' gradients, each times its share ``[K]``, to those of the weighted loss."""
+        assert self.gradients is not None
+        self.gradients.add_to_grads(shares)
 
     def end_batch(self) -> None:
         """Forget what was combined and not minimised."""
         self.weights.kept.clear()
+
+    def totals(self, trainer: L.Trainer) -> Tensor:
+        """Return sums and counts of the step's training losses over all micro-batches and ranks, ``[2, K]``."""
+        totals: Tensor = trainer.strategy.reduce(self._totals.clone(), reduce_op="sum")
+        return totals
+
+    def refuse_silence(self) -> None:
+        """Raise RuntimeError if no loss of ``combine`` was ever minimised."""
+        if not self._ever_heard:
+            raise RuntimeError(
+                f"{self.balancer.label} works on the losses that training_step gives to `combine` and minimises, and "
+                "there were none. In training_step write: return self.task_weights.combine(losses)"
+            )
 
     def observe(self, trainer: L.Trainer, module: L.LightningModule) -> tuple[dict[str, Tensor], Tensor]:
         """Return the step's signals by name, ``train_losses`` always among them, and which tasks it held, ``[K]``.
@@ -172,16 +200,12 @@ class StepSignals:
         A step that training_step skipped holds none.
 
         Raises:
-            RuntimeError: if no loss of ``combine`` was ever minimised.
+            RuntimeError: No loss of ``combine`` was ever minimised.
         """
-        if not self._ever_heard:
-            raise RuntimeError(
-                f"{self.balancer.label} works on the losses that training_step gives to `combine` and minimises, and "
-                "there were none. In training_step write: return self.task_weights.combine(losses)"
-            )
-        sums, counts = trainer.strategy.reduce(self._totals.clone(), reduce_op="sum")
+        self.refuse_silence()
+        sums, counts = self.totals(trainer)
         present = counts > 0
-        signals = {"train_losses": torch.where(present, task_means(TaskLosses(sums, counts)), torch.nan)}
+        signals = {"train_losses": means_or_nan(sums, counts)}
         if self._alone:
             return signals | {name: self._nothing(name) for name in self.needs - {"train_losses"}}, present
         if "losses_after_step" in self.needs:
@@ -206,21 +230,21 @@ class StepSignals:
     def _repeated(self, trainer: L.Trainer, module: L.LightningModule) -> Tensor:
         """Return the losses of the step's rows at the parameters of now, with the dropout of then."""
         totals = torch.zeros_like(self._totals)
-        buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-        with forked_rng(module), torch.no_grad(), trainer.precision_plugin.train_step_context():
-            for batch, number, (state, cuda) in self._micro_batches:
-                torch.set_rng_state(state)
-                if cuda is not None:
-                    torch.cuda.set_rng_state(cuda, module.device)
+        # Running statistics of a normalisation would count the rows twice.
+        context = trainer.precision_plugin.train_step_context()
+        with undisturbed(module, evaluate=False), torch.no_grad(), context:
+            for batch, number, state in self._micro_batches:
+                set_random_state(state, module.device)
                 if isinstance(module, SeedsForward):
                     module.seed_forward(number)
-                totals += _by_task(module.task_losses(batch), self.weights.tasks).to(totals)
-        # Running statistics of a normalisation would count the rows twice.
-        for buffer, before in buffers:
-            buffer.copy_(before)
+                totals += moved(_by_task(module.task_losses(batch), self.weights.tasks), totals)
         self._micro_batches.clear()
-        sums, counts = trainer.strategy.reduce(totals, reduce_op="sum")
-        return torch.where(counts > 0, task_means(TaskLosses(sums, counts)), torch.nan)
+        return means_or_nan(*trainer.strategy.reduce(totals, reduce_op="sum"))
+
+
+def means_or_nan(sums: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean loss of each task, ``[K]``; NaN where it has none."""
+    return torch.where(counts > 0, task_means(TaskLosses(sums, counts)), torch.nan)
 
 
 def _by_task(losses: TaskLosses | Mapping[str, Tensor], tasks: Sequence[str]) -> Tensor:

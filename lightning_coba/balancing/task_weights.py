@@ -59,8 +59,6 @@ class TaskWeights(nn.Module):
         3.0
     """
 
-    _values: Tensor
-
     def __init__(self, tasks: Iterable[str] = ()) -> None:
         super().__init__()
         self.tasks: tuple[str, ...] = ()
@@ -69,7 +67,8 @@ class TaskWeights(nn.Module):
         self.received: set[str] = set()
         self.listening = False
         self.kept: list[KeptLosses] = []
-        self.register_buffer("_values", torch.empty(0, dtype=torch.float64), persistent=False)
+        # No buffer: callbacks that average or swap a module's buffers must leave the weights alone.
+        self._values = torch.empty(0, dtype=torch.float64)
         names = tuple(tasks)
         if names:
             self.bind(names)
@@ -78,7 +77,7 @@ class TaskWeights(nn.Module):
     def values(self) -> Tensor:
         """Current weights, shape ``[K]``, float64 (float32 on a device without it), summing to 1.
 
-        It is the buffer itself, which the callback overwrites between accumulation windows; clone what must last.
+        It is the tensor itself, which the callback overwrites between accumulation windows; clone what must last.
         """
         self.used = True
         return self._values
@@ -87,7 +86,7 @@ class TaskWeights(nn.Module):
         self.used = True
         if not self.tasks:  # names come later: a plain sum until then
             return torch.ones((), dtype=self._values.dtype, device=self._values.device)
-        # A copy: autograd keeps what it multiplied by, and the buffer is written to in place.
+        # A copy: autograd keeps what it multiplied by, and the tensor is written to in place.
         return self._values[self._index(task)].clone()
 
     def bind(self, tasks: Sequence[str]) -> None:
@@ -108,11 +107,11 @@ class TaskWeights(nn.Module):
     @torch.no_grad()
     def assign(self, weights: Tensor) -> None:
         """Overwrite the weights in place with ``weights``, shape ``[K]`` in task order, on any device."""
-        self._values.copy_(weights)
+        self._values.copy_(weights.to(self._values.dtype))
 
     def combine(
         self,
-        losses: Mapping[str, Tensor] | Tensor | TaskLosses,
+        losses: Mapping[str, Tensor | float] | Tensor | TaskLosses,
         present: Tensor | None = None,
         totals: StepTotals | None = None,
         normalize: Normalize = "step",
@@ -120,12 +119,13 @@ class TaskWeights(nn.Module):
         """Return the weighted loss of a batch, a scalar in float32 or wider.
 
         Args:
-            losses: mean loss of each task as a dict (a missing key = absent from this batch), or as a ``[K]`` tensor
-                in task order; or :class:`~lightning_coba.TaskLosses` (sums and counts; a count of 0 = absent).
-            present: bool ``[K]`` for a ``[K]`` tensor; default: all present.
-            totals: counts of the whole optimizer step, for ``TaskLosses`` under accumulation or several ranks: sums
+            losses: Mean loss of each task as a dict (a missing key = absent from this batch; a plain number is a loss
+                that nothing is learned from), or as a ``[K]`` tensor in task order; or
+                :class:`~lightning_coba.TaskLosses` (sums and counts; a count of 0 = absent).
+            present: Bool ``[K]`` for a ``[K]`` tensor; default: all present.
+            totals: Counts of the whole optimizer step, for ``TaskLosses`` under accumulation or several ranks: sums
                 are divided by these. Default: this batch is the step.
-            normalize: see :func:`~lightning_coba.functional.combine`.
+            normalize: See :func:`~lightning_coba.functional.combine`.
 
         Raises:
             KeyError: if the dict has a name that is no task.
@@ -161,7 +161,7 @@ class TaskWeights(nn.Module):
                 f"`combine.losses` must hold {len(self.tasks)} losses, one each for {', '.join(self.tasks)}; got "
                 f"shape {tuple(means.shape)}. Pass a dict where a batch lacks tasks."
             )
-        # A copy: autograd keeps what it multiplied by, and the buffer is written to in place.
+        # A copy: autograd keeps what it multiplied by, and the tensor is written to in place.
         value = combine(means, self._values.clone(), present, num_present, normalize)
         if self.listening and value.requires_grad:
             own = TaskLosses(means, present) if own is None else own
@@ -171,16 +171,17 @@ class TaskWeights(nn.Module):
             self.kept.append(KeptLosses(value, means, present, scale, own, normalize))
         return value
 
-    def _stack(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _stack(self, losses: Mapping[str, Tensor | float]) -> tuple[Tensor, Tensor]:
         if not losses:
             raise ValueError("`combine.losses` must hold at least one task's loss; got an empty dict.")
         names = self.tasks or tuple(losses)
         for name in losses:
             if name not in names:
                 self._index(name)
-        one = next(iter(losses.values()))
+        numbers = torch.zeros((), device=self._values.device)
+        one = next((value for value in losses.values() if isinstance(value, Tensor)), numbers)
         absent = torch.zeros((), dtype=one.dtype, device=one.device)
-        means = torch.stack([losses.get(name, absent).reshape(()) for name in names])
+        means = torch.stack([torch.as_tensor(losses.get(name, absent)).to(one.device).reshape(()) for name in names])
         present = torch.tensor([name in losses for name in names])
         return means, present.to(means.device, non_blocking=True)
 
@@ -190,8 +191,8 @@ class TaskWeights(nn.Module):
         return self.tasks.index(task)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskWeights":
-        # `.half()`, `.to(dtype)` and Lightning's "bf16-true" cast every floating buffer. An empty tensor tells where
-        # the module goes, the weights follow there and keep their dtype.
+        # An empty tensor tells where the module goes; the weights follow there and keep their dtype, whatever
+        # `.half()`, `.to(dtype)` and Lightning's "bf16-true" do to parameters.
         device = fn(torch.empty(0, device=self._values.device)).device
         if self._values.is_meta and device.type != "meta":
             self._values = _uniform(len(self.tasks), device)
@@ -212,7 +213,7 @@ def _uniform(num_tasks: int, device: torch.device) -> Tensor:
     return torch.full((num_tasks,), 1 / max(num_tasks, 1), dtype=_dtype(device), device=device)
 
 
-def _token_mean(losses: Mapping[str, Tensor] | Tensor | TaskLosses, totals: StepTotals | None) -> Tensor:
+def _token_mean(losses: Mapping[str, Tensor | float] | Tensor | TaskLosses, totals: StepTotals | None) -> Tensor:
     if not isinstance(losses, TaskLosses):
         raise ValueError(
             "`combine.losses` must be TaskLosses(sums, counts) for TokenMean: task means do not tell how many tokens "

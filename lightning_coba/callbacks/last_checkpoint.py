@@ -5,6 +5,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_coba.lightning_internals import is_accumulating
+
 
 class LastCheckpoint(Checkpoint):
     """Keep one checkpoint from which a killed run resumes exactly, written after each validation pass.
@@ -25,7 +27,7 @@ class LastCheckpoint(Checkpoint):
         """Save, unless this is the sanity pass or the middle of an accumulation window."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or trainer.fast_dev_run:
             return
-        if trainer.fit_loop._should_accumulate():
+        if is_accumulating(trainer):
             return
         for logger in trainer.loggers:
             logger.save()

@@ -12,7 +12,7 @@ Would CoBa have had something to balance in a run that is over? Read its validat
   coba-replay lightning_logs/version_0                     event files of TensorBoard
   coba-replay wandb_export.csv                             a chart exported from W&B
   coba-replay mlruns/0/1b2c3d                              a run of MLflow
-  coba-replay losses.csv --tasks code,qa                   any table with a column a task
+  coba-replay losses.csv --tasks code,qa                   any table with one column per task
 
   coba-replay losses.csv --set window_records=3,5,10 --set temperature=1,5
   coba-replay losses.csv --balancer coba --balancer uniform --balancer coba:form=mftcoder
@@ -21,8 +21,9 @@ EPILOG = """\
 Without --balancer and --set, CoBa is replayed with the settings that the run had, or its defaults, and with a small
 grid of windows, warm-ups and temperatures. A record is one validation pass: CoBa needs some ten of them to say much.
 
-Written: replay.html (one file, to send around), figures/*.png, weights.csv (a row a setting, record and task), and
-settings.csv (a row a setting). No model is needed, and nothing is trained: other weights would have made other losses.
+Written: replay.html (one file, to send around), figures/*.png, weights.csv (one row per setting, record and task),
+and settings.csv (one row per setting). No model is needed, and nothing is trained: other weights would have made other
+losses.
 """
 
 

@@ -20,8 +20,8 @@ Each DIR is the folder of a run, or a tree that holds runs at any depth; unfinis
 Runs are compared where they differ in method and seed alone. Run balancer=uniform too: the others are measured
 against it. Runs of a single task of the suite (coba-train -m experiment=single) are recognised as its baseline.
 
-Written to --out: report.html (one file, to send around), report.md, figures/*.png, and runs.csv (a row a run and task).
-Where DIR is itself the folder of a run: also DIR/report.html, the page about that run.
+Written to --out: report.html (one file, to send around), report.md, figures/*.png, and runs.csv (one row per run and
+task). Where DIR is itself the folder of a run: also DIR/report.html, the page about that run.
 """
 
 
@@ -42,13 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from lightning_coba.reports.comparison.report import write_comparison_report
     from lightning_coba.reports.run_page.writing import write_run_pages
+    from lightning_coba.runs.files import ReportFiles
 
     with plain_errors(command):
         report = write_comparison_report(given.dirs, given.out)
         pages = write_run_pages(given.dirs)
     console = Console()
     console.print(report)
-    console.print(f"\n{report.num_runs} runs read. Open {report.folder}/report.html", soft_wrap=True, highlight=False)
+    page = ReportFiles(report.folder).page
+    console.print(f"\n{report.num_runs} runs read. Open {page}", soft_wrap=True, highlight=False)
     for page in pages:
         console.print(f"About the run itself: {page}", soft_wrap=True, highlight=False)
 

@@ -19,11 +19,10 @@ from omegaconf import DictConfig
 from lightning_coba.cli.errors import is_for_the_user, one_line, unwrapped
 from lightning_coba.cli.plugins import refuse_missing
 from lightning_coba.cli.sweep_summary import Outcome, print_summary
+from lightning_coba.runs.files import RunFiles, sweep_journal
 
-#: What a sweep's jobs tell the process that started them, a line an event; other sweeps of the folder append to it.
-JOURNAL = "sweep.jsonl"
-#: What a job prints where several run at a time.
-OUTPUT_FILE = "output.log"
+#: The thread of a job that watches the process that started it.
+WATCHER = "sweep-watcher"
 
 
 class Sweep(Callback):
@@ -59,7 +58,7 @@ class Sweep(Callback):
 
     def outcomes(self) -> list[Outcome]:
         """Return what became of the jobs that were started, in their order."""
-        file = self.folder / JOURNAL
+        file = sweep_journal(self.folder)
         found: dict[int, Outcome] = {}
         for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
             event = json.loads(line)
@@ -80,7 +79,7 @@ class Sweep(Callback):
         if os.getppid() == self.starter:
             _end_with(self.starter)
             print(f"started   {_shown(folder)}", flush=True)
-            self._terminal = _redirect_output(folder / OUTPUT_FILE)
+            self._terminal = _redirect_output(RunFiles(folder).output)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Say what became of the job. An error is kept in its folder and, in a sweep, does not reach the others."""
@@ -126,7 +125,7 @@ class Sweep(Callback):
             "folder": str(config.hydra.runtime.output_dir),
             "error": error,
         }
-        with (self.folder / JOURNAL).open("a", encoding="utf-8") as file:
+        with sweep_journal(self.folder).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
@@ -156,7 +155,7 @@ def _is_grid(config: DictConfig) -> bool:
 
 
 def _changed(folder: Path) -> float | None:
-    card = folder / "run.json"
+    card = RunFiles(folder).card
     return card.stat().st_mtime_ns if card.is_file() else None
 
 
@@ -172,8 +171,8 @@ def _end_with(starter: int) -> None:
             time.sleep(0.2)
         os._exit(1)
 
-    if not any(thread.name == JOURNAL for thread in threading.enumerate()):
-        threading.Thread(target=watch, name=JOURNAL, daemon=True).start()
+    if not any(thread.name == WATCHER for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=WATCHER, daemon=True).start()
 
 
 def _redirect_output(file: Path) -> tuple[int, int]:

@@ -104,7 +104,8 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
         if hasattr(datamodule, "summary"):
             console.print(datamodule.summary())
         if not trainer.fast_dev_run:
-            _open_folder(fit, folder, trainer, card_of(module, datamodule))
+            said = {"objective": {"key": key, "better": better, "value": None}} | card_of(module, datamodule)
+            _open_folder(fit, folder, trainer, said)
             _open_loggers(settings, trainer, checkpoint)
 
     before = folder.entries.get("results_before") if checkpoint else None
@@ -197,7 +198,7 @@ def _open_folder(fit: Fit, folder: RunFolder, trainer: L.Trainer, card: Mapping[
         RunFolder(folder.path).write_settings(fit.settings)
         folder.write_entries(status="running")
     records = next((c.losses_shown for c in trainer.callbacks if isinstance(c, TaskBalancing)), None)
-    folder.write_card(**described(fit.settings), **{"status": "running", "records": records, **card})
+    folder.write_card(**described(fit.settings) | {"status": "running", "records": records} | dict(card))
 
 
 def described(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from lightning_coba.data.reading.task import Task
 from lightning_coba.data.tokens.corpus import Corpus, by_length, load_corpus, prepare_corpus
 from lightning_coba.data.tokens.splits import Overlap
 from lightning_coba.data.tokens.tokenization import Overlong
+from lightning_coba.lightning_internals import batch_progress
 
 
 class MultitaskDataModule(LightningDataModule):
@@ -297,7 +298,7 @@ class MultitaskDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None or not trainer.training:
             return None
-        progress = trainer.fit_loop.epoch_loop.batch_progress
+        progress = batch_progress(trainer)
         # The total over all epochs, not (epoch, batch): Lightning calls an epoch done when max_steps ends it
         # early, and would go on with the next epoch's rows from that batch on, losing the rest of this one's.
         # "completed", because a batch that an exception cut off counts as "ready" and has to come again.

@@ -19,8 +19,8 @@ def isolation(allow_network: bool) -> bool:
     if reason and not allow_network:
         raise ValueError(
             f"`evaluate.run_code` runs programs that nobody has read, and this machine cannot shut them in: {reason} "
-            "Do it on another machine, or in a container or virtual machine made for this; there, allow_network=True "
-            "(--allow-network) runs them with limits of time and memory alone."
+            "Or do it on another machine, or in a container or virtual machine made for this: there, "
+            "allow_network=True (--allow-network) runs them with limits of time and memory alone."
         )
     return reason is None
 

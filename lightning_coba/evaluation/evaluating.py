@@ -21,6 +21,7 @@ from lightning_coba.evaluation.results import Evaluation
 from lightning_coba.evaluation.rows import evaluation_rows, known_completions, longest_answer
 from lightning_coba.evaluation.samples import write_samples
 from lightning_coba.models.generation import GREEDY, Decoding
+from lightning_coba.runs.files import EvaluationFiles
 from lightning_coba.runs.trained_run import TrainedRun
 
 SPLITS = ("test", "validation")
@@ -71,7 +72,7 @@ def evaluate(
 
     Raises:
         FileNotFoundError: the run, its weights or its data are not where they should be.
-        ValueError: an argument is outside its domain.
+        ValueError: an argument is outside its domain, or the run is of a system other than multitask.
     """
     _check_choice("split", split, SPLITS)
     _check_count("rows", rows)
@@ -79,9 +80,10 @@ def evaluate(
     _check_device(chosen)
     _check_dtype(dtype)
     run = run if isinstance(run, TrainedRun) else TrainedRun.open(run)
+    run.require_system("coba-evaluate")
     changes: dict[str, Any] = {} if data is None else {"root": os.fspath(data)}
     datamodule = run.load_datamodule(**changes | ({} if rows is None else {f"{split}_rows": rows}))
-    folder = Path(out) if out is not None else run.path / ("evaluation" if split == "test" else "evaluation-validation")
+    files = run.files.evaluation(split) if out is None else EvaluationFiles(Path(out))
 
     def answerer(name: str, which: str, place: Path) -> Answerer:
         return Answerer(
@@ -95,12 +97,10 @@ def evaluate(
             fresh,
         )
 
-    ours = answerer(
-        run.name if checkpoint == "final" else f"{run.name} ({checkpoint})", checkpoint, folder / "predictions"
-    )
-    theirs = answerer("base model", "base", folder / "predictions" / "base") if base else None
+    ours = answerer(run.name if checkpoint == "final" else f"{run.name} ({checkpoint})", checkpoint, files.predictions)
+    theirs = answerer("base model", "base", files.base_predictions) if base else None
     settings = {"run": str(run.path), "checkpoint": checkpoint, "dtype": dtype or run.settings["model"].get("dtype")}
-    return _evaluate(ours, theirs, datamodule, folder, split, tasks, settings, **options)
+    return _evaluate(ours, theirs, datamodule, files, split, tasks, settings, **options)
 
 
 def evaluate_model(
@@ -146,24 +146,24 @@ def evaluate_model(
             "`evaluate_model.base` must be False for a model without an adapter, since its weights before training are "
             f"gone; got a {type(model).__name__}. Evaluate the base model by itself."
         )
-    folder = Path(out)
+    files = EvaluationFiles(Path(out))
     ours = Answerer(
-        "model", lambda: model, datamodule.tokenizer, uuid.uuid4().hex, folder / "predictions", decoding, batch_tokens
+        "model", lambda: model, datamodule.tokenizer, uuid.uuid4().hex, files.predictions, decoding, batch_tokens
     )
     theirs = (
-        replace(ours, name="base model", folder=ours.folder / "base", load=lambda: _WithoutAdapter(model))
+        replace(ours, name="base model", folder=files.base_predictions, load=lambda: _WithoutAdapter(model))
         if base
         else None
     )
     settings = {"run": None, "checkpoint": None, "dtype": str(model.dtype)}
-    return _evaluate(ours, theirs, datamodule, folder, split, tasks, settings, **options)
+    return _evaluate(ours, theirs, datamodule, files, split, tasks, settings, **options)
 
 
 def _evaluate(
     ours: Answerer,
     theirs: Answerer | None,
     datamodule: MultitaskDataModule,
-    folder: Path,
+    files: EvaluationFiles,
     split: str,
     tasks: Sequence[str] | None,
     settings: Mapping[str, Any],
@@ -203,14 +203,14 @@ def _evaluate(
     made = {
         **settings,
         "model": ours.name,
-        "folder": str(folder),
+        "folder": str(files.folder),
         **ours.decoding._asdict(),
         "max_new_tokens": budgets,
         "replaced": replaced,
     }
     evaluation = Evaluation(results, split, made)
-    evaluation.write(folder)
-    write_samples(evaluation, folder / "samples.html")
+    evaluation.write(files)
+    write_samples(evaluation, files.samples)
     return evaluation
 
 
@@ -234,10 +234,10 @@ def _weights(run: TrainedRun, checkpoint: str) -> Any:
     if checkpoint == "base":
         return base
     if checkpoint == "final":
-        folder = run.path / ("adapter" if run.has_adapter else "model")
+        folder = run.files.adapter if run.has_adapter else run.files.model
         files = sorted(folder.glob("*.safetensors"))
     else:
-        files = [run.path / "checkpoints" / f"{checkpoint}.ckpt"]
+        files = [run.files.checkpoint(checkpoint)]
     return [
         base,
         checkpoint,

@@ -4,7 +4,6 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from lightning_coba.evaluation.rows import EvaluationRow
 from lightning_coba.evaluation.scores import Score
+from lightning_coba.runs.files import EvaluationFiles
 
 COLUMNS = ("task", "metric", "value", "low", "high", "rows")
 BASE_COLUMNS = ("base", "difference", "difference_low", "difference_high")
@@ -120,17 +120,17 @@ class Evaluation:
             found.append(row)
         return found
 
-    def write(self, folder: Path) -> None:
+    def write(self, files: EvaluationFiles) -> None:
         """Write ``metrics.csv`` and ``metrics.json``."""
-        folder.mkdir(parents=True, exist_ok=True)
+        files.folder.mkdir(parents=True, exist_ok=True)
         rows = self.rows()
-        with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as stream:
+        with files.table.open("w", newline="", encoding="utf-8") as stream:
             columns = [*COLUMNS, *(BASE_COLUMNS if rows and "base" in rows[0] else ())]
             writer = csv.DictWriter(stream, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         card = {"format": 1, "split": self.split, "settings": dict(self.settings), "tasks": self._tasks_card()}
-        (folder / "metrics.json").write_text(json.dumps(card, indent=2, default=str) + "\n", encoding="utf-8")
+        files.card.write_text(json.dumps(card, indent=2, default=str) + "\n", encoding="utf-8")
 
     def _tasks_card(self) -> dict[str, Any]:
         return {

@@ -1,10 +1,10 @@
-"""Run a program that nobody has read: shut in, with little time, memory and disk, and without the network."""
+"""Run a program that nobody has read, in a sandbox: bubblewrap hides the machine, util-linux sets the limits."""
 
 import functools
-import json
 import os
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,23 +14,38 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 Verdict = Literal["ended", "time", "output"]
 
-MEGABYTE = 2**20
 #: What a program sees of the machine, read-only: compilers, interpreters and their libraries.
 SHOWN = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives", "/etc/ld.so.cache",
-    "/etc/java-17-openjdk", "/etc/java-21-openjdk", "/etc/java-11-openjdk",
+    "/etc/java-11-openjdk", "/etc/java-17-openjdk", "/etc/java-21-openjdk",
 )  # fmt: skip
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+#: Where the commands of programs are found.
+PATH = "/usr/local/bin:/usr/bin:/bin"
 #: Where JavaScript's packages are installed for all users.
 NODE_PATH = "/usr/share/nodejs:/usr/lib/node_modules:/usr/local/lib/node_modules"
-_CHILD = Path(__file__).with_name("sandbox_child.py")
+_NO_SANDBOX = ("setpriv", "--no-new-privs", "--pdeathsig=KILL")
+_ENTERED = b"sandbox entered\n"
+# The first commands inside, while mounting is still allowed: bubblewrap cannot limit the number of files. The kernel is
+# told to end the program first where the machine has no memory left.
+_ENTER = """set -e
+mount -t tmpfs -o nosuid,nodev,mode=777,nr_inodes=4096,size="$1"m tmpfs /work
+cd /work
+cp -R /files/. .
+echo 1000 > /proc/self/oom_score_adj
+echo sandbox entered
+unset PWD OLDPWD
+shift
+exec "$@"
+"""
 
 
 class SandboxError(RuntimeError):
-    """The program could not be shut in, so it did not run."""
+    """The program did not run, because its sandbox could not be set up."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +53,12 @@ class Limits:
     """What one program may use.
 
     Args:
-        seconds: of wall clock, and of processor time for each of its processes.
-        memory_mb: address space of each process, in MiB.
-        processes: processes and threads at a time.
-        disk_mb: all files together (isolated), and the largest file, in MiB.
-        output_kb: what it may print, in KiB; more ends it.
-        open_files: files a process may have open.
+        seconds: Wall-clock time, and processor time of each process.
+        memory_mb: Address space of each process, in MiB.
+        processes: Number of processes and threads at a time.
+        disk_mb: Size of all its files together (without a sandbox: of the largest file), in MiB.
+        output_kb: What it may print, in KiB; more ends it.
+        open_files: Number of files that a process may have open.
     """
 
     seconds: float = 10
@@ -63,76 +78,77 @@ class Ended:
 
     Attributes:
         verdict: ``"ended"`` by itself, or stopped for its ``"time"`` or its ``"output"``.
-        code: its exit code, negative for a signal; None where it was stopped.
-        output: what it printed, standard output and errors together, cut.
-        seconds: of wall clock.
+        code: Exit code, 128 + its number for a signal; None where the program was stopped.
+        output: What it printed, standard output and errors together, cut at the limit.
     """
 
     verdict: Verdict
     code: int | None
     output: str
-    seconds: float
 
 
 def run_shut_in(
     command: Sequence[str], files: Mapping[str, str], limits: Limits = DEFAULT_LIMITS, isolate: bool = True
 ) -> Ended:
-    """Run a program in namespaces of its own, with limits.
+    """Run a program in a sandbox, with limits.
 
     Args:
-        command: an absolute path and its arguments; the program starts in a folder of its own.
-        files: name -> text, written to that folder before.
-        limits: see `Limits`.
-        isolate: False leaves out the namespaces: network and file system are then those of the user.
+        command: The program, a path or a name that is found in `PATH`, and its arguments; it starts in a folder that
+            holds ``files``.
+        files: Text by file name.
+        limits: What the program may use.
+        isolate: False leaves out the sandbox: the program then has the user's network and files, and the limits alone.
 
     Raises:
-        SandboxError: it could not be shut in; or ``isolate`` is False for root, whom no limit holds.
+        SandboxError: It could not be set up; or ``isolate`` is False for root, whom no limit holds.
     """
+    for tool, package in [("bwrap", "bubblewrap")] * isolate + [("prlimit", "util-linux"), ("setpriv", "util-linux")]:
+        if shutil.which(tool) is None:
+            raise SandboxError(f"{tool} is not installed. Install it with `apt-get install {package}` (Linux only).")
     if not isolate and os.geteuid() == 0:
         raise SandboxError(
-            "Programs are run as root only where namespaces shut them in, because root may write anywhere. Run the "
-            "evaluation as another user."
+            "Programs are run as root only in a sandbox, because root may write anywhere. "
+            "Run the evaluation as another user."
         )
-    begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="coba-code-") as folder:
-        reader, writer = os.pipe()
-        try:
-            order = _order(command, files, limits, isolate, folder, writer)
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_CHILD)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(writer,),
-                env={},
-                start_new_session=True,
-            )
-            os.close(writer)
-            verdict, output = _watch(process, json.dumps(order).encode(), limits, begin)
-            report = _everything(reader)
-        finally:
-            os.close(reader)
-    seconds = time.monotonic() - begin
-    if "ready" not in report and verdict == "ended":
-        reason = report.strip() or output.strip() or "it gave no reason"
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8", errors="replace")
+        home = "/work" if isolate else folder
+        with subprocess.Popen(
+            [*(_sandbox(folder, limits) if isolate else _NO_SANDBOX), *_limits(limits), *command],
+            cwd=folder,
+            env={"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "NODE_PATH": NODE_PATH},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            try:
+                verdict, printed = _watch(process.stdout, limits)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # the end of bubblewrap is the end of everything inside
+            if isolate:
+                process.stdout.read()  # until the last process inside is gone
+    if isolate and verdict == "ended" and not printed.startswith(_ENTERED):
+        reason = printed.decode("utf-8", "replace").strip() or "bubblewrap gave no reason"
         raise SandboxError(
             f"Programs cannot be shut in on this machine ({reason}). Allow user namespaces, or run them somewhere else."
         )
-    codes = [line.removeprefix("exit ") for line in report.splitlines() if line.startswith("exit ")]
-    code = int(codes[0]) if codes and verdict == "ended" else None
-    return Ended(verdict, code, output, seconds)
+    output = printed.removeprefix(_ENTERED)[: limits.output_kb * 1024].decode("utf-8", "replace")
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    return Ended(verdict, code if verdict == "ended" else None, output)
 
 
 @functools.cache
 def why_not_isolated() -> str | None:
     """Return why programs cannot be shut in here, or None where they can be."""
-    if not sys.platform.startswith("linux"):
-        return f"namespaces are Linux's, and this is {sys.platform}"
     try:
         ended = run_shut_in([_interpreter(), "-I", "-S", "-c", "print(6 * 7)"], {})
     except SandboxError as error:
         return str(error)
-    return None if ended.output.strip() == "42" else f"a first program printed {ended.output!r} instead of 42"
+    return None if ended.output.strip() == "42" else f"a first program printed {ended.output!r} instead of 42."
 
 
 def python_command(file: str) -> list[str]:
@@ -145,71 +161,51 @@ def _interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def _order(
-    command: Sequence[str], files: Mapping[str, str], limits: Limits, isolate: bool, folder: str, report: int
-) -> dict[str, object]:
-    work = "/work" if isolate else folder
-    memory, disk = limits.memory_mb * MEGABYTE, limits.disk_mb * MEGABYTE
-    return {
-        "command": list(command),
-        "files": dict(files),
-        "environment": {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": work,
-            "LANG": "C.UTF-8",
-            "NODE_PATH": NODE_PATH,
-        },
-        "isolate": isolate,
-        "folder": folder,
-        "shown": [*SHOWN, *([] if sys.base_prefix.startswith("/usr/") else [sys.base_prefix])],
-        "work_bytes": disk,
+def _sandbox(folder: str, limits: Limits) -> list[str]:
+    """Return what comes in front of a command to shut it in and to take every privilege from it."""
+    walls = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    walls += ["--die-with-parent", "--new-session", "--proc", "/proc", "--symlink", "work", "/tmp", "--dir", "/work"]
+    for parent in ("/dev", "/etc", *map(str, reversed(Path(sys.base_prefix).parents))):
+        walls += ["--dir", parent]  # else bubblewrap makes it a folder that only root may enter
+    for path in (*SHOWN, sys.base_prefix):
+        walls += ["--ro-bind-try", path, path]
+    for path in DEVICES:
+        walls += ["--dev-bind", path, path]
+    walls += ["--ro-bind", folder, "/files", "--remount-ro", "/"]
+    drop = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all"]
+    if os.geteuid() == 0:
         # A user that nobody is: its processes are counted apart from those of the programs beside it.
-        "user": 2**30 + secrets.randbelow(2**20),
-        "report": report,
-        "limits": {
-            "CPU": max(1, round(limits.seconds)),
-            "AS": memory,
-            "FSIZE": disk,
-            "NPROC": limits.processes,
-            "NOFILE": limits.open_files,
-            "CORE": 0,
-        },
-    }
+        number = 2**30 + secrets.randbelow(2**20)
+        drop += [f"--reuid={number}", f"--regid={number}", "--clear-groups"]
+    else:
+        # The user namespace counts the processes, and lets `_ENTER` mount.
+        walls += ["--unshare-user", "--cap-add", "CAP_SYS_ADMIN"]
+    return ["bwrap", *walls, "/bin/sh", "-c", _ENTER, "sh", str(limits.disk_mb), *drop]
 
 
-def _watch(process: "subprocess.Popen[bytes]", order: bytes, limits: Limits, begin: float) -> tuple[Verdict, str]:
-    """Read what is printed until the end, or until too much time or output; then end everything."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    verdict: Verdict = "ended"
-    output = b""
-    with suppress(BrokenPipeError):  # then it says why on the report
-        process.stdin.write(order)
-        process.stdin.close()
-    try:
-        while True:
-            left = begin + limits.seconds - time.monotonic()
-            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-                verdict = "time"
-                break
-            chunk = os.read(process.stdout.fileno(), 65536)
-            if not chunk:
-                break
-            output += chunk
-            if len(output) > limits.output_kb * 1024:
-                verdict, output = "output", output[: limits.output_kb * 1024]
-                break
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-    return verdict, output.decode("utf-8", "replace")
+def _limits(limits: Limits) -> list[str]:
+    """Return what comes in front of a command to limit each of its processes."""
+    return [
+        "prlimit",
+        f"--cpu={max(1, round(limits.seconds))}",
+        f"--as={limits.memory_mb * 2**20}",
+        f"--fsize={limits.disk_mb * 2**20}",
+        f"--nproc={limits.processes}",
+        f"--nofile={limits.open_files}",
+        "--core=0",
+    ]
 
 
-def _everything(descriptor: int) -> str:
-    os.set_blocking(descriptor, False)
-    try:
-        return os.read(descriptor, 65536).decode("utf-8", "replace")
-    except BlockingIOError:
-        return ""
+def _watch(stream: IO[bytes], limits: Limits) -> tuple[Verdict, bytes]:
+    """Read what is printed until the end, or until too much time or output."""
+    printed = b""
+    deadline = time.monotonic() + limits.seconds
+    while len(printed) <= limits.output_kb * 1024 + len(_ENTERED):
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([stream], [], [], left)[0]:
+            return "time", printed
+        chunk = os.read(stream.fileno(), 65536)
+        if not chunk:
+            return "ended", printed
+        printed += chunk
+    return "output", printed

@@ -6,8 +6,8 @@ from typing import Any
 
 from lightning_coba.export.markdown import markdown_table
 from lightning_coba.export.run_data import RunData
-from lightning_coba.reports.past_runs.folders import own_balancer
-from lightning_coba.runs.collection import flat
+from lightning_coba.runs.own_balancer import own_balancer
+from lightning_coba.runs.settings import flat
 from lightning_coba.runs.trained_run import TrainedRun
 from lightning_coba.simplex.records import BalanceTable, read_balance
 
@@ -28,11 +28,13 @@ def data_section(run: TrainedRun, data: RunData) -> str:
 
 def weights_section(run: TrainedRun, figure: str | None) -> str:
     """Say which balancer moved the weights, with which settings, and where they went."""
-    settings = run.settings["balancer"]
+    settings = run.settings.get("balancer")
+    if not settings:
+        return "No balancer moved weights: each task had the same share in the training loss."
     balancer = settings.get("balancer", settings).get("_target_", "")
     method = f"{run.card.get('method', '')} (`{balancer}`)."
     try:
-        table = read_balance(run.path)
+        table = read_balance(run.files.balance)
     except (FileNotFoundError, ValueError):
         shown = markdown_table(("setting", "value"), _used(settings, None))
         return "\n\n".join(filter(None, (f"{method} No record of its weights was kept.", shown)))

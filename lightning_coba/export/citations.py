@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.metadata
+import importlib.resources
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.export.bibliography import BIBTEX, OF_BALANCER, OF_BASE_MODEL
+from lightning_coba.runs.card import MULTITASK
+from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.trained_run import TrainedRun
 
 PACKAGE_KEY = "lightning_coba"
@@ -31,16 +34,16 @@ def citation(of: Any = "CoBa") -> Citation:
     it.
 
     Args:
-        of: the folder of a run, or a `TrainedRun`: everything that it used, from the balancer's paper to the adapter's,
-            the base model's where it is known, Lightning, transformers and PEFT. Or a balancer: its name as in
-            ``balancer=gradnorm_star``, its class, an object, or the callback that
-            trained with it.
+        of: The folder of a run, or a `TrainedRun`: everything that it used, from the papers of its system and its
+            balancer to the adapter's, the base model's where it is known, Lightning, transformers and PEFT. Or the name
+            of a system as in ``system=NAME``, where that has papers of its own. Or a balancer: its name as in
+            ``balancer=gradnorm_star``, its class, an object, or the callback that trained with it.
 
     Returns:
         The entries, this package first.
 
     Raises:
-        ValueError: It is the name of no balancer and of no folder.
+        ValueError: It is the name of no balancer, of no system with papers and of no folder.
         FileNotFoundError: The folder is not one of a run.
 
     Example:
@@ -51,17 +54,37 @@ def citation(of: Any = "CoBa") -> Citation:
         True
     """
     run = of if isinstance(of, TrainedRun) else _run_at(of)
-    keys = _keys_of_run(run) if run is not None else _keys_of_balancer(_class_name(of))
-    return Citation("\n\n".join([_package(), *(entries()[key] for key in dict.fromkeys(keys))]))
+    # The method of a multitask run is its balancer, which need not be the one that the system is known for.
+    system = of if isinstance(of, str) and run is None else "" if run is None or run.system == MULTITASK else run.system
+    own = _papers_of_system(system)
+    keys: Iterable[str] = ()
+    if run is not None:
+        keys = _keys_of_run(run)
+    elif not own:
+        keys = _keys_of_balancer(_class_name(of))
+    known = entries() | own
+    return Citation("\n\n".join([_package(), *(known[key] for key in dict.fromkeys([*own, *keys]))]))
 
 
 def entries() -> dict[str, str]:
     """Return every entry of the bibliography by its key."""
-    return {match[1]: match[0] for match in _ENTRY.finditer(BIBTEX)}
+    return _entries(BIBTEX)
+
+
+def _entries(text: str) -> dict[str, str]:
+    return {match[1]: match[0] for match in _ENTRY.finditer(text)}
+
+
+def _papers_of_system(name: str) -> dict[str, str]:
+    """Return the entries of ``citation.bib`` in the package of a system, which is not imported; none without one."""
+    file = importlib.resources.files("lightning_coba").joinpath("systems", name, "citation.bib")
+    if not name.isidentifier() or not file.is_file():
+        return {}
+    return _entries(file.read_text(encoding="utf-8"))
 
 
 def _run_at(of: Any) -> TrainedRun | None:
-    if isinstance(of, str) and os.sep not in of and not Path(of, "run.json").is_file():
+    if isinstance(of, str) and os.sep not in of and not RunFiles(Path(of)).card.is_file():
         return None
     return TrainedRun.open(of) if isinstance(of, str | os.PathLike) else None
 
@@ -78,15 +101,7 @@ def _class_name(of: Any) -> str:
                 f"{f' Did you mean {near[0]!r}?' if near else ''} Balancers: {', '.join(sorted(legal))}."
             )
         return legal[plain]
-    if not isinstance(of, type):
-        # A callback knows its balancer from the start of training on.
-        of = type(getattr(of, "balancer", of) or of)
-    if of.__name__ == "TaskBalancing":
-        raise ValueError(
-            "`citation.of` must be a balancer, a run, or a callback that has trained; got a TaskBalancing that has "
-            "not. Give the balancer that you gave to it."
-        )
-    return of.__name__
+    return (of if isinstance(of, type) else type(getattr(of, "balancer", of))).__name__
 
 
 def _keys_of_balancer(name: str) -> Iterable[str]:
@@ -95,13 +110,15 @@ def _keys_of_balancer(name: str) -> Iterable[str]:
 
 
 def _keys_of_run(run: TrainedRun) -> Iterable[str]:
-    balancer = run.settings["balancer"]
+    balancer, model = (run.settings.get(group) or {} for group in ("balancer", "model"))
     yield from _keys_of_balancer(_target(balancer.get("balancer", balancer)))
     if run.has_adapter:
-        yield from _keys_of_adapter(run.settings["peft"], bool(run.settings["model"].get("load_in_4bit")))
-    model = Path(run.base_model).name.lower()  # the folders above it may be called anything
-    yield from (key for part, key in OF_BASE_MODEL.items() if part in model)
-    yield from ("falcon2019lightning", "wolf2020transformers")
+        yield from _keys_of_adapter(run.settings["peft"], bool(model.get("load_in_4bit")))
+    name = Path(str(model.get("model", ""))).name.lower()  # the folders above it may be called anything
+    yield from (key for part, key in OF_BASE_MODEL.items() if part in name)
+    yield "falcon2019lightning"
+    if name:
+        yield "wolf2020transformers"
     if run.has_adapter:
         yield "mangrulkar2022peft"
 

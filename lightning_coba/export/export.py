@@ -54,7 +54,8 @@ def export_run(
         The folder.
 
     Raises:
-        ValueError: An argument is outside its domain, or the adapter cannot be merged.
+        ValueError: An argument is outside its domain, the adapter cannot be merged, or the run is of a system other
+            than multitask.
         FileExistsError: ``out`` holds something, and it is no earlier export or ``force`` is off.
         FileNotFoundError: The run, its weights or its base model are not there.
 
@@ -62,10 +63,11 @@ def export_run(
         >>> folder = export_run("runs/demo-coba-seed1", merge=True, dtype="bfloat16")  # doctest: +SKIP
     """
     run = run if isinstance(run, TrainedRun) else TrainedRun.open(run)
+    run.require_system("coba-export")
     whole = merge or not run.has_adapter
     _check(checkpoint, dtype, base, whole)
     kind = "adapter" if not whole else "merged" if run.has_adapter else "model"
-    folder = Path(out).expanduser() if out is not None else run.path / "export" / kind
+    folder = Path(out).expanduser() if out is not None else run.files.export(kind)
     _refuse_what_is_there(folder, force)
     model_of_run = BaseModel.of(run, base)
     with _replacing(folder) as partial:
@@ -118,7 +120,7 @@ def _whole_model(run: TrainedRun, checkpoint: str, dtype: str | None, device: st
 
 
 def _write_adapter(run: TrainedRun, folder: Path, checkpoint: str, device: str, base: str) -> None:
-    saved = run.path / "adapter"
+    saved = run.files.adapter
     if checkpoint == "final" and saved.is_dir():
         for name in ADAPTER_FILES:  # the base model may be far away
             shutil.copyfile(saved / name, folder / name)

@@ -17,8 +17,8 @@ from lightning_coba.runs.trained_run import TrainedRun
 
 #: A tag on every card, by which an export is recognised as one.
 MARK = "lightning_coba"
-#: Where the card's figure lies, beside it, and in the run's folder.
-WEIGHTS_FIGURE = "figures/weights.png"
+#: The card's figure, among those of the run.
+WEIGHTS_FIGURE = "weights.png"
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,15 @@ def model_card(
     base = base or BaseModel.of(run)
     dtype = dtype or str(run.settings["model"].get("dtype", "float32"))
     data = RunData.of(run)
-    figure = run.path / WEIGHTS_FIGURE
-    figures = {WEIGHTS_FIGURE: figure} if figure.is_file() else {}
+    figure = run.files.figures / WEIGHTS_FIGURE
+    place = f"{figure.parent.name}/{WEIGHTS_FIGURE}"
+    figures = {place: figure} if figure.is_file() else {}
     versions = [(name, version) for name, version in run.card.get("packages", {}).items() if version]
     sections = {
         "How to load it": loading_section(run, whole, dtype, base, data.chat_tasks),
         "Tasks and data": data_section(run, data),
         "Results": results_section(run, checkpoint),
-        "Balancing": weights_section(run, WEIGHTS_FIGURE if figures else None),
+        "Balancing": weights_section(run, place if figures else None),
         "Training": settings_section(run),
         "Versions": markdown_table(("package", "version"), versions),
         "Limits": _limits(run, checkpoint),
@@ -134,9 +135,10 @@ def _summary(run: TrainedRun, whole: bool, base: BaseModel) -> str:
     came = f"the local model `{Path(base.name).name}`" if base.is_local else f"`{base.name}`"
     trained = f"with an adapter ({_adapter(run)})" if run.has_adapter else "in full"
     holds = "the adapter" if not whole else "the weights, adapter merged," if run.has_adapter else "the weights"
+    weighed = f"were those of {_method(run)}" if run.settings.get("balancer") else "stayed equal"
     text = (
         f"A causal language model: {came}, fine-tuned {trained} on {len(run.tasks)} tasks together: "
-        f"{', '.join(run.tasks)}. The weights of the tasks' losses were those of {_method(run)}, by the package "
+        f"{', '.join(run.tasks)}. The weights of the tasks' losses {weighed}, by the package "
         f"lightning_coba. This folder holds {holds} and the tokenizer."
     )
     return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False)

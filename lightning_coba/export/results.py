@@ -1,12 +1,13 @@
 """What a run was measured to reach, for its model card."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite, nan
 from typing import Any
 
 from lightning_coba.export.markdown import markdown_table
+from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.runs.trained_run import TrainedRun
 
 _METRICS = (
@@ -38,11 +39,17 @@ class Result:
 
 def results_of_test(run: TrainedRun) -> list[Result]:
     """Return what the run's own test pass measured after training."""
-    measured = {"loss": _numbers(run.card.get("test_after"))}
-    measured |= {name: _numbers(values) for name, values in (run.card.get("test_metrics") or {}).items()}
+    measured = {_metric(key): result.values for key, result in run.results.items()}
     return [
-        Result(task, name, values[task]) for name, values in measured.items() for task in run.tasks if task in values
+        Result(task, name, values[task])
+        for name, values in measured.items()
+        for task in run.tasks
+        if isfinite(values.get(task, nan))
     ]
+
+
+def _metric(key: str) -> str:
+    return key.removeprefix("test_")
 
 
 def scores_of_text(run: TrainedRun) -> list[Result]:
@@ -66,9 +73,8 @@ def is_of(run: TrainedRun, checkpoint: str) -> bool:
 
 
 def _evaluation(run: TrainedRun) -> Mapping[str, Any]:
-    file = run.path / "evaluation" / "metrics.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(run.files.evaluation().card.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, Mapping) else {}
@@ -76,21 +82,21 @@ def _evaluation(run: TrainedRun) -> Mapping[str, Any]:
 
 def results_section(run: TrainedRun, checkpoint: str) -> str:
     """Say what the model reaches, and of which weights the numbers are."""
-    before, after = _numbers(run.card.get("test_before")), _numbers(run.card.get("test_after"))
-    metrics = {name: _numbers(values) for name, values in (run.card.get("test_metrics") or {}).items()}
-    if not after:
+    results, before = run.results, run.results_before
+    if not results:
         parts = ["The run had not been tested when it was exported."]
     else:
-        shown = {"loss before": before, "loss after": after} | {
-            name.replace("_", " "): m for name, m in metrics.items()
-        }
-        shown = {name: values for name, values in shown.items() if values}
-        rows = [(task, *(values.get(task, math.nan) for values in shown.values())) for task in run.tasks]
+        shown: dict[str, Mapping[str, float]] = {}
+        if TEST_LOSS in before:
+            shown["loss before"] = before[TEST_LOSS].values
+        for key, result in results.items():
+            shown["loss after" if key == TEST_LOSS else _metric(key).replace("_", " ")] = result.values
+        rows = [(task, *(values.get(task, nan) for values in shown.values())) for task in run.tasks]
         limit = run.settings["data"].get("test_rows")
         subset = f" (a fixed subset of at most {limit} rows)" if limit else ""
         parts = [
             f"On each task's test split{subset}, with the weights of the best validation pass. "
-            f"Loss: nats per completion token.{_METRICS if metrics else ''}",
+            f"Loss: nats per completion token.{_METRICS if len(results) > 1 else ''}",
             markdown_table(("task", *shown), rows),
         ]
         if checkpoint == "last":
@@ -103,7 +109,3 @@ def results_section(run: TrainedRun, checkpoint: str) -> str:
             markdown_table(("task", "metric", "value", "95 % interval", "rows"), rows_of_text),
         ]
     return "\n\n".join(parts)
-
-
-def _numbers(values: Any) -> dict[str, float]:
-    return {str(task): float(value) for task, value in (values or {}).items() if value is not None}

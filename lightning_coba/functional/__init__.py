@@ -9,11 +9,22 @@ from lightning_coba.functional.scores import (
     divergence_factor,
     relative_convergence_scores,
 )
+from lightning_coba.functional.seeds import seed_of, set_seed
 from lightning_coba.functional.slopes import masked_slopes
-from lightning_coba.functional.task_losses import StepTotals, TaskLosses, combine, task_losses, task_means
+from lightning_coba.functional.task_losses import (
+    StepTotals,
+    TaskLosses,
+    combine,
+    row_task_losses,
+    standard_errors,
+    task_losses,
+    task_means,
+)
 from lightning_coba.functional.task_metrics import TaskMetrics, chunked_task_metrics
+from lightning_coba.functional.undisturbed import RandomState, random_state, set_random_state, undisturbed
 
 __all__ = [
+    "RandomState",
     "StepTotals",
     "TaskLosses",
     "TaskMetrics",
@@ -27,8 +38,15 @@ __all__ = [
     "masked_slopes",
     "min_norm_point",
     "permutation_stream",
+    "random_state",
     "relative_convergence_scores",
+    "row_task_losses",
+    "seed_of",
+    "set_random_state",
+    "set_seed",
+    "standard_errors",
     "task_losses",
     "task_means",
     "tokens_per_chunk",
+    "undisturbed",
 ]

@@ -1,9 +1,9 @@
 """Endless, stateless row streams: which row comes i-th is a pure function of a key and i."""
 
-from hashlib import blake2b
-
 import torch
 from torch import Tensor
+
+from lightning_coba.functional.seeds import seed_of
 
 
 def permutation_stream(num_rows: int, key: tuple[int | str, ...], start: int, count: int) -> Tensor:
@@ -42,6 +42,4 @@ def permutation_stream(num_rows: int, key: tuple[int | str, ...], start: int, co
 
 
 def _permutation(num_rows: int, key: tuple[int | str, ...]) -> Tensor:
-    # Python's own hash() of a string differs from process to process.
-    seed = int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest()) % 2**63
-    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
+    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed_of(*key)))

@@ -53,8 +53,8 @@ def chunked_task_metrics(
         >>> logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
         >>> targets, tasks, rows = torch.tensor([1, 1, 1]), torch.tensor([0, 0, 0]), torch.tensor([5, 5, 2])
         >>> metrics = chunked_task_metrics(lambda x: x, logits, targets, tasks, rows, 1, 6, 2)
-        >>> metrics.accuracy, metrics.exact_match
-        (TaskLosses(sums=tensor([2.]), counts=tensor([3])), TaskLosses(sums=tensor([1.]), counts=tensor([2])))
+        >>> [part.tolist() for measure in (metrics.accuracy, metrics.exact_match) for part in measure[:2]]
+        [[2.0], [3], [1.0], [2]]
     """
     chunks = zip(hidden.split(chunk_size), targets.split(chunk_size), strict=True)
     measured = [_measured(head(states), tokens) for states, tokens in chunks]

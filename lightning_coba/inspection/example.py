@@ -44,7 +44,7 @@ def example_of(task: InspectedTask, tokenizer: Any) -> Example:
     rows = task.kept["train"]
     row = int(rows[np.argsort(task.tokens.numbers("num_tokens")[rows], kind="stable")[len(rows) // 2]])
     special = set(tokenizer.all_special_ids)
-    ids, learned = task.tokens.lists("ids")[row].tolist(), task.tokens.lists("learned")[row].tolist()
+    ids, learned = (task.tokens.table.column(name)[row].as_py() for name in ("ids", "learned"))
     tokens = [(token, bool(flag), token in special) for token, flag in zip(ids, learned, strict=True)]
     runs = groupby(tokens, key=lambda token: token[1:])
     pieces = [Piece(tokenizer.decode([token for token, *_ in run]), *kind) for kind, run in runs]

@@ -10,7 +10,8 @@ import numpy as np
 
 from lightning_coba.data.datamodule import MultitaskDataModule
 from lightning_coba.data.planning.run_plan import plan_run
-from lightning_coba.data.reading.row_cache import Problem, RowTable, readable_rows, row_tables
+from lightning_coba.data.reading.formats import RecordError
+from lightning_coba.data.reading.row_cache import RowTable, readable_rows, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
 from lightning_coba.data.tokens.splits import Splits, carve, disjoint, shared_prompts
 from lightning_coba.data.tokens.token_cache import token_tables
@@ -97,9 +98,9 @@ def _inspected(datamodule: MultitaskDataModule, length: RunLength, context: int 
     disjoined = splits if emptied else disjoint(splits)[0]
     try:
         tasks = _tokenised(datamodule, read, splits, disjoined)
-    except ValueError as error:  # a conversation that the chat template does not take
-        place, _, message = str(error).partition(": ")
-        return Inspection(most_severe_first([*findings, Finding("error", "", message, "Correct the row.", place)]))
+    except RecordError as error:  # a conversation that the chat template does not take
+        found = Finding("error", "", error.message, "Correct the row.", error.origin)
+        return Inspection(most_severe_first([*findings, found]))
     findings += fault_findings(
         (task.name, task.origin, fault)
         for task in tasks
@@ -141,7 +142,7 @@ def _read(tasks: Sequence[Task]) -> tuple[dict[str, RowTable], list[Finding]]:
     return read, findings
 
 
-def _problem_findings(task: str, problems: Sequence[Problem]) -> list[Finding]:
+def _problem_findings(task: str, problems: Sequence[RecordError]) -> list[Finding]:
     """Return a finding for each kind of problem, with how often it occurs and where first."""
     counts = Counter(problem.message for problem in problems)
     first = {problem.message: problem.origin for problem in reversed(problems)}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_coba.balancing.run_length import ValidationRule
 from lightning_coba.data.planning.planner import Planner
 from lightning_coba.data.tokens.tokenization import TokenizedRows
 from lightning_coba.inspection.findings import Finding, listed
@@ -23,6 +24,7 @@ class RunLength:
         accumulate_grad_batches: batches that share an optimizer step.
         window_records: records that CoBa's slopes look back on.
         warmup_records: the record from which its weights move.
+        check_val_every_n_epoch: epochs between two with passes; None = a number of batches counts across epochs.
     """
 
     max_epochs: int = 3
@@ -31,6 +33,7 @@ class RunLength:
     accumulate_grad_batches: int = 1
     window_records: int = 10
     warmup_records: int = 3
+    check_val_every_n_epoch: int | None = 1
 
     def steps(self, steps_an_epoch: int) -> int:
         """Return the optimizer steps of the run."""
@@ -38,12 +41,12 @@ class RunLength:
 
     def records(self, steps_an_epoch: int) -> int:
         """Return how many validation passes there are, each of which is a record for the balancer."""
-        steps = self.steps(steps_an_epoch)
         if isinstance(self.val_check_interval, int):
-            return steps // max(1, self.val_check_interval // self.accumulate_grad_batches)
-        interval = max(1, int(steps_an_epoch * self.val_check_interval))
-        epochs, rest = divmod(steps, steps_an_epoch)
-        return epochs * (steps_an_epoch // interval) + rest // interval
+            interval = max(1, self.val_check_interval // self.accumulate_grad_batches)
+        else:
+            interval = max(1, int(steps_an_epoch * self.val_check_interval))
+        rule = ValidationRule(steps_an_epoch, interval, self.check_val_every_n_epoch)
+        return rule.num_records(self.steps(steps_an_epoch))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_coba.runs.files import RunFiles
+
 
 class MetricsCSV(Logger):
     """Log scalars to one wide ``metrics.csv`` that a resumed run continues.
@@ -43,7 +45,7 @@ class MetricsCSV(Logger):
 
     def __init__(self, save_dir: str | os.PathLike[str]) -> None:
         super().__init__()
-        self.path = Path(save_dir) / "metrics.csv"
+        self.path = RunFiles(Path(save_dir)).metrics
         self._columns: list[str] = []  # as on disk; empty = not opened yet
         self._row: dict[str, str] = {}  # the last row of the file, open to more metrics of its step
         self._row_start = 0  # where that row begins in the file, bytes

@@ -8,9 +8,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_coba.loggers.tracker_id import need_package, read_id, write_id
-
-#: In the run folder: under which id the run is known to MLflow.
-MLFLOW_ID = "mlflow_run_id"
+from lightning_coba.runs.files import RunFiles
 
 
 class RunMLflow(MLFlowLogger):
@@ -31,7 +29,7 @@ class RunMLflow(MLFlowLogger):
     ) -> None:
         for package in ("mlflow", *(("sqlalchemy", "alembic") if tracking_uri.startswith("sqlite:") else ())):
             need_package(package, "mlflow")
-        self._id_file = Path(save_dir) / MLFLOW_ID
+        self._id_file = RunFiles(Path(save_dir)).mlflow_id
         super().__init__(
             experiment_name=experiment,
             run_name=name or self._id_file.absolute().parent.name[:250],

@@ -1,11 +1,14 @@
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_coba.lightning_internals import summary_writer
 from lightning_coba.log_keys import VAL_LOSS
+from lightning_coba.runs.files import RunFiles
 
 
 class RunTensorBoard(TensorBoardLogger):
@@ -17,7 +20,9 @@ class RunTensorBoard(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str | os.PathLike[str], **options: Any) -> None:
-        super().__init__(save_dir, name="tensorboard", version="", default_hp_metric=False, **options)
+        super().__init__(
+            save_dir, name=RunFiles(Path(save_dir)).tensorboard.name, version="", default_hp_metric=False, **options
+        )
         self._options = self._kwargs  # given to the writer when the first number comes
 
     @rank_zero_only
@@ -34,4 +39,4 @@ class RunTensorBoard(TensorBoardLogger):
         self.hparams = dict(params)  # for hparams.yaml
         known = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in params.items()}
         for summary in hparams(known, {VAL_LOSS: 0}):  # the name alone: its values are the run's
-            self.experiment._get_file_writer().add_summary(summary)
+            summary_writer(self.experiment).add_summary(summary)

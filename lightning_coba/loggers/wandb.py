@@ -9,9 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from lightning_coba.loggers.tracker_id import need_package, read_id, write_id
-
-#: In the run folder: under which id the run is known to W&B.
-WANDB_ID = "wandb_run_id"
+from lightning_coba.runs.files import RunFiles
 
 
 class RunWandb(WandbLogger):
@@ -37,7 +35,7 @@ class RunWandb(WandbLogger):
         **options: Any,
     ) -> None:
         need_package("wandb", "wandb")
-        self._id_file = Path(save_dir) / WANDB_ID
+        self._id_file = RunFiles(Path(save_dir)).wandb_id
         super().__init__(
             name=name or self._id_file.absolute().parent.name[:128],
             save_dir=save_dir,

@@ -5,19 +5,19 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
+from lightning_coba.functional import set_seed, undisturbed
+
 
 def with_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int) -> PeftModel:
     """Return the model with a fresh adapter, whose initial values follow from the seed alone."""
-    # Without the list, fork_rng warns on a machine with several GPUs.
-    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []), warnings.catch_warnings():
+    with undisturbed(model, evaluate=False), warnings.catch_warnings():
         # peft 0.21 asks transformers 5 under a name that will go.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        torch.manual_seed(seed)
+        set_seed(seed, model.device)
         return get_peft_model(model, peft)
 
 

@@ -1,11 +1,12 @@
 """Checks on a short probe that a model's forward does what the shortcuts around it assume."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lightning_coba.functional import undisturbed
 
 #: Largest difference that rounding in 16 bits explains, relative to the largest value.
 TOLERANCE = 0.02
@@ -27,7 +28,7 @@ def head_of_backbone(model: nn.Module, parts: Callable[[], tuple[nn.Module, nn.M
         What is amiss, as the end of a sentence; None where they are the same.
     """
     try:
-        with probing(model) as device:
+        with undisturbed(model) as device, torch.no_grad():
             ids = torch.arange(min(8, vocabulary), device=device)[None]
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
             backbone, head = parts()
@@ -57,7 +58,7 @@ def packed_sequences(model: nn.Module, outputs: Callable[..., Tensor], vocabular
         What is amiss, as the end of a sentence; None where nothing is.
     """
     try:
-        with probing(model) as device:
+        with undisturbed(model) as device, torch.no_grad():
             sequences = [torch.arange(n, device=device)[None] for n in (9, 5)]
             ids = [(sequence + 3 * n) % vocabulary for n, sequence in enumerate(sequences)]
             alone = [outputs(one, positions) for one, positions in zip(ids, sequences, strict=True)]
@@ -71,19 +72,6 @@ def packed_sequences(model: nn.Module, outputs: Callable[..., Tensor], vocabular
     except Exception as error:  # any model may fail in its own way on inputs that it does not know
         return f"cannot read packed sequences ({error})"
     return None if same else "mixes sequences that are packed end to end"
-
-
-@contextmanager
-def probing(model: nn.Module) -> Iterator[torch.device]:
-    """Evaluate without gradients for a while; yield the model's device, and restore every module's training flag."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield next(model.parameters()).device
-    finally:
-        for module, flag in training.items():
-            module.training = flag
 
 
 def _close(ours: Tensor, own: Tensor, tolerance: float = TOLERANCE) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from lightning_coba.balancing.held_out import undisturbed
+from lightning_coba.functional import seed_of, set_seed, undisturbed
 
 
 class Batch(NamedTuple):
@@ -142,7 +142,7 @@ def generated_batches(
             continue
         with undisturbed(model), _own_settings(model, _settings(batch.budget, end_token, decoding)):
             if decoding.temperature:
-                torch.manual_seed(hash((decoding.seed, batch.rows[0])) % 2**63)
+                set_seed(seed_of(decoding.seed, "answers", batch.rows[0]), model.device)
             found = _answers(model, [prompts[row] for row in batch.rows], end_token, decoding.num_samples)
         yield batch, found
 

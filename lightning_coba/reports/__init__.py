@@ -2,26 +2,27 @@
 
 from typing import TYPE_CHECKING, Any
 
+from lightning_coba.reports.before_after import before_after_rows, before_after_table, write_before_after
 from lightning_coba.reports.comparison.comparing import Comparison, compare
 from lightning_coba.reports.comparison.grouping import Group, Suite, group_suites
 from lightning_coba.reports.comparison.report import ComparisonReport, write_comparison_report
-from lightning_coba.reports.past_runs.reading import LossTable, read_losses
+from lightning_coba.reports.past_runs.loss_table import LossTable
+from lightning_coba.reports.past_runs.reading import read_losses
 from lightning_coba.reports.run_page.writing import write_run_page
 from lightning_coba.reports.statistics import bootstrap_interval
-from lightning_coba.reports.tables import before_after_rows, before_after_table, write_before_after
 
 if TYPE_CHECKING:
+    from lightning_coba.reports.findings import task_findings
     from lightning_coba.reports.live import follow
-    from lightning_coba.reports.replay.figures import (
+    from lightning_coba.reports.replay.grid import default_settings, name_settings, parse_settings
+    from lightning_coba.reports.replay.replaying import replay_settings
+    from lightning_coba.reports.replay.report import ReplayReport, write_replay_report
+    from lightning_coba.reports.replay.setting_figures import (
         final_weights_figure,
         replayed_weights_figure,
         turning_points_figure,
         weight_range_figure,
     )
-    from lightning_coba.reports.replay.findings import task_findings
-    from lightning_coba.reports.replay.grid import default_settings, name_settings, parse_settings
-    from lightning_coba.reports.replay.replaying import replay_settings
-    from lightning_coba.reports.replay.report import ReplayReport, write_replay_report
 
 __all__ = [
     "Comparison",
@@ -56,15 +57,15 @@ __all__ = [
 _HEAVY = {
     "ReplayReport": "replay.report",
     "default_settings": "replay.grid",
-    "final_weights_figure": "replay.figures",
+    "final_weights_figure": "replay.setting_figures",
     "follow": "live",
     "name_settings": "replay.grid",
     "parse_settings": "replay.grid",
     "replay_settings": "replay.replaying",
-    "replayed_weights_figure": "replay.figures",
-    "task_findings": "replay.findings",
-    "turning_points_figure": "replay.figures",
-    "weight_range_figure": "replay.figures",
+    "replayed_weights_figure": "replay.setting_figures",
+    "task_findings": "findings",
+    "turning_points_figure": "replay.setting_figures",
+    "weight_range_figure": "replay.setting_figures",
     "write_replay_report": "replay.report",
 }
 

@@ -2,11 +2,10 @@
 
 import os
 import time
-from math import isfinite
 from pathlib import Path
 
 from lightning_coba.reports.page import page_environment
-from lightning_coba.reports.run_page.diagnosis import RunStory, read_story
+from lightning_coba.reports.run_page.story import RunStory, read_story
 from lightning_coba.reports.run_page.writing import task_table
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.simplex.figures import curves
@@ -52,7 +51,7 @@ def story_html(story: RunStory) -> str:
     run = story.run
     steps = f", {run.steps:,.0f} steps" if run.steps > 0 else ""
     figures = [] if story.balance is None else [*curves(story.balance, story.losses).values()]
-    has_losses = any(isfinite(task.last) for task in story.tasks)
+    has_losses = any(task.best_record for task in story.tasks)
     template = page_environment(autoescape=True).from_string('{% from "block.html" import show %}{{ show(table) }}')
     table = template.render(table=task_table(story)) if has_losses else ""
     return notebook_html(f"{run.folder.name}: {run.method}, {run.status}{steps}", [(table, figures)])
@@ -63,10 +62,11 @@ def _state_of(folder: Path) -> tuple[str, bool]:
     if not RunFiles(folder).card.is_file():
         return notebook_html(f"Waiting for {folder}: there is no run yet.", []), False
     story = read_story(folder)  # a file that is being written is read as far as it goes
-    return story_html(story), story.run.status in ("finished", "failed")
+    return story_html(story), story.run.status in ("finished", "failed", "diverged")
 
 
 def _stamps(folder: Path) -> list[int]:
-    """Return when the files that grow while a run goes on were last written; 0 where there is none."""
-    files = RunFiles(folder)
-    return [path.stat().st_mtime_ns if path.is_file() else 0 for path in (files.card, files.metrics, files.balance)]
+    """Return when the files last changed that grow while a run goes on, those of its phases too."""
+    fits = [RunFiles(folder), *map(RunFiles, sorted(folder.glob("*/")))]
+    files = [file for fit in fits for file in (fit.card, fit.metrics, fit.balance)]
+    return [file.stat().st_mtime_ns if file.is_file() else 0 for file in files]

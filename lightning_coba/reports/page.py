@@ -1,15 +1,19 @@
-"""What the pages of reports share: their tables and figures, how these look, and what escapes text."""
+"""What all pages are made of: tables, figures, texts and sections, and the HTML page that they make."""
 
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import jinja2
 
+from lightning_coba.reports.page_templates import BLOCK, HEAD, PAGE, STYLE
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
+    from rich.text import Text
 
 
 class Cell(NamedTuple):
@@ -30,6 +34,7 @@ class PageTable:
         caption: what the numbers are.
         reading: column -> what it means, for those that need words.
         is_text: whether the cells are words, to be aligned left.
+        folded: what stands in the place of a long table until it is opened.
     """
 
     title: str
@@ -38,12 +43,41 @@ class PageTable:
     caption: str = ""
     reading: Mapping[str, str] = field(default_factory=dict)
     is_text: bool = False
+    folded: str = ""
 
-    def only(self, columns: Sequence[str]) -> "PageTable":
+    @classmethod
+    def of(cls, title: str, columns: Mapping[str, Sequence[str | Cell]], caption: str = "", **options: Any) -> Self:
+        """Return a table from its columns by name, each with one text or cell per row."""
+        cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in column] for column in columns.values()]
+        return cls(title, list(columns), list(zip(*cells, strict=True)), caption, **options)
+
+    def only(self, columns: Sequence[str]) -> Self:
         """Return the table with some of its columns."""
         kept = [i for i, name in enumerate(self.columns) if name in columns]
         rows = [[row[i] for i in kept] for row in self.rows]
-        return PageTable(self.title, [self.columns[i] for i in kept], rows, self.caption)
+        return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
+
+    def on_screen(self, caption: str | None = None) -> "Table":
+        """Return the table for a terminal, with a caption below."""
+        from rich.box import SIMPLE
+        from rich.table import Table
+        from rich.text import Text
+
+        screen = Table(box=SIMPLE, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
+        for place, name in enumerate(self.columns):
+            header = Text("\n".join(name.rsplit(" ", 1)))  # numbers are narrower than their names
+            screen.add_column(header, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
+        for row in self.rows:
+            screen.add_row(*(Text(cell.text, style="bold" if cell.best else "") for cell in row))
+        return screen
+
+
+@dataclass(frozen=True)
+class PageText:
+    """Hold paragraphs under a title: where the numbers come from, and the like."""
+
+    title: str
+    paragraphs: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -69,6 +103,44 @@ class PageFigure:
         return "data:image/png;base64," + b64encode(self.png).decode()
 
 
+#: What a section shows, one below the other.
+PageBlock = PageTable | PageFigure | PageText
+
+
+@dataclass(frozen=True)
+class PageSection:
+    """Hold one subject as a reader meets it: answer, warnings, numbers, pictures.
+
+    Attributes:
+        title: of the section; "" where it is the whole page.
+        headline: the answer, one sentence each.
+        facts: what it is about, in a line.
+        notes: what to know before trusting it.
+        blocks: tables, figures and texts in their order.
+        anchor: its address in the page.
+    """
+
+    title: str
+    headline: Sequence[str]
+    facts: str = ""
+    notes: Sequence[str] = ()
+    blocks: Sequence[PageBlock] = ()
+    anchor: str = ""
+
+    def on_screen(self) -> list["Text"]:
+        """Return the answer and the warnings for a terminal."""
+        from rich.text import Text
+
+        sentences = [Text(sentence, style="" if place else "bold") for place, sentence in enumerate(self.headline)]
+        return [*sentences, *(Text(f"Note. {note}", style="yellow") for note in self.notes)]
+
+
+def render_page(title: str, sections: Sequence[PageSection], begin: str = "") -> str:
+    """Return one HTML page that needs no other file and no network; everything that it is given is escaped."""
+    template = page_environment(autoescape=True).get_template("page.html")
+    return template.render(title=title, sections=sections, begin=begin)
+
+
 def page_environment(autoescape: bool) -> jinja2.Environment:
     """Return where templates of pages are rendered; they may use ``show`` of ``block.html``.
 
@@ -77,11 +149,12 @@ def page_environment(autoescape: bool) -> jinja2.Environment:
     Args:
         autoescape: for HTML; in Markdown the filter ``md`` does it.
     """
-    loader = jinja2.DictLoader({"head.html": _HEAD, "style.css": _STYLE, "block.html": _BLOCK})
+    loader = jinja2.DictLoader({"head.html": HEAD, "style.css": STYLE, "block.html": BLOCK, "page.html": PAGE})
     environment = jinja2.Environment(autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, loader=loader)
     environment.undefined = jinja2.StrictUndefined
     environment.filters["md"] = plain_markdown
     environment.tests["table"] = lambda block: isinstance(block, PageTable)
+    environment.tests["text"] = lambda block: isinstance(block, PageText)
     return environment
 
 
@@ -94,77 +167,3 @@ def plain_markdown(text: str) -> str:
     """
     text = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", " ".join(text.split()))
     return text.replace("&", "&amp;").replace("<", "&lt;")
-
-
-_HEAD = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-{% include "style.css" %}
-</style>
-"""
-
-_STYLE = """\
-body { font: 16px/1.5 system-ui, sans-serif; color: #262626; background: #fff; max-width: 70rem; margin: 0 auto;
-  padding: 1rem 1rem 4rem; overflow-wrap: break-word; }
-h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.35rem; margin: 2.5rem 0 .5rem;
-  border-top: 2px solid #262626; padding-top: 1rem; } h3 { font-size: 1.05rem; margin: 2rem 0 .25rem; }
-p { margin: .4rem 0; } .grey, figcaption { color: #5a5a5a; font-size: .9rem; }
-.headline { font-size: 1.1rem; font-weight: 600; margin: .6rem 0; }
-.note { border-left: 4px solid #e76300; padding: .3rem .8rem; background: #fdf5ec; margin: .5rem 0; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; margin: .4rem 0;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
-thead th { border-bottom: 2px solid #6b6b6b; vertical-align: bottom; white-space: normal; }
-tbody th { font-weight: normal; }
-th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-.words th, .words td { text-align: left; white-space: normal; vertical-align: top; }
-dl { font-size: .9rem; margin: .6rem 0; } dt { font-weight: 600; float: left; clear: left; margin-right: .5rem; }
-dd { margin: 0 0 .3rem 0; } figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
-@media (max-width: 600px) { th:first-child { white-space: normal; min-width: 5.5rem; max-width: 7rem;
-  overflow-wrap: anywhere; } .words th:first-child { position: static; } }
-@page { size: A4 landscape; margin: 12mm; }
-@media print { body { max-width: none; font-size: 10pt; } .wide { overflow: visible; } table { font-size: 7.5pt; }
-  th, td { padding: .15rem .3rem; white-space: normal; } img { max-height: 165mm; }
-  figure, tr, .note, .headline { break-inside: avoid; } h2, h3 { break-after: avoid; } }
-"""
-
-_BLOCK = """\
-{% macro show(block) %}
-{% if block is table %}
-{% if block.title %}
-<h3>{{ block.title }}</h3>
-{% endif %}
-{% if block.caption %}
-<p class="grey">{{ block.caption }}</p>
-{% endif %}
-<div class="wide"><table{% if block.is_text %} class="words"{% endif %}>
-<thead><tr>{% for name in block.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in block.rows %}
-<tr>
-{%- for cell in row -%}
-{% if loop.first %}<th scope="row">{{ cell.text }}</th>
-{%- elif cell.best %}<td><strong>{{ cell.text }}</strong></td>
-{%- else %}<td>{{ cell.text }}</td>
-{%- endif %}
-{% endfor %}
-</tr>
-{% endfor %}
-</tbody></table></div>
-{% if block.reading %}
-<dl>
-{% for name, words in block.reading.items() %}
-<dt>{{ name }}</dt><dd>{{ words }}</dd>
-{% endfor %}
-</dl>
-{% endif %}
-{% else %}
-<figure><img src="{{ block.data_uri }}" alt="{{ block.caption }}"><figcaption>{{ block.caption }}</figcaption></figure>
-{% endif %}
-{% endmacro %}
-"""

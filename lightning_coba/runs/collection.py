@@ -1,26 +1,19 @@
 """Find run folders and read what each of them measured, however far it came."""
 
-import csv
-import io
-import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+from lightning_coba.log_keys import TEST_LOSS
+from lightning_coba.runs.card import MULTITASK, Objective, Result, mapping, number, objective_of, read_card, results_of
+from lightning_coba.runs.curves import read_curves
+from lightning_coba.runs.files import RunFiles
+from lightning_coba.runs.settings import flat, read_settings
 
-from lightning_coba.log_keys import VAL_LOSS, task_key
-
-CARD, METRICS = "run.json", "metrics.csv"
 UNKNOWN = "(unknown)"
-#: Columns of ``runs.csv`` before and after those of the metrics, of which there are as many as the runs have.
-RUN_COLUMNS = ("suite", "method", "label", "seed", "status", "task", "test_loss_before", "test_loss_after")
-MORE_COLUMNS = ("best_step", "steps", "val_loss", "seconds_per_step", "validation_seconds", "error", "folder")
-#: What a metric's column begins with.
-METRIC_PREFIX = "test_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,49 +21,83 @@ class Run:
     """Hold what one run folder says; what it does not say is empty or NaN.
 
     Attributes:
-        folder: of the run.
-        status: "finished", "failed", "running", or "unreadable".
-        suite: what its tasks are called together.
-        method: class of its balancer, such as "CoBa".
+        folder: The run folder.
+        status: "finished", "running", "failed", "preempted", "diverged", or "unreadable".
+        system: What was trained, such as "multitask".
+        suite: What its tasks are called together.
+        method: Class of its balancer, such as "CoBa"; of its system, where it has none.
         seed: None where unknown.
-        tasks: in its order.
-        test_before: task -> test loss before training.
-        test_after: task -> test loss at the checkpoint with the lowest mean validation loss.
-        test_metrics: metric -> task -> value at the same checkpoint.
-        val_loss: lowest mean validation loss.
-        steps: optimizer steps.
-        seconds_per_step: mean time of an optimizer step, validation not counted.
-        validation_seconds: time in validation passes.
-        error: why there are no results.
-        settings: the resolved configuration as ``{"a.b": value}``; None where there is no ``config.yaml``.
-        curves: task -> step -> validation loss.
+        tasks: Names of its tasks in its order; of a system without tasks, the parts of its primary result.
+        results: Key -> result on the test split at the chosen checkpoint. The first is the primary one.
+        results_before: The same before training.
+        objective: What the checkpoint was chosen by, with its best value.
+        steps: Optimizer steps.
+        seconds_per_step: Mean time of an optimizer step, validation not counted.
+        validation_seconds: Time in validation passes.
+        error: Why there are no results.
+        settings: The resolved configuration as ``{"a.b": value}``; None where there is none.
+        curves: Task -> step -> objective in validation passes, of the last phase that has any.
+        phases: Name -> status of each fit of a run of several, in their order.
+        card: Contents of ``run.json`` in the form of version 2.
     """
 
     folder: Path
     status: str
+    system: str = MULTITASK
     suite: str = UNKNOWN
     method: str = UNKNOWN
     seed: int | None = None
     tasks: Sequence[str] = ()
-    test_before: Mapping[str, float] = field(default_factory=dict)
-    test_after: Mapping[str, float] = field(default_factory=dict)
-    test_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    val_loss: float = math.nan
+    results: Mapping[str, Result] = field(default_factory=dict)
+    results_before: Mapping[str, Result] = field(default_factory=dict)
+    objective: Objective = field(default_factory=Objective)
     steps: float = math.nan
     seconds_per_step: float = math.nan
     validation_seconds: float = math.nan
     error: str = ""
     settings: Mapping[str, Any] | None = None
     curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    phases: Mapping[str, str] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_complete(self) -> bool:
         """Whether it finished with a number for each of its tasks."""
         return self.status == "finished" and not self.error
 
+    @property
+    def primary(self) -> str:
+        """Key of the result by which reports rank, the first one; ``test_loss`` where there is none yet."""
+        return next(iter(self.results or self.results_before), TEST_LOSS)
+
+    @property
+    def after(self) -> Result:
+        """The primary result."""
+        return self.results.get(self.primary, Result())
+
+    @property
+    def before(self) -> Result:
+        """The primary result before training."""
+        return self.results_before.get(self.primary, Result())
+
+    @property
+    def others(self) -> Mapping[str, Result]:
+        """Key -> result of all but the primary one."""
+        return {key: result for key, result in self.results.items() if key != self.primary}
+
+    @property
+    def fits(self) -> list[RunFiles]:
+        """The files of each of its fits: in its folder, or in those of its phases."""
+        return fits_of(self.folder, self.phases)
+
+    def last_fit_with(self, file: Callable[[RunFiles], Path]) -> RunFiles:
+        """Return the last of its fits that has a file; the last one where none has."""
+        return next((fit for fit in reversed(self.fits) if file(fit).is_file()), self.fits[-1])
+
     def best_step(self, task: str) -> float:
-        """Return the step at which the task's validation loss was lowest; NaN where it has none."""
-        curve = {step: loss for step, loss in self.curves.get(task, {}).items() if math.isfinite(loss)}
+        """Return the step at which the task's objective was best; NaN where it has none."""
+        sign = 1 if self.objective.better == "min" else -1
+        curve = {step: sign * value for step, value in self.curves.get(task, {}).items() if math.isfinite(value)}
         return min(curve, key=lambda step: (curve[step], step)) if curve else math.nan
 
 
@@ -78,10 +105,10 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Return the run folders among and below some folders, sorted, each once.
 
     Args:
-        paths: run folders, or trees that hold them at any depth.
+        paths: Run folders, or trees that hold them at any depth.
 
     Raises:
-        FileNotFoundError: one of them is no folder.
+        FileNotFoundError: One of them is no folder.
     """
     found = set()
     for path in map(Path, paths):
@@ -90,148 +117,67 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
                 f"DIR must be a folder; got {path}, which is none. Give runs/, multirun/<name>/ or the folder of a run."
             )
         for here, below, files in os.walk(path.resolve()):
-            if CARD in files:
+            if RunFiles(Path(here)).card.name in files:
                 found.add(Path(here))
-                below.clear()  # checkpoints and figures
+                below.clear()  # checkpoints, figures, phases
     return sorted(found)
+
+
+def fits_of(folder: Path, phases: Iterable[str]) -> list[RunFiles]:
+    """Return the files of each fit of a run: those of its phases in their order, or of the run itself."""
+    return [RunFiles(folder).phase(name) for name in phases] or [RunFiles(folder)]
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:
     """Read a run folder, complete or not: a half-written file costs what stood in it and nothing else."""
     folder = Path(folder)
+    files = RunFiles(folder)
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        if not isinstance(card, dict):
-            raise ValueError("it is no JSON object")
+        card = read_card(files.card)
     except (OSError, ValueError) as error:
-        return Run(folder, "unreadable", error=f"{CARD} cannot be read: {error}")
-    timing = _mapping(card.get("timing"))
-    curves, last_step = read_curves(folder / METRICS)
-    after = _numbers(card.get("test_after"))
-    named = card.get("tasks")
-    tasks = [str(task) for task in (named if isinstance(named, list) and named else after)]
-    steps = [number for number in (_number(timing.get("steps")), float(last_step)) if number > 0]
+        return Run(folder, "unreadable", error=f"{files.card.name} cannot be read: {error}")
+    phases = {str(name): mapping(entries) for name, entries in mapping(card.get("phases")).items()}
+    last = [*phases.values()][-1] if phases else {}
+    timing, objective = mapping(card.get("timing")), objective_of(card.get("objective"))
     run = Run(
         folder=folder,
         status=str(card.get("status", "unknown")),
+        system=str(card.get("system") or MULTITASK),
         suite=str(card.get("suite") or UNKNOWN),
         method=str(card.get("method") or UNKNOWN),
         seed=card["seed"] if isinstance(card.get("seed"), int) else None,
-        tasks=tasks,
-        test_before=_numbers(card.get("test_before")),
-        test_after=after,
-        test_metrics={str(name): _numbers(values) for name, values in _mapping(card.get("test_metrics")).items()},
-        val_loss=_number(card.get("val_loss")),
-        steps=max(steps, default=math.nan),
-        seconds_per_step=_number(timing.get("seconds_per_step")),
-        validation_seconds=_number(timing.get("validation_seconds")),
-        settings=_read_settings(folder / "config.yaml"),
-        curves={task: curves[task] for task in tasks if task in curves},
+        results=results_of(card.get("results")),
+        results_before=results_of(card.get("results_before") or last.get("results_before")),
+        objective=objective,
+        seconds_per_step=number(timing.get("seconds_per_step")),
+        validation_seconds=number(timing.get("validation_seconds")),
+        settings=_settings(files.settings),
+        phases={name: str(entries.get("status", "unknown")) for name, entries in phases.items()},
+        card=card,
     )
-    return replace(run, error=_why_incomplete(run, card.get("error")))
+    named = card.get("tasks")
+    tasks = [str(task) for task in (named if isinstance(named, list) and named else run.after.values)]
+    logged = [read_curves(fit.metrics, objective.key) for fit in fits_of(folder, phases)]
+    curves, last_step = next((found for found in reversed(logged) if found[0]), logged[-1])
+    steps = [count for count in (number(timing.get("steps")), float(last_step)) if count > 0]
+    kept = {task: curves[task] for task in tasks if task in curves}
+    run = replace(run, tasks=tasks, curves=kept or (curves if run.system != MULTITASK else {}))
+    return replace(run, steps=max(steps, default=math.nan), error=_why_incomplete(run, card.get("error")))
 
 
 def _why_incomplete(run: Run, error: Any) -> str:
     if run.status != "finished":
         still = "the run is not over, or was killed: continue it with resume=auto"
-        return str(error or (still if run.status == "running" else "no reason was written down"))
-    bad = [task for task in run.tasks if not math.isfinite(run.test_after.get(task, math.nan))]
-    return f"no finite test loss for {', '.join(bad)}" if bad or not run.tasks else ""
+        return str(error or (still if run.status in ("running", "preempted") else "no reason was written down"))
+    parts = run.tasks if run.system == MULTITASK else [*run.after.values]
+    bad = [part for part in parts if not math.isfinite(run.after.values.get(part, math.nan))]
+    if not parts:
+        return "no result was written down"
+    return f"no finite {run.primary.replace('_', ' ')} for {', '.join(bad)}" if bad else ""
 
 
-def write_runs_csv(path: str | os.PathLike[str], runs: Iterable[Run], labels: Mapping[Path, str]) -> None:
-    """Write a tidy table: one row a run and task, numbers that read back to the same bits, empty where unknown.
-
-    Args:
-        path: of the file.
-        runs: complete or not.
-        labels: run folder -> its method, told apart from the same method with other settings.
-    """
-    runs = list(runs)
-    metrics = sorted({name for run in runs for name in run.test_metrics})
-    with Path(path).open("w", newline="", encoding="utf-8") as stream:
-        columns = [*RUN_COLUMNS, *(METRIC_PREFIX + name for name in metrics), *MORE_COLUMNS]
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        for run in runs:
-            of_run = {name: getattr(run, name) for name in ("suite", "method", "seed", "status", "error", "folder")}
-            of_run |= {name: _cell(getattr(run, name)) for name in ("steps", "val_loss", "seconds_per_step")}
-            of_run |= {"validation_seconds": _cell(run.validation_seconds), "label": labels.get(run.folder, "")}
-            for task in run.tasks or [""]:
-                losses = {
-                    "test_loss_before": run.test_before.get(task),
-                    "test_loss_after": run.test_after.get(task),
-                    "best_step": run.best_step(task),
-                    **{METRIC_PREFIX + name: values.get(task) for name, values in run.test_metrics.items()},
-                }
-                writer.writerow(of_run | {"task": task} | {name: _cell(value) for name, value in losses.items()})
-
-
-def _cell(value: float | None) -> str:
-    if value is None or math.isnan(value := float(value)):
-        return ""
-    return str(int(value)) if value.is_integer() else repr(value)
-
-
-def _read_settings(file: Path) -> dict[str, Any] | None:
+def _settings(file: Path) -> dict[str, Any] | None:
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return flat(read_settings(file))
+    except (OSError, ValueError):
         return None
-    return flat(settings) if isinstance(settings, dict) else None
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as ``{"a.b": value}``.
-
-    Example:
-        >>> flat({"data": {"max_length": 64, "tasks": ["a", "b"]}, "seed": 1})
-        {'data.max_length': 64, 'data.tasks': ['a', 'b'], 'seed': 1}
-    """
-    if not isinstance(node, Mapping):
-        return {prefix.rstrip("."): node}
-    return {k: v for key, value in node.items() for k, v in flat(value, f"{prefix}{key}.").items()}
-
-
-def read_curves(file: Path, prefix: str = VAL_LOSS) -> tuple[dict[str, dict[int, float]], int]:
-    """Return losses by task and step from ``metrics.csv``, and the number of steps that were logged.
-
-    Args:
-        file: complete or not; where there is none, there are no curves.
-        prefix: of the losses' columns, ``val_loss`` or ``train_loss``.
-    """
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}, 0
-    # Without its line break the last line may be half of one, and still have all its cells.
-    reader = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-    columns = next(reader, [])
-    beginning = task_key(prefix, "")
-    wanted = {i: name.removeprefix(beginning) for i, name in enumerate(columns) if name.startswith(beginning)}
-    curves: dict[str, dict[int, float]] = {}
-    last = 0
-    for cells in reader:
-        if len(cells) != len(columns) or not cells[0].isdigit():
-            continue
-        # A row is numbered by the step during which it was logged, from 0.
-        last = max(last, step := int(cells[0]) + 1)
-        for i, name in wanted.items():
-            if cells[i]:
-                curves.setdefault(name, {})[step] = _number(cells[i])
-    return curves, last
-
-
-def _mapping(value: Any) -> Mapping[Any, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _numbers(value: Any) -> dict[str, float]:
-    return {str(key): _number(number) for key, number in _mapping(value).items()}
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan

@@ -1,6 +1,5 @@
 """A run folder, opened again: the model it trained, its tokenizer and its data."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import yaml
+from lightning_coba.runs.card import MULTITASK, Result, mapping, read_card, results_of
+from lightning_coba.runs.collection import fits_of
+from lightning_coba.runs.files import RunFiles
+from lightning_coba.runs.settings import read_settings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -28,9 +30,9 @@ class TrainedRun:
     and data are loaded when they are asked for.
 
     Args:
-        path: the run folder.
-        card: contents of ``run.json``.
-        settings: contents of ``config.yaml``: the resolved configuration.
+        path: The run folder.
+        card: Contents of ``run.json``.
+        settings: Contents of ``config.yaml``: the resolved configuration, of several fits that of the last.
 
     Example:
         >>> run = TrainedRun.open("runs/demo-coba-seed1")  # doctest: +SKIP
@@ -49,15 +51,52 @@ class TrainedRun:
             FileNotFoundError: the folder is not one of a run.
         """
         path = Path(folder).expanduser()
-        missing = [name for name in ("run.json", "config.yaml") if not (path / name).is_file()]
+        files = RunFiles(path)
+        missing = [file.name for file in (files.card, files.settings) if not file.is_file()]
         if missing:
             raise FileNotFoundError(
                 f"RUN must be the folder of a run of coba-train; got {path}, which has no {missing[0]}."
                 f"{_runs_below(path)}"
             )
-        card = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        settings = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-        return cls(path, card, settings)
+        return cls(path, read_card(files.card), read_settings(files.settings))
+
+    @property
+    def files(self) -> RunFiles:
+        """Where its results lie: in its folder, or in that of its last phase."""
+        return fits_of(self.path, mapping(self.card.get("phases")))[-1]
+
+    @property
+    def system(self) -> str:
+        """What was trained, such as ``"multitask"``."""
+        return str(self.card.get("system") or MULTITASK)
+
+    def require_system(self, command: str, system: str = MULTITASK) -> None:
+        """Refuse a run of another system than a command serves.
+
+        Args:
+            command: Its name, for the message.
+            system: The system that it serves.
+
+        Raises:
+            ValueError: The run is of another system; the message says where its results and its model are.
+        """
+        if self.system == system:
+            return
+        model = f"; its model: {self.files.model}" if self.files.model.is_dir() else ""
+        raise ValueError(
+            f"{command} serves runs of system={system}; the run in {self.path} is of system={self.system}. Its "
+            f"results: coba-report {self.path}{model}."
+        )
+
+    @property
+    def results(self) -> dict[str, Result]:
+        """What its test pass measured after training, by key, the primary result first; empty before."""
+        return results_of(self.card.get("results"))
+
+    @property
+    def results_before(self) -> dict[str, Result]:
+        """The same before training; empty where that was not measured."""
+        return results_of(self.card.get("results_before"))
 
     @property
     def tasks(self) -> list[str]:
@@ -89,7 +128,7 @@ class TrainedRun:
         """The tokenizer it was trained with."""
         from transformers import AutoTokenizer
 
-        saved = self.path / "tokenizer"
+        saved = self.files.tokenizer
         remote = bool(self.settings["model"].get("trust_remote_code", False))
         if saved.is_dir():
             return AutoTokenizer.from_pretrained(saved, trust_remote_code=remote)
@@ -110,9 +149,10 @@ class TrainedRun:
             A ``PeftModel`` around the base model where an adapter was trained.
 
         Raises:
-            ValueError: ``checkpoint`` is none of these.
+            ValueError: ``checkpoint`` is none of these, or the run is of a system other than multitask.
             FileNotFoundError: the run has no such weights, or the base model is not where it was.
         """
+        self.require_system("`TrainedRun.load_model`")
         if checkpoint not in CHECKPOINTS:
             raise ValueError(
                 f"`TrainedRun.load_model.checkpoint` must be one of {', '.join(CHECKPOINTS)}; got {checkpoint!r}. "
@@ -150,7 +190,8 @@ class TrainedRun:
                     "where it was trained, or name the data's new place."
                 ) from error
             raise error from None
-        datamodule.tokenizer = self.tokenizer
+        if self.system == MULTITASK:
+            datamodule.tokenizer = self.tokenizer
         return datamodule
 
     def _load_base(self, dtype: str | None = None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
@@ -163,7 +204,7 @@ class TrainedRun:
         return load_language_model(model["model"], dtype or model.get("dtype", "float32"), remote, four_bits, **options)
 
     def _load_final(self, dtype: str | None) -> "PreTrainedModel | PeftModel":
-        folder = self.path / ("adapter" if self.has_adapter else "model")
+        folder = self.files.adapter if self.has_adapter else self.files.model
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"The run in {self.path} did not finish, so it has no {folder.name}/. Continue it with resume=auto, or "
@@ -183,16 +224,16 @@ class TrainedRun:
         import torch
         from hydra.utils import instantiate
 
-        file = self.path / "checkpoints" / f"{name}.ckpt"
+        file = self.files.checkpoint(name)
         if not file.is_file():
             raise FileNotFoundError(
                 f"The run in {self.path} has no {file.name} yet. Wait for its first validation pass."
             )
         model, tokenizer = self._load_base(dtype)
-        from lightning_coba.systems.multitask import MultitaskLM
-
-        peft = instantiate(self.settings["peft"], _convert_="all") if self.has_adapter else None
-        module = MultitaskLM(model, tokenizer, peft=peft)
+        # The model is no part of the configuration, which would copy it.
+        adapter = {"peft": self.settings["peft"]} if self.has_adapter else {}
+        make = instantiate(self.settings["system"] | adapter | {"_partial_": True}, _convert_="all")
+        module = make(model=model, tokenizer=tokenizer)
         saved = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
         left = module.load_state_dict(saved, strict=False).unexpected_keys
         if left:
@@ -207,5 +248,6 @@ def _runs_below(path: Path) -> str:
     """Return which runs there are in a folder that is none, for a person who gave it."""
     if not path.is_dir():
         return " There is no such folder."
-    runs = sorted(str(card.parent) for card in (*path.glob("*/run.json"), *path.glob("*/*/run.json")))
+    name = RunFiles(path).card.name
+    runs = sorted(str(card.parent) for card in (*path.glob(f"*/{name}"), *path.glob(f"*/*/{name}")))
     return f" Give one of the runs in it: {', '.join(runs[:5])}." if runs else " Give runs/<name>."

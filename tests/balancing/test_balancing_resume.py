@@ -157,7 +157,7 @@ def test_a_second_fit_continues_and_reset_starts_over(make):
     fit(module, callback, max_epochs=2)
     first = callback.history
     baseline = (first["loss"] / first["ratio"])[0]
-    weights = callback._recorder.weights
+    weights = first["weight"][-1]
     module.in_force.clear()
     fit(module, callback, max_epochs=2)
     second = callback.history
@@ -183,7 +183,7 @@ def test_a_second_fit_of_the_same_trainer_continues():
 def test_a_second_fit_with_a_new_module_and_no_sanity_pass():
     _, callback = by_validation()
     fit(Foreign(), callback, max_epochs=2)
-    weights = callback._recorder.weights.tolist()
+    weights = callback.history["weight"][-1].tolist()
     module = Foreign()
     fit(module, callback, max_epochs=2, num_sanity_val_steps=0)
     assert module.in_force[0] == (0, weights)

@@ -78,30 +78,43 @@ def test_several_passes_at_one_optimizer_step_are_one_record():
     )
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"val_check_interval": 0.5},
-        {"val_check_interval": 4, "check_val_every_n_epoch": None},
-        {"check_val_every_n_epoch": 2},
-        {"max_steps": 15, "max_epochs": -1},
-        {"val_check_interval": 2, "max_steps": 15, "max_epochs": -1},
-        {"accumulate_grad_batches": 2},
-        {"limit_train_batches": 3},
-        {"limit_val_batches": 0},
-    ],
-    ids=str,
-)
-def test_expected_records_is_what_comes(options):
-    class Asking(ConvergenceBalancer):
-        def on_train_start(self, trainer, pl_module):
-            super().on_train_start(trainer, pl_module)
-            self.expected = expected_records(trainer, self.every_n_steps)
+class Asking(ConvergenceBalancer):
+    def on_train_start(self, trainer, pl_module):
+        super().on_train_start(trainer, pl_module)
+        self.expected = expected_records(trainer, self.every_n_steps)
 
+
+GRID = [
+    {"train": train_loader(24 // batches), **length, "accumulate_grad_batches": accumulate, **passes}
+    for batches in (6, 8)
+    for length in ({"max_epochs": 3}, {"max_steps": 11, "max_epochs": -1})
+    for accumulate in (1, 3)
+    for passes in (
+        {},
+        {"val_check_interval": 0.4},
+        {"val_check_interval": 5},
+        {"val_check_interval": 2, "check_val_every_n_epoch": 2},
+        {"val_check_interval": 5, "check_val_every_n_epoch": None},
+    )
+]
+
+
+@pytest.mark.parametrize("options", [*GRID, {"limit_train_batches": 3}, {"limit_val_batches": 0}])
+def test_expected_records_is_what_comes(options):
     callback = Asking(tasks=["a", "b", "c"], **COBA)
     fit(Foreign(), callback, **options)
     assert callback.expected == len(callback.history["record"])
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+@pytest.mark.parametrize("steps", [6, 8])
+def test_expected_records_of_a_resumed_run_are_those_to_come(steps, tmp_path):
+    options = {"val_check_interval": 2, "train": train_loader()}
+    trainer = fit(Foreign(), Asking(tasks=["a", "b", "c"], **COBA), max_steps=steps, max_epochs=-1, **options)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    callback = Asking(tasks=["a", "b", "c"], **COBA)
+    fit(Foreign(), callback, ckpt_path=tmp_path / "last.ckpt", max_epochs=3, **options)
+    assert callback.expected == len(callback.history["record"]) - steps // 2
 
 
 def test_sanity_checking_validate_and_test_are_no_records():
@@ -110,11 +123,11 @@ def test_sanity_checking_validate_and_test_are_no_records():
 
     module, callback = Tested(), ConvergenceBalancer(**COBA)
     trainer = fit(module, callback, max_epochs=3)
-    before = callback.history["step"], callback._recorder.weights
+    before = callback.history["step"], callback.history["weight"]
     trainer.validate(module, val_loader(), verbose=False)
     trainer.test(module, val_loader(), verbose=False)
     assert callback.history["step"] == [6, 12, 18]
-    assert callback._recorder.weights is before[1]
+    assert callback.history["weight"].equal(before[1])
 
 
 def test_validate_before_any_fit_leaves_no_trace():

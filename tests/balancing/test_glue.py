@@ -8,9 +8,11 @@ import pytest
 import torch
 from foreign import SHORT_RUNS, Foreign, Stepping, fit, held_out
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 
 from lightning_coba import ConvergenceBalancer, TaskBalancing
-from lightning_coba.balancers import CoBa, Uniform
+from lightning_coba.balancers import LBTW, CoBa, Uniform
+from lightning_coba.simplex import MovesSimplex
 
 pytestmark = pytest.mark.filterwarnings(SHORT_RUNS)
 COBA = {"window_records": 3, "warmup_records": 1}
@@ -43,6 +45,50 @@ def test_two_balancers_with_two_attributes(tmp_path):
     fit(TwoStages(), *again, ckpt_path=tmp_path / "last.ckpt", max_epochs=4)
     for before, after in zip((first, second), again, strict=True):
         assert after.history["weight"].equal(before.history["weight"])
+
+
+@pytest.mark.parametrize("attribute", ["task_weights", "balance", "second"])
+def test_keys_are_under_the_attribute_of_any_but_the_default(attribute):
+    class Own(Foreign):
+        def training_step(self, batch, batch_idx):
+            return getattr(self, attribute).combine(self.losses(batch))
+
+    callback = ConvergenceBalancer(attribute=attribute, **COBA)
+    metrics = fit(Own(), callback, max_epochs=1).callback_metrics
+    prefix = "balance/second" if attribute == "second" else "balance"
+    expected = {f"{prefix}/{column}/{task}" for column in ("weight", "loss_ratio", "slope") for task in "abc"}
+    found = {key for key in metrics if key.startswith("balance/")}
+    assert expected <= found
+    assert all(key.startswith(f"{prefix}/") and key.count("balance") == 1 for key in found)
+    [simplex] = callback.simplexes()
+    assert simplex.log_prefix == prefix
+    assert simplex.names == ("a", "b", "c")
+    assert simplex.num_records == 1
+
+
+def test_two_balancers_that_would_log_under_one_name_are_refused():
+    with pytest.raises(ValueError, match=r"2 balancers .* Give each its own `attribute`"):
+        fit(Foreign(), ConvergenceBalancer(**COBA), ConvergenceBalancer(attribute="balance", **COBA))
+
+
+def test_there_is_no_simplex_before_the_tasks_are_known():
+    assert ConvergenceBalancer().simplexes() == []
+    assert isinstance(ConvergenceBalancer(), MovesSimplex)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: ConvergenceBalancer(**COBA),
+    lambda: ConvergenceBalancer(every_n_steps=2, held_out=held_out(), **COBA),
+    lambda: TaskBalancing(LBTW(), tasks=["a", "b", "c"]),
+])  # fmt: skip
+def test_a_trainer_that_never_logs_steps_is_balanced_all_the_same(make, tmp_path):
+    callback = make()
+    logger = CSVLogger(tmp_path)
+    trainer = fit(Stepping(), callback, logger=logger, log_every_n_steps=0, max_epochs=2)
+    assert callback.num_records > 0
+    assert trainer.callback_metrics["balance/weight/a"] == callback.history["weight"][-1, 0]
+    logged = "".join(path.read_text() for path in tmp_path.rglob("metrics.csv"))
+    assert ("balance/weight/a" in logged) == (callback.interval is None)  # passes are logged, steps never
 
 
 class Manual(Stepping):
@@ -97,7 +143,7 @@ def test_bf16_true_keeps_float64_weights():
     fit(module, callback, precision="bf16-true", train=None)
     assert module.trunk[0].weight.dtype == torch.bfloat16
     assert module.task_weights.values.dtype == torch.float64
-    assert callback._recorder.state.ratios.dtype == torch.float64
+    assert callback.state_dict()["recorder"]["state"]["ratios"].dtype == torch.float64
     assert module.in_force[-1][1] == callback.history["weight"][2].tolist()  # no digit lost on the way
     assert callback.history["weight"].sum(dim=1).tolist() == pytest.approx([1.0] * 4, abs=1e-15)
 

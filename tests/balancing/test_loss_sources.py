@@ -6,14 +6,11 @@ import lightning as L
 import pytest
 import torch
 from foreign import SHORT_RUNS, TASKS, Foreign, fit, rows, train_loader, val_loader
-from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from lightning_coba import ConvergenceBalancer, TaskLosses, replay
 from lightning_coba.balancers import CoBa
 from lightning_coba.balancing.pass_losses import MonitoredKeys
-from lightning_coba.balancing.publish import logging_step
-from lightning_coba.lightning_internals import sanity_metrics
 
 pytestmark = pytest.mark.filterwarnings(SHORT_RUNS)
 COBA = {"window_records": 3, "warmup_records": 1}
@@ -60,38 +57,6 @@ def test_unnamed_loader_keys_need_names():
     module.style = "unnamed"
     with pytest.raises(RuntimeError, match=r"knows no task names.*tasks=\[.*val_loss/dataloader_idx_0"):
         fit(module, ConvergenceBalancer(), val=loaders(), max_epochs=1)
-
-
-def test_sanity_metrics_reads_what_lightning_hides_with_several_loaders():
-    class Spy(Callback):
-        def on_validation_end(self, trainer, pl_module):
-            if trainer.sanity_checking:
-                self.public, self.all = dict(trainer.callback_metrics), sanity_metrics(trainer)
-
-    one, several = Spy(), Spy()
-    fit(Foreign(steers=False), one, max_epochs=1)
-    fit(PerLoader(steers=False), several, val=loaders(), max_epochs=1, num_sanity_val_steps=-1)
-    assert one.all == one.public
-    assert set(one.all) == {"val_loss/a", "val_loss/b", "val_loss/c"}
-    assert set(several.all) == {"val_loss/a", "val_loss/b", "val_loss/c"}
-    assert several.public == {}  # when this fails, the private helper can go
-
-
-def test_logging_step_is_lightnings_own_label(tmp_path):
-    class Spy(Callback):
-        steps: ClassVar[list] = []
-
-        def on_validation_end(self, trainer, pl_module):
-            if not trainer.sanity_checking:
-                self.steps.append(logging_step(trainer))
-
-    logger = L.pytorch.loggers.CSVLogger(tmp_path)
-    spy = Spy()
-    options = {"max_epochs": 2, "val_check_interval": 3, "accumulate_grad_batches": 2}
-    fit(Foreign(steers=False), spy, logger=logger, log_every_n_steps=1, **options)
-    lines = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()
-    column = lines[0].split(",").index("step")
-    assert spy.steps == [int(line.split(",")[column]) for line in lines[1:]]
 
 
 class Returning(Foreign):
@@ -277,7 +242,7 @@ def test_the_first_record_can_be_the_baseline():
 
 def check_replay(callback):
     history = callback.history
-    first = callback._recorder.state.initial
+    first = callback.state_dict()["recorder"]["state"]["initial"]
     torch.testing.assert_close(replay(CoBa(**COBA), history["loss"], initial=first), history["weight"])
 
 

@@ -183,3 +183,13 @@ def test_an_attribute_that_is_something_else_is_refused():
         ValueError, match=r"`attribute='task_weights'` must be a TaskWeights of Foreign; it is a Linear"
     ):
         fit(module, ConvergenceBalancer())
+
+
+@short
+def test_a_step_whose_losses_are_all_plain_numbers_is_refused_with_what_to_return():
+    class Numbers(Foreign):
+        def training_step(self, batch, batch_idx):
+            return self.task_weights.combine({"a": 0.0})
+
+    with pytest.raises(ValueError, match=r"Numbers.training_step must depend on a trained parameter; got 0.0.*None"):
+        fit(Numbers(), ConvergenceBalancer(tasks=["a", "b", "c"], **COBA))

@@ -158,6 +158,34 @@ def test_sums_and_counts_are_accepted():
     torch.testing.assert_close(sums.history["loss"], means.history["loss"], rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("form", ["means", "sums"])
+def test_a_draw_costs_one_pass_per_task_once_it_is_known_that_batches_cannot_be_mixed(form):
+    """A collate_fn that says it may mix tasks is tried once: a dict of means does not tell the tasks apart."""
+
+    def collate(batch):
+        return torch.utils.data.default_collate(batch)
+
+    collate.mixes_tasks = True
+
+    class Counted(Stepping):
+        def __init__(self):
+            super().__init__()
+            self.passes = []
+
+        def task_losses(self, batch):
+            self.passes.append(len(batch[0]))
+            if form == "sums":
+                return TaskLosses(*self.sums_and_counts(batch))
+            return self.losses(batch)
+
+    loaders = {task: DataLoader(rows(12, seed=i + 2), 6, collate_fn=collate) for i, task in enumerate(TASKS)}
+    module = Counted()
+    callback = ConvergenceBalancer(every_n_steps=2, held_out=loaders, baseline="first_record")
+    fit(module, callback, max_epochs=1)
+    assert callback.num_records == 3
+    assert module.passes == ([6] * 3 if form == "sums" else [6, 2, 2, 2] + [2] * 6)
+
+
 def test_accumulation_counts_optimizer_steps():
     module, callback = Stepping(), balancer()
     fit(module, callback, max_epochs=2, accumulate_grad_batches=2)

@@ -159,11 +159,11 @@ def test_the_weights_keep_float64_when_their_module_is_cast(cast):
     assert torch.equal(cast(alone).values, SHARES)
 
 
-def test_the_weights_are_in_no_state_dict_and_are_no_parameters():
+def test_the_weights_are_in_no_state_dict_and_neither_parameters_nor_buffers():
     owner = Owner()
     assert owner.state_dict().keys() == owner.layer.state_dict(prefix="layer.").keys()
     assert len(list(owner.task_weights.parameters())) == 0
-    assert "task_weights._values" in dict(owner.named_buffers())
+    assert len(list(owner.task_weights.buffers())) == 0
     owner.load_state_dict(nn.ModuleDict({"layer": nn.Linear(2, 2)}).state_dict(), strict=True)
 
 
@@ -306,3 +306,16 @@ def test_token_mean_refuses_means(weights, losses):
 
 def test_the_repr_names_the_tasks():
     assert repr(TaskWeights(NAMES)) == "TaskWeights(code, qa, nlu)"
+
+
+@pytest.mark.parametrize("zero", [0.0, 0])
+def test_plain_numbers_are_losses_that_nothing_is_learned_from(zero):
+    weights = TaskWeights(["a", "b"])
+    loss = torch.tensor(3.0, requires_grad=True)
+    value = weights.combine({"a": zero, "b": loss})
+    value.backward()
+    assert value.item() == pytest.approx(1.5)
+    assert loss.grad.item() == pytest.approx(0.5)  # `a` is present: it counts in the mean
+    assert weights.combine({"a": zero}).item() == 0
+    assert weights.combine({"a": 2, "b": 4.0}).item() == pytest.approx(3)
+    assert TaskWeights().combine({"a": 2.0, "b": torch.tensor(4.0)}).item() == pytest.approx(3)

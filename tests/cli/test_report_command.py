@@ -56,7 +56,7 @@ def test_neither_torch_nor_lightning_is_needed(tmp_path):
         "spec = u.find_spec('lightning_coba'); package = types.ModuleType('lightning_coba'); "
         "package.__path__ = spec.submodule_search_locations; sys.modules['lightning_coba'] = package; "
         "import lightning_coba.cli.report, lightning_coba.reports.comparison.report; "
-        "import lightning_coba.reports.comparison.figures; "
+        "import lightning_coba.reports.comparison.method_figures; "
         "print(*{name.split('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lightning_coba.cli.sweep import JOURNAL
+from lightning_coba.runs.files import sweep_journal
 
 pytestmark = pytest.mark.filterwarnings("ignore:ConvergenceBalancer. about")  # of a run this short
 
@@ -125,7 +125,7 @@ def test_jobs_run_side_by_side_with_their_share_of_threads(swept):
     suite, _, _ = swept
     told = [(jobs(suite)[name] / "probe.txt").read_text().split() for name in ("uniform", "coba")]
     assert [line[1:] for line in told] == [["1", "false"]] * 2
-    events = [json.loads(line) for line in (suite / JOURNAL).read_text().splitlines()]
+    events = [json.loads(line) for line in sweep_journal(suite).read_text().splitlines()]
     if len(os.sched_getaffinity(0)) > 1:
         assert told[0][0] != told[1][0]
         assert {event["job"] for event in events[:2]} == {0, 1}, "the second job waited for the first"

@@ -1,6 +1,8 @@
 """Every balancer has its papers, every entry is whole, and a run's citation holds what the run used."""
 
 import importlib.metadata
+import importlib.resources
+import json
 import re
 import shutil
 import subprocess
@@ -45,7 +47,7 @@ def test_every_balancer_has_an_entry_and_every_entry_is_used():
 
 
 def test_keys_are_unique_and_nothing_is_lost():
-    assert len(keys(BIBTEX)) == len(set(keys(BIBTEX))) == len(entries()) == BIBTEX.count("\n@")
+    assert len(keys(BIBTEX)) == len(set(keys(BIBTEX))) == len(entries()) == f"\n{BIBTEX}".count("\n@")
 
 
 @pytest.mark.parametrize("key", [*entries(), "lightning_coba"])
@@ -86,11 +88,8 @@ def test_the_usual_citation_is_of_this_package_and_of_coba():
     assert keys(citation("fixed")) == ["lightning_coba"]
 
 
-def test_a_callback_is_asked_for_the_balancer_that_it_trained_with():
+def test_a_callback_is_cited_by_its_balancer():
     callback = TaskBalancing(balancers.GradNorm())
-    with pytest.raises(ValueError, match=r"`citation\.of` must be .* Give the balancer"):
-        citation(callback)
-    callback.balancer = balancers.GradNorm()  # as at the start of training
     assert keys(citation(callback)) == ["lightning_coba", "chen2018gradnorm"]
 
 
@@ -121,6 +120,21 @@ def test_a_run_cites_what_it_used(finished_run, tmp_path):
     settings["peft"] = {}
     (copy / "config.yaml").write_text(yaml.safe_dump(settings))
     assert keys(citation(copy)) == ["lightning_coba", "kendall2018uw", "quinton2024jacobian", *always]
+
+
+def test_a_system_brings_its_own_papers_which_are_found_without_importing_it(finished_run, tmp_path, monkeypatch):
+    bib = tmp_path / "package" / "systems" / "toy" / "citation.bib"
+    bib.parent.mkdir(parents=True)
+    bib.write_text("@misc{doe2020toy,\n  title = {Toy},\n  author = {Doe, J.},\n  year = {2020}\n}\n")
+    (bib.parent / "__init__.py").write_text("raise AssertionError('imported')")
+    monkeypatch.setattr(importlib.resources, "files", lambda name: bib.parents[2])
+    assert keys(citation("toy")) == ["lightning_coba", "doe2020toy"]
+
+    copy = shutil.copytree(finished_run, tmp_path / "copy")
+    card = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(card | {"system": "toy"}))
+    (copy / "config.yaml").write_text(yaml.safe_dump({"system": {"_target_": "toy.Toy"}, "balancer": None}))
+    assert keys(citation(copy)) == ["lightning_coba", "doe2020toy", "falcon2019lightning"]
 
 
 def test_what_is_unknown_is_refused_with_the_nearest():

@@ -45,8 +45,8 @@ def test_the_hub_reads_the_front_matter(run):
     results = {(r.dataset_name, r.metric_type): r.metric_value for r in data.eval_results}
     assert len(results) == len(data.eval_results) == 6
     for task in run.tasks:
-        assert results[task, "loss"] == pytest.approx(run.card["test_after"][task], rel=1e-4)
-        assert results[task, "accuracy"] == pytest.approx(run.card["test_metrics"]["accuracy"][task], rel=1e-4)
+        assert results[task, "loss"] == pytest.approx(run.results["test_loss"].values[task], rel=1e-4)
+        assert results[task, "accuracy"] == pytest.approx(run.results["test_accuracy"].values[task], rel=1e-4)
 
 
 def test_what_is_not_known_is_not_claimed(run, copy):
@@ -80,9 +80,9 @@ def test_tables_hold_the_numbers_of_the_run(run):
     assert data["squares"] == ["11", "5", "4"]
     results = {row[0]: row[1:] for row in rows(section(text, "Results"))}
     for task in run.tasks:
-        assert float(results[task][0]) == pytest.approx(run.card["test_before"][task], rel=1e-3)
-        assert float(results[task][1]) == pytest.approx(run.card["test_after"][task], rel=1e-3)
-    balance = read_balance(run.path)
+        assert float(results[task][0]) == pytest.approx(run.results_before["test_loss"].values[task], rel=1e-3)
+        assert float(results[task][1]) == pytest.approx(run.results["test_loss"].values[task], rel=1e-3)
+    balance = read_balance(run.files.balance)
     cells = rows(section(text, "Balancing"))
     assert ["temperature", "5"] in cells
     assert ["window_records", "3"] in cells
@@ -136,7 +136,7 @@ def test_only_scores_of_the_weights_are_claimed_for_them(copy, scored, exported,
 
 def test_what_was_not_measured_is_not_explained(copy):
     card = json.loads((copy / "run.json").read_text())
-    (copy / "run.json").write_text(json.dumps({key: value for key, value in card.items() if key != "test_metrics"}))
+    (copy / "run.json").write_text(json.dumps(card | {"results": {"test_loss": card["results"]["test_loss"]}}))
     assert "Accuracy" not in section(model_card(TrainedRun.open(copy)).text, "Results")
 
 

@@ -295,6 +295,9 @@ def test_steps_hold_what_the_loader_yields(tokenizer):
         (RunLength(max_steps=50, val_check_interval=8), 100, 6),
         (RunLength(max_steps=50, val_check_interval=8, accumulate_grad_batches=4), 100, 25),
         (RunLength(max_steps=150, val_check_interval=0.5), 100, 3),
+        (RunLength(max_steps=93, val_check_interval=8), 31, 9),  # what is left of an epoch does not count on
+        (RunLength(max_steps=93, val_check_interval=8, check_val_every_n_epoch=None), 31, 11),
+        (RunLength(max_steps=93, val_check_interval=8, check_val_every_n_epoch=2), 31, 3),
     ],
 )
 def test_records_are_the_validation_passes(length, steps_an_epoch, records):

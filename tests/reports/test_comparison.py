@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from written_runs import result
 
 from lightning_coba.reports import compare, group_suites
-from lightning_coba.reports.comparison.text import headline, percent, reading
+from lightning_coba.reports.comparison.headline import headline, reading
+from lightning_coba.reports.formats import percent
 from lightning_coba.runs import read_run
 
 
@@ -34,7 +36,7 @@ def test_numbers_of_a_small_sweep_by_hand(comparison):
     found = comparison(*TWO_SEEDS)
     assert (found.methods, found.seeds, found.tasks) == (["CoBa", "Uniform"], [1, 2], ["a", "b", "c"])
     assert found.reference == 1
-    np.testing.assert_allclose(found.mean_test_loss, [[7.1 / 3, 8.9 / 3], [7 / 3, 9 / 3]])
+    np.testing.assert_allclose(found.mean, [[7.1 / 3, 8.9 / 3], [7 / 3, 9 / 3]])
     np.testing.assert_allclose(found.changes, [[-0.1, 0.1, -0.1], [0, 0, 0]], atol=1e-12)
     np.testing.assert_allclose(found.mean_ranks, [(1 + 2 + 1) / 3, (2 + 1 + 2) / 3])
     np.testing.assert_allclose(found.relative_time, [1.5, 1])
@@ -105,7 +107,7 @@ def test_different_seeds_are_compared_on_the_common_ones_and_the_missing_are_nam
     loss = {"a": 1.0, "b": 2.0}
     found = comparison(*(("Uniform", seed, loss) for seed in (1, 2, 3)), ("CoBa", 2, loss), ("CoBa", 3, loss))
     assert found.seeds == [2, 3]
-    assert found.test_loss.shape == (2, 2, 2)
+    assert found.after.shape == (2, 2, 2)
     assert "CoBa seed 1" in said(found)
 
 
@@ -168,9 +170,25 @@ def test_curves_are_means_over_seeds_at_the_steps_that_all_have(comparison):
 
 
 def test_metrics_that_only_some_runs_have_are_missing_in_the_others(comparison):
-    card = {"card": {"test_metrics": {"accuracy": {"a": 0.5}}}}
-    found = comparison(("CoBa", 1, {"a": 1.0}, card), ("Uniform", 1, {"a": 2.0}))
-    np.testing.assert_array_equal(found.metrics["accuracy"], [[[0.5]], [[np.nan]]])
+    accuracy = {"others": {"test_accuracy": {"a": 0.5}}}
+    found = comparison(("CoBa", 1, {"a": 1.0}, accuracy), ("Uniform", 1, {"a": 2.0}))
+    np.testing.assert_array_equal(found.metrics["test_accuracy"], [[[0.5]], [[np.nan]]])
+
+
+def test_where_higher_is_better_the_highest_is_first_and_a_rise_is_a_gain(comparison):
+    def scores(values):
+        return {"card": {"results": {"test_f1": result(values, "max")}, "results_before": {}}}
+
+    loss = {"a": 1.0, "b": 1.0}
+    found = comparison(
+        ("CoBa", 1, loss, scores({"a": 0.8, "b": 0.5})), ("Uniform", 1, loss, scores({"a": 0.4, "b": 0.6}))
+    )
+    assert (found.key, found.better, found.methods) == ("test_f1", "max", ["CoBa", "Uniform"])
+    np.testing.assert_allclose(found.changes[0], [1.0, -1 / 6])
+    assert found.is_better(found.changes[0]).tolist() == [True, False]
+    assert found.mean_ranks.tolist() == [1.5, 1.5]
+    assert headline(found)[0].startswith("CoBa: test_f1 41.7 % higher than Uniform on average over 2 tasks")
+    assert "higher on 1 of 2 tasks" in headline(found)[0]
 
 
 def test_small_changes_have_no_minus_zero():

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.text import Annotation
 
 from lightning_coba.reports import compare, group_suites
-from lightning_coba.reports.comparison.figures import (
+from lightning_coba.reports.comparison.method_figures import (
     best_steps_figure,
     change_figure,
     cost_figure,

@@ -7,8 +7,10 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib import image
 from rich.console import Console
+from written_runs import result
 
 from lightning_coba.reports import write_comparison_report
+from lightning_coba.reports.page import Cell, PageTable
 
 NASTY = '<script>alert("x")</script> & |*[_a_](b)`'
 BASE = {"a": 1.0, "b": 2.0, "c": 0.5}
@@ -54,8 +56,8 @@ def sweep(tmp_path_factory, write_run_at):
     root = tmp_path_factory.mktemp("sweep")
     for seed in (1, 2):
         for method, factor, seconds in (("Uniform", 1.0, 0.2), ("CoBa", 0.9, 0.3), ("FAMO", 1.2, 0.2)):
-            metrics = {"test_metrics": {"accuracy": times(0.4 / factor), "exact_match": times(0.1 * seed)}}
-            options = {"seconds": seconds, "card": metrics, "best": {"a": 10, "b": 20}}
+            others = {"test_accuracy": times(0.4 / factor), "test_exact_match": times(0.1 * seed)}
+            options = {"seconds": seconds, "others": others, "best": {"a": 10, "b": 20}}
             write_run_at(root / f"{method}{seed}", method, seed, times(factor), **options)
     write_run_at(root / "failed", "LBTW", 1, BASE, card={"status": "failed", "error": f"ValueError: {NASTY}"})
     return root
@@ -180,12 +182,32 @@ def test_old_runs_of_any_number_of_tasks_have_a_report(tmp_path, write_run, task
     folders = [write_run(method, 1, loss) for method in ("CoBa", "Uniform")]
     for folder in folders:
         (folder / "metrics.csv").unlink()
-        card = json.loads((folder / "run.json").read_text()) | {"test_before": None}
+        card = json.loads((folder / "run.json").read_text()) | {"results_before": None}
         (folder / "run.json").write_text(json.dumps(card))
     report = write_comparison_report(folders, tmp_path / "report")
     assert {path.name for path in report.folder.rglob("*.png")} == {"suite-change.png"}
     row = dict(zip(*Page((report.folder / "report.html").read_text()).tables[0][:2], strict=True))
     assert row["time per step"] == row["best-step spread"] == row["worst task"] == "—"
+
+
+def test_runs_of_another_system_have_a_section_and_words_of_their_own(tmp_path, write_run):
+    write_run("CoBa", 1, BASE)
+    for width, score in ((8, 0.25), (16, 0.75)):
+        card = {"system": "toy", "tasks": [], "results_before": {}}
+        card["results"] = {"test_r2": result({"all": score}, "max"), "test_mse": result({"all": 1 - score})}
+        write_run("Toy", 1, {}, card=card, system={"width": width}, seconds=0.5)
+    config = "balancer: null\nsystem: {_target_: toy.Toy, width: %d}\nsystem_name: toy\n"
+    for folder, width in zip(sorted((tmp_path / "runs").iterdir())[1:], (8, 16), strict=True):
+        (folder / "config.yaml").write_text(config % width)
+    sections = write_comparison_report([tmp_path / "runs"], tmp_path / "report").sections
+    assert [section.title for section in sections] == ["suite, system=multitask", "suite, system=toy"]
+    assert sections[1].headline[0] == "Highest mean test_r2 of the 2 methods: Toy (system.width=16) (0.750)."
+    assert "uniform" not in " ".join(sections[1].headline)
+    summary, primary, other = (block for block in sections[1].blocks if isinstance(block, PageTable))
+    assert list(summary.columns[:2]) == ["method", "mean test_r2"]
+    assert [cell for cell in primary.rows[0] if cell.best] == [Cell("0.750", True)]
+    assert [cell for cell in other.rows[0] if cell.best] == [Cell("0.250", True)]  # lower is better there
+    assert (primary.title, other.title) == ("test_r2 of each task", "test_mse of each task")
 
 
 def test_no_run_at_all_is_an_error_that_says_where_runs_are(tmp_path):

@@ -100,7 +100,7 @@ def test_the_screen_shows_the_answer_last(tmp_path, inspection):
     shown = stream.getvalue()
     assert max(map(len, shown.splitlines())) <= 80
     places = [
-        shown.index(words) for words in ("64/80", "mean step", "no<eos>", "Training would stop", "error qa: broken")
+        shown.index(words) for words in ("64/80", "Rows · tokens", "no<eos>", "Training would stop", "error qa: broken")
     ]
     assert places == sorted(places)
 

@@ -29,7 +29,7 @@ def test_finished_run_is_shown_once(shown, tmp_path):
     follow(write(tmp_path / "run", CURVES, weights=WEIGHTS, slopes=SLOPES))
     (html,) = shown
     assert html.count("<img") == 2
-    assert "burnt out" in html
+    assert "overfit" in html
     assert "finished" in html
 
 

@@ -27,10 +27,10 @@ def inner(name, **fields):
     }
 
 
-def write_run(folder, settings, scores_from=3):
+def write_run(folder, settings, scores_from=3, **card):
     """Write a run folder whose balance.csv holds LOSSES, and whose metrics.csv holds 10 more of each."""
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"tasks": TASKS}), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps({"tasks": TASKS} | card), encoding="utf-8")
     (folder / "config.yaml").write_text(yaml.safe_dump({"balancer": settings}), encoding="utf-8")
     with (folder / "balance.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, BALANCE_COLUMNS)
@@ -58,25 +58,14 @@ def test_the_records_of_a_run_and_what_was_measured_before_training(tmp_path):
         assert table.balancer == CoBa(warmup_records=2)
 
 
-@pytest.mark.parametrize(
-    ("settings", "uses_records"),
-    [
-        (inner("Uniform"), True),
-        (inner("LBTW", source="held_out"), True),
-        (inner("LBTW", source="train"), False),
-        (inner("FAMO", source="held_out"), True),
-        (inner("FAMO", source="train"), False),
-        (inner("PCGrad", seed=0), False),
-        (inner("Unheard", of=1), True),
-        ({}, True),
-    ],
-)
-def test_records_of_training_losses_are_not_taken_for_validation_losses(tmp_path, settings, uses_records):
-    table = read_losses(write_run(tmp_path / "run", settings))
-    np.testing.assert_array_equal(table.losses, LOSSES if uses_records else LOSSES + 10)
+@pytest.mark.parametrize(("method", "records"), [("FAMO", "training"), ("Uniform", "validation"), ("RLW", None)])
+def test_records_of_training_losses_are_not_taken_for_validation_losses(tmp_path, method, records):
+    table = read_losses(write_run(tmp_path / "run", inner(method), method=method, records=records))
+    np.testing.assert_array_equal(table.losses, LOSSES + 10 if records == "training" else LOSSES)
     assert table.tasks == TASKS  # val_loss/extra is no task of the run
     assert table.steps.tolist() == [50, 100, 150, 200]
     assert table.balancer is None
+    assert any(method in note for note in table.notes)
 
 
 def test_a_pattern_reads_the_metrics_of_a_run(tmp_path):

@@ -23,9 +23,9 @@ from lightning_coba.reports import (
     weight_range_figure,
     write_replay_report,
 )
-from lightning_coba.reports.replay.figures import TURNED
-from lightning_coba.reports.replay.findings import setting_finding
-from lightning_coba.reports.replay.text import notes, verdict
+from lightning_coba.reports.replay.setting_figures import TURNED
+from lightning_coba.reports.replay.setting_findings import setting_finding
+from lightning_coba.reports.replay.verdict import notes, verdict
 
 T = np.arange(24.0)
 CURVES = {
@@ -119,8 +119,8 @@ def test_how_restless_the_weights_are(table):
 
 def test_the_verdict_names_what_overfitted_and_what_was_done(report):
     headline, *rest = report.verdict
-    assert headline.startswith("There was something to balance: turns ended above its lowest loss.")
-    assert "CoBa (default) would then have taken weight from turns" in headline
+    assert headline.startswith("There was something to balance: turns overfitted.")
+    assert "CoBa (default) would have damped turns" in headline
     text = " ".join(rest)
     assert "still improving: learns; flat: flat; diverging: turns (+56% since its lowest, at step 450)" in text
     assert "71% of the run apart: flat at record 7, learns at record 24 of 24" in text
@@ -140,7 +140,7 @@ def words(table, *settings):
 def test_a_run_without_overfitting_is_called_that():
     said, _ = words(table_of(fast=2 * np.exp(-T / 40), slow=2 * np.exp(-T / 80)), CoBa())
     assert said[0].startswith("No task overfitted; CoBa would have changed the shares")
-    assert "All tasks were at their best at one record, 24 of 24." in said
+    assert "All tasks were at their best at record 24 of 24." in said
 
 
 def test_equal_tasks_leave_little_to_balance():
@@ -176,7 +176,7 @@ def test_settings_that_keep_to_equal_weights_do_not_disagree():
 
 def test_a_setting_that_does_not_damp_what_overfits_is_called_that(table):
     said, _ = words(table, Uniform())
-    assert "Uniform would not have taken weight from it." in said[0]
+    assert "Uniform would have damped none of them." in said[0]
     assert "Uniform would have kept all weights equal throughout." in said
 
 

@@ -4,13 +4,14 @@ import json
 import re
 
 import pytest
+from written_runs import result
 
 from lightning_coba.log_keys import BALANCE_COLUMNS
 from lightning_coba.loggers import MetricsCSV
 from lightning_coba.reports import write_run_page
-from lightning_coba.reports.run_page.diagnosis import read_story
-from lightning_coba.reports.run_page.figures import losses_figure
-from lightning_coba.reports.run_page.text import headline, in_words
+from lightning_coba.reports.run_page.run_figures import losses_figure
+from lightning_coba.reports.run_page.story import read_story
+from lightning_coba.reports.run_page.words import headline, in_words
 from lightning_coba.reports.run_page.writing import write_run_pages
 
 STEPS = (10, 20, 30, 40)
@@ -23,10 +24,13 @@ def write(folder, curves, *, starts=None, weights=None, slopes=None, training=Tr
     entries = {
         "status": "finished", "name": folder.name, "tasks": tasks, "method": "CoBa", "seed": 1, "suite": "suite",
         "packages": {"torch": "2.13.0"}, "timing": {"seconds_per_step": 0.5, "steps": 40, "validation_seconds": 5.0},
-        "test_before": dict.fromkeys(tasks, 4.0), "test_after": after or dict.fromkeys(tasks, 3.0),
+        "format_version": 2, "results_before": {"test_loss": result(dict.fromkeys(tasks, 4.0))},
+        "results": {"test_loss": result(after or dict.fromkeys(tasks, 3.0))},
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(entries | card))
-    (folder / "config.yaml").write_text("model: {model: tiny, dtype: null, compile: false}\noptimizer: {lr: 0.001}\n")
+    (folder / "config.yaml").write_text(
+        "system: {seed: 1}\nmodel: {model: tiny, dtype: null, compile: false}\noptimizer: {lr: 0.001}\n"
+    )
     logger = MetricsCSV(folder)
     for step in range(max(STEPS)):
         if training:
@@ -65,25 +69,24 @@ def page_of(folder):
 
 def test_each_task_gets_its_verdict(tmp_path):
     story = read_story(write(tmp_path / "run", CURVES, weights=WEIGHTS, slopes=SLOPES))
-    verdicts = {task.task: task.verdict for task in story.tasks}
-    assert verdicts == {
-        "burns": "burnt out", "falls": "still falling", "slow": "left behind", "done": "converged",
+    assert story.verdicts == {
+        "burns": "overfit", "falls": "still falling", "slow": "left behind", "done": "converged",
         "worse": "worse than at the start",
     }  # fmt: skip
     burns = story.tasks[0]
-    assert (burns.start, burns.lowest, burns.lowest_step, burns.last) == (4.0, 2.0, 20, 2.6)
+    assert (burns.first, burns.lowest, burns.best_step, burns.last) == (4.0, 2.0, 20, 2.6)
     assert burns.rise == pytest.approx(0.3)
-    assert burns.change == pytest.approx(-0.35)
+    assert burns.last_ratio == pytest.approx(0.65)
 
 
-def test_a_loss_that_rises_from_zero_is_burnt_out(tmp_path):
+def test_a_loss_that_rises_from_zero_has_overfitted(tmp_path):
     story = read_story(write(tmp_path / "run", {"rises": (3.0, 0.0, 0.1, 0.2), "stays": (3.0, 0.0, 0.0, 0.0)}))
-    assert [task.verdict for task in story.tasks] == ["burnt out", "converged"]
+    assert [*story.verdicts.values()] == ["overfit", "converged"]
 
 
 def test_a_task_that_gains_next_to_nothing_at_the_end_has_converged(tmp_path):
     story = read_story(write(tmp_path / "run", {"creeps": (3.0, 2.0, 1.999, 1.998), "falls": (3.0, 2.0, 1.9, 1.8)}))
-    assert [task.verdict for task in story.tasks] == ["converged", "still falling"]
+    assert [*story.verdicts.values()] == ["converged", "still falling"]
 
 
 def test_settings_are_shown_as_they_are_typed(tmp_path):
@@ -98,13 +101,13 @@ def test_headline_and_diagnosis_in_words(tmp_path):
         "CoBa trained 5 tasks for 40 steps.",
         "Test loss: 4 of 5 tasks better than before training; mean 4.000 before, 3.060 after (-23.5 %). Worse: worse.",
         "Worse on validation than at the start: worse (+10.0 %).",
-        "Burnt out, the validation loss rising from its minimum: burns (+30.0 % since step 20).",
+        "Overfit, the validation loss rising from its minimum: burns (+30.0 % since step 20).",
         "Left behind: slow (-6.2 %).",
         "2 tasks still improved at the end: a longer run may help.",
     ]
     assert in_words(story.tasks[0], story) == (
         "From 4.000 to 2.600 (-35.0 %); lowest, 2.000, at step 20, since then +30.0 %. Slope over the last "
-        "window +0.0500 a record (rising). Weight 0.200 at first, 0.050 at the end (0.25 of an equal share), "
+        "window +0.0500 per record (rising). Weight 0.200 at first, 0.050 at the end (0.25 of an equal share), "
         "between 0.050 and 0.200."
     )
     assert "(flat)" in in_words(story.tasks[3], story)
@@ -118,7 +121,7 @@ def test_page_is_one_file_and_holds_every_part(tmp_path):
     assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
     assert len(re.findall("<img", page)) == 4  # losses, ratios, weights, slopes; no scores were recorded
     for part in (
-        "burnt out",
+        "overfit",
         "optimizer.lr",
         "torch 2.13.0",
         "Test results",
@@ -147,12 +150,12 @@ def test_runs_of_every_kind_have_a_page(tmp_path):
 
     trained = write(tmp_path / "famo", CURVES, weights=WEIGHTS, method="FAMO", records="training")
     story = read_story(trained)
-    assert story.tasks[0].start == 3.0  # the first pass: training losses say nothing about validation
+    assert story.tasks[0].first == 3.0  # the first pass: training losses say nothing about validation
     assert "taken in training steps" in page_of(trained)
 
 
 def test_unfinished_and_broken_runs_say_so(tmp_path):
-    killed = write(tmp_path / "killed", CURVES, weights=WEIGHTS, status="running", test_after={}, timing={})
+    killed = write(tmp_path / "killed", CURVES, weights=WEIGHTS, status="running", results={}, timing={})
     (killed / "balance.csv").write_text((killed / "balance.csv").read_text()[:-9])
     page = page_of(killed)
     assert "was killed: continue it with resume=auto" in page
@@ -210,3 +213,38 @@ def test_what_is_not_drawn_is_neither_named_nor_given_room():
 def test_four_tasks_are_two_by_two():
     figure = losses_figure({task: {10: 2.0, 20: 1.9} for task in "abcd"}, {})
     assert figure.axes[0].get_gridspec().get_geometry() == (2, 2)
+
+
+def test_a_system_without_balancer_and_tasks_has_a_page_of_its_results_losses_and_settings(tmp_path):
+    folder = write(tmp_path / "toy", {}, system="toy", method="Toy", results={"test_mse": result({"all": 0.25})})
+    story = read_story(folder)
+    assert headline(story)[:2] == ["Toy trained for 40 steps.", "test_mse: 0.250 (lower is better)."]
+    (folder / "metrics.csv").write_text("step,train_loss,val_loss\n9,2.0,3.0\n19,1.0,2.0\n29,0.9,2.5\n")
+    (folder / "figures").mkdir()
+    (folder / "figures" / "what_it_drew.png").write_bytes(b"png")
+    page = page_of(folder)
+    assert "system toy" in page
+    assert "1 task" not in page
+    assert "No task" not in headline(read_story(folder))[0]
+    assert page.count("<img") == 2
+    assert "what it drew" in page
+    assert "the ring marks the validation minimum" in page
+    assert "optimizer.lr" in page
+
+
+def test_the_page_lists_the_phases_and_shows_an_objective_of_which_more_is_better(tmp_path):
+    search = {"status": "finished", "results": {"test_r2": result({"all": 0.5}, "max")}}
+    phases = {"search": search, "retrain": {"status": "running"}}
+    folder = write(tmp_path / "toy", {}, system="toy", method="Toy", status="running", phases=phases, results={},
+                   results_before={}, objective={"key": "val_r2", "better": "max", "value": None})  # fmt: skip
+    logger = MetricsCSV(folder / "search")
+    for step, value in enumerate((0.1, 0.5, 0.3)):
+        logger.log_metrics({"val_r2": value, "train_loss": 1.0}, step)
+    logger.save()
+    page = page_of(folder)
+    rows = re.findall(r'<tr><th scope="row">(\w+)</th><td>(.*?)</td>\s*<td>(.*?)</td>', page)
+    assert ("search", "finished", "test_r2 0.500") in rows
+    assert ("retrain", "running", "—") in rows
+    assert "val_r2 in validation passes" in page
+    assert "validation maximum" in page
+    assert not read_story(folder).tasks

@@ -5,8 +5,11 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+from lightning_coba.evaluation import evaluate
+from lightning_coba.export import export_run
 from lightning_coba.runs.trained_run import TrainedRun
 
 
@@ -43,11 +46,11 @@ def test_it_knows_the_run(run, model_folder):
 def test_the_final_model_has_the_loss_that_the_run_reported(run):
     model = run.load_model()
     assert not model.training
-    assert losses(model, run) == pytest.approx(run.card["test_after"], rel=1e-5)
+    assert losses(model, run) == pytest.approx(run.results["test_loss"].values, rel=1e-5)
 
 
 def test_the_base_model_has_the_loss_from_before(run):
-    assert losses(run.load_model("base"), run) == pytest.approx(run.card["test_before"], rel=1e-5)
+    assert losses(run.load_model("base"), run) == pytest.approx(run.results_before["test_loss"].values, rel=1e-5)
 
 
 def test_a_checkpoint_is_the_adapter_that_was_saved_of_it(run):
@@ -67,7 +70,7 @@ def test_a_fully_fine_tuned_model_is_loaded_too(here, overrides, tmp_path):
     )
     full = TrainedRun.open(tmp_path / "full")
     assert not full.has_adapter
-    expected = pytest.approx(full.card["test_after"], rel=1e-5)
+    expected = pytest.approx(full.results["test_loss"].values, rel=1e-5)
     assert losses(full.load_model(), full) == expected
     assert losses(full.load_model("best"), full) == expected
 
@@ -80,7 +83,7 @@ def test_an_unfinished_run_has_its_checkpoints(copy):
     run = TrainedRun.open(copy)
     with pytest.raises(FileNotFoundError, match=r"resume=auto.*'best' or 'last'"):
         run.load_model()
-    assert losses(run.load_model("best"), run) == pytest.approx(card["test_after"], rel=1e-5)
+    assert losses(run.load_model("best"), run) == pytest.approx(card["results"]["test_loss"]["values"], rel=1e-5)
     (copy / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(FileNotFoundError, match=r"no last\.ckpt yet"):
         run.load_model("last")
@@ -102,3 +105,39 @@ def test_data_that_has_moved_can_be_named(copy, data_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="The data of the run is not at 'my_tasks', seen from"):
         run.load_datamodule()
     assert run.load_datamodule(root=str(data_folder), test_rows=2).test_rows == 2
+
+
+def test_a_run_of_0_4_gives_back_its_model_too(copy, run):
+    card, settings = (json.loads((copy / "run.json").read_text()), yaml.safe_load((copy / "config.yaml").read_text()))
+    card |= {"format_version": 1, "test_after": card.pop("results")["test_loss"]["values"]}
+    (copy / "run.json").write_text(json.dumps({key: card[key] for key in ("format_version", "tasks", "test_after")}))
+    settings["model"] |= settings.pop("system")  # the module was described in one node
+    (copy / "config.yaml").write_text(yaml.safe_dump(settings))
+    old = TrainedRun.open(copy)
+    assert old.system == "multitask"
+    assert old.results["test_loss"] == run.results["test_loss"]
+    assert losses(old.load_model("best"), old) == pytest.approx(old.results["test_loss"].values, rel=1e-5)
+
+
+def test_a_run_of_another_system_is_refused_with_the_place_of_its_results(copy):
+    card = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(card | {"system": "toy"}))
+    (copy / "model").mkdir()
+    run = TrainedRun.open(copy)
+    said = rf"system=multitask; the run in {copy} is of system=toy\. .*coba-report {copy}; its model: {copy}/model"
+    with pytest.raises(ValueError, match=said):
+        run.load_model()
+    for command, name in ((evaluate, "coba-evaluate"), (export_run, "coba-export")):
+        with pytest.raises(ValueError, match=f"^{name} serves runs of {said}"):
+            command(copy)
+
+
+def test_the_results_of_several_fits_are_those_of_the_last(copy):
+    (copy / "sft").mkdir()
+    for name in ("adapter", "tokenizer", "checkpoints"):
+        (copy / name).rename(copy / "sft" / name)
+    card = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(card | {"phases": {"before": {}, "sft": {"status": "finished"}}}))
+    run = TrainedRun.open(copy)
+    assert run.files.folder == copy / "sft"
+    assert losses(run.load_model(), run) == pytest.approx(run.results["test_loss"].values, rel=1e-5)

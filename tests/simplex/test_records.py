@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_coba.balancers import CoBa
-from lightning_coba.balancing.recorder import Recorder
+from lightning_coba.balancing.recorder import Recorder, Shown
 from lightning_coba.simplex import BALANCE_COLUMNS, BalanceTable, Simplex, Trajectory, read_balance
 from lightning_coba.simplex.csv_file import write_records
 
@@ -116,7 +116,7 @@ def recorded(num_records):
     recorder = Recorder(CoBa(window_records=4, warmup_records=2), ["code", "qa"], torch.device("cpu"))
     losses = torch.rand(num_records, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
     for t in range(num_records):
-        recorder.record(10 * (t + 1), {"losses": losses[t]}, torch.tensor([True, t != 3]))
+        recorder.record(Shown(10 * (t + 1), {"losses": losses[t]}, torch.tensor([True, t != 3])))
     return recorder.trajectory
 
 

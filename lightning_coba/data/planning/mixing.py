@@ -7,12 +7,11 @@ across epochs too. To add a rule, write its shares and name it in `_RULES`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 
-from lightning_coba.functional import permutation_stream
+from lightning_coba.functional import permutation_stream, seed_of
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
@@ -184,8 +183,7 @@ def _turns(sizes: Sequence[int], mixing: Mixing, seed: int, epoch: int, length: 
         return before, (np.arange(start, start + length) % num_tasks).astype(dtype)
     counts = _counts(_whole(_RULES[mixing.rule].shares(mixing, mixing.effective_sizes(sizes))), length, epoch + 1)
     now = counts[-1]
-    key = blake2b(repr((seed, "layout", epoch)).encode(), digest_size=8).digest()
-    offsets = np.random.default_rng(int.from_bytes(key)).random(num_tasks)
+    offsets = np.random.default_rng(seed_of(seed, "layout", epoch)).random(num_tasks)
     tasks = np.repeat(np.arange(num_tasks, dtype=dtype), now)
     within = np.arange(length) - np.repeat(np.cumsum(now) - now, now)
     # Of a task's n rows, the j-th sits at (j + u) / n of the epoch, with a random offset u per task and epoch.

@@ -5,7 +5,6 @@ does not depend on how many micro-batches and ranks share it, so neither does th
 """
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from lightning_coba.data.planning.mixing import Mixing, mixed_order
 from lightning_coba.data.planning.packing import best_fit
+from lightning_coba.functional import seed_of
 
 Batching = Literal["grouped", "packed", "random"]
 BATCHINGS = ("grouped", "packed", "random")
@@ -225,8 +225,7 @@ class Planner:
         return EpochPlan(rows[np.concatenate(order)], np.concatenate([[0], np.cumsum(sizes)]), steps)
 
     def _generator(self, purpose: str, epoch: int) -> np.random.Generator:
-        key = blake2b(repr((self.seed, purpose, epoch)).encode(), digest_size=8).digest()
-        return np.random.default_rng(int.from_bytes(key))
+        return np.random.default_rng(seed_of(self.seed, purpose, epoch))
 
 
 def _slice(part: Part, begin: int, end: int) -> Part:

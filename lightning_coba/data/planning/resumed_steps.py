@@ -1,9 +1,11 @@
 """A resumed run keeps its optimizer steps, whatever its number of processes and its accumulation."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_coba.lightning_internals import loaded_batch_counts
 
 
 class StepSize(NamedTuple):
@@ -53,10 +55,7 @@ def rescale_progress(trainer: L.Trainer | None, old: int, new: int) -> None:
     Raises:
         ValueError: The checkpoint was written inside an accumulation window.
     """
-    checkpoint: dict[str, Any] | None = trainer and trainer._checkpoint_connector._loaded_checkpoint
-    if not checkpoint or "loops" not in checkpoint:
-        return
-    for counts in _batch_counts(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]):
+    for counts in [] if trainer is None else loaded_batch_counts(trainer):
         steps, rest = divmod(counts["ready"], old)
         if rest:
             raise ValueError(
@@ -66,7 +65,3 @@ def rescale_progress(trainer: L.Trainer | None, old: int, new: int) -> None:
         shift = steps * new - counts["ready"]
         for stage in counts:
             counts[stage] += shift  # the last batch may not be counted as completed yet
-
-
-def _batch_counts(progress: dict[str, Any]) -> list[dict[str, int]]:
-    return [progress["total"], progress["current"]]

@@ -1,122 +1,147 @@
-"""Arrow tables that are larger than memory: written as streams, read through memory maps, in any process."""
+"""Tables that are kept between runs: written once, found again by what they were made of, read by memory map."""
 
+import hashlib
+import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-_NUMBERS = "numbers.arrow"
+from lightning_coba.cache_folder import cache_folder
+
+_FORMAT = 2  # another number makes all older tables stale
+_ROWS, _NUMBERS = "rows.arrow", "numbers.arrow"
 _UNFINISHED = "unfinished-"
 _ABANDONED_SECONDS = 7 * 24 * 3600
 
 
-class ArrowStore:
-    """A table, in memory or in the files of a folder.
-
-    Files are mapped into memory, so that only what is read takes any; pickled, they travel as their name.
+def fingerprint(*parts: Any) -> str:
+    """Return a name for a table that is made of these parts alone: 32 hexadecimal digits.
 
     Args:
-        source: the table, or a folder with Arrow IPC streams (as ``datasets`` writes them) that hold its rows in
-            order of their names, and what `write_numbers` made of them.
+        *parts: anything that JSON can hold; what it cannot hold counts as its ``str``.
+    """
+    text = json.dumps([_FORMAT, *parts], default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class ArrowStore:
+    """A table in a folder of the cache.
+
+    Its files are mapped into memory, so that only what is read takes any; pickled, it travels as the folder's name.
+
+    Args:
+        folder: what `new_store` has written.
     """
 
-    def __init__(self, source: pa.Table | Path) -> None:
-        self.source = source
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"source": self.source}
+        return {"folder": self.folder}
 
     def __len__(self) -> int:
         return self._numbers.num_rows
 
-    @property
-    def files(self) -> list[Path]:
-        """The files that hold the rows; none of a table in memory."""
-        return [] if isinstance(self.source, pa.Table) else _row_files(self.source)
-
     @cached_property
     def table(self) -> pa.Table:
-        """The table; files are opened at the first use."""
-        return self.source if isinstance(self.source, pa.Table) else pa.concat_tables(map(_mapped, self.files))
+        """All columns; the file is opened at the first use."""
+        return _mapped(self.folder / _ROWS)
 
     @cached_property
     def _numbers(self) -> pa.Table:
-        return self.source if isinstance(self.source, pa.Table) else _mapped(self.source / _NUMBERS)
+        return _mapped(self.folder / _NUMBERS)
 
     def numbers(self, column: str) -> np.ndarray:
         """Return a column of numbers as an array, ``[rows]``."""
         return self._numbers.column(column).to_numpy()
 
-    def lists(self, column: str) -> "ListColumn":
-        """Return a column of lists of numbers."""
-        return ListColumn(self.table.column(column))
 
+class NewStore:
+    """A table that is being written.
 
-def write_numbers(folder: Path) -> None:
-    """Write the columns of numbers of a folder's rows once more, side by side.
-
-    A start reads them all; among the texts or tokens they would drag these into memory.
+    Attributes:
+        store: the table, once it is whole.
     """
-    table = pa.concat_tables(map(_mapped, _row_files(folder)))
-    numbers = table.select([field.name for field in table.schema if pa.types.is_primitive(field.type)])
-    with pa.OSFile(str(folder / _NUMBERS), "wb") as sink, pa.ipc.new_stream(sink, numbers.schema) as stream:
-        stream.write_table(numbers.combine_chunks())
+
+    store: ArrowStore
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        # A start reads all numbers; among the texts or tokens they would drag these into memory, so they are
+        # written once more, side by side.
+        self._names = [field.name for field in schema if pa.types.is_primitive(field.type)]
+        self._rows = pa.ipc.new_stream(str(folder / _ROWS), schema)
+        self._numbers = pa.ipc.new_stream(str(folder / _NUMBERS), pa.schema(map(schema.field, self._names)))
+
+    def write(self, rows: pa.RecordBatch | pa.Table) -> None:
+        """Append some rows."""
+        self._rows.write(rows)
+        self._numbers.write(rows.select(self._names))
+
+    def close(self) -> None:
+        """Write what is left to write."""
+        self._rows.close()
+        self._numbers.close()
 
 
-def _row_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.arrow") if file.name != _NUMBERS)
+def kept(kind: str, key: str) -> ArrowStore | None:
+    """Return the table that an earlier run has written under a key, or None."""
+    folder = cache_folder() / kind / key
+    return ArrowStore(folder) if folder.is_dir() else None
+
+
+@contextmanager
+def new_store(kind: str, schema: pa.Schema, key: str | None = None) -> Iterator[NewStore]:
+    """Write a table, which appears under its key when the block ends, all at once.
+
+    A run that is killed leaves nothing that could be taken for a table; of several that write the same, the first to
+    end is kept.
+
+    Args:
+        kind: the folder of the cache.
+        schema: the columns; lists and texts are only mapped, numbers are read by each start.
+        key: see `fingerprint`; ``None`` = the table is named by its content.
+    """
+    home = cache_folder() / kind
+    home.mkdir(parents=True, exist_ok=True)
+    _delete_abandoned(home)
+    with TemporaryDirectory(prefix=_UNFINISHED, dir=home) as unfinished:
+        folder = Path(unfinished) / "store"
+        folder.mkdir()
+        new = NewStore(folder, schema)
+        try:
+            yield new
+        finally:
+            new.close()
+        target = home / (key or _content_of(folder / _ROWS))
+        new.store = ArrowStore(target)
+        try:
+            os.replace(folder, target)
+        except OSError:
+            if not target.is_dir():  # nobody else was faster
+                raise
+
+
+def _content_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
+
+
+def _delete_abandoned(home: Path) -> None:
+    """Delete what processes that were killed have left."""
+    for folder in home.glob(f"{_UNFINISHED}*"):
+        if folder.exists() and folder.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _mapped(file: Path) -> pa.Table:
     with pa.memory_map(str(file)) as mapped:
         return pa.ipc.open_stream(mapped).read_all()
-
-
-class ListColumn:
-    """Random access to a column of lists without copies: a row is a view of the mapped file, ``[items]``."""
-
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        chunks = [chunk for chunk in column.chunks if len(chunk)]
-        self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
-        self._values = [chunk.values.to_numpy() for chunk in chunks]
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
-        begin, end = self._offsets[chunk][row - self._starts[chunk] :][:2]
-        return self._values[chunk][begin:end]
-
-
-@contextmanager
-def unfinished_folder(parent: Path) -> Iterator[Path]:
-    """Give a new folder to write to; it is deleted in the end, unless `finish` moved it."""
-    parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in parent.glob(f"{_UNFINISHED}*"):  # by a process that was killed
-        with suppress(FileNotFoundError):  # somebody else clears up too
-            if abandoned.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
-                shutil.rmtree(abandoned, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def finish(folder: Path, target: Path) -> None:
-    """Give a folder its name, all at once: a run that was killed, or one beside us, leaves no half a folder behind.
-
-    Where somebody else was faster, theirs is kept.
-    """
-    try:
-        os.replace(folder, target)
-    except OSError:
-        if not target.is_dir():
-            raise

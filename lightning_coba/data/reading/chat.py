@@ -34,14 +34,13 @@ class Turns(NamedTuple):
     last_only: bool = False
 
 
-def checked_messages(value: Any, column: str, origin: str) -> list[Message]:
+def checked_messages(value: Any, column: str) -> list[Message]:
     """Return a conversation as plain dicts up to its last answer; what follows it could teach nothing.
 
     Args:
         value: a list of messages with ``role`` and ``content`` (or ShareGPT's ``from`` and ``value``), or the JSON
             text of one.
         column: where it was found, for errors.
-        origin: begins every error.
 
     Raises:
         ValueError: It is no list of messages with role and content, or nobody answers.
@@ -51,28 +50,28 @@ def checked_messages(value: Any, column: str, origin: str) -> list[Message]:
             value = json.loads(value)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{origin}: column {column!r} is not valid JSON ({error.msg}, column {error.colno}). "
+                f"column {column!r} is not valid JSON ({error.msg}, column {error.colno}). "
                 'Write [{"role": "user", "content": ...}, ...].'
             ) from None
     if not isinstance(value, Sequence) or not value:
         got = type(value).__name__ if value else "an empty one"
         raise ValueError(
-            f"{origin}: column {column!r} must be a list of messages; got {got}. "
+            f"column {column!r} must be a list of messages; got {got}. "
             'Write [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}].'
         )
-    messages = [_checked_message(message, number, column, origin) for number, message in enumerate(value)]
+    messages = [_checked_message(message, number, column) for number, message in enumerate(value)]
     answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     if not answers:
         raise ValueError(
-            f"{origin}: there is no message of the role 'assistant' in column {column!r}, so nothing could be learned. "
+            f"there is no message of the role 'assistant' in column {column!r}, so nothing could be learned. "
             "Add the answer, or delete the row."
         )
     if not messages[answers[-1]]["content"].strip():
-        raise ValueError(f"{origin}: the last answer is empty. Fill it in, or delete the row.")
+        raise ValueError("the last answer is empty. Fill it in, or delete the row.")
     return messages[: answers[-1] + 1]
 
 
-def _checked_message(message: Any, number: int, column: str, origin: str) -> Message:
+def _checked_message(message: Any, number: int, column: str) -> Message:
     if isinstance(message, Mapping) and isinstance(message.get("from"), str) and "role" not in message:
         given = {key: value for key, value in message.items() if key not in ("from", "value")}
         role = _SHAREGPT_ROLES.get(message["from"], message["from"])
@@ -83,7 +82,7 @@ def _checked_message(message: Any, number: int, column: str, origin: str) -> Mes
         if isinstance(message, Mapping):
             got = ", ".join(f"{key!r} ({type(value).__name__})" for key, value in message.items())
         raise ValueError(
-            f"{origin}: message {number} of column {column!r} must have the strings 'role' and 'content' (or "
+            f"message {number} of column {column!r} must have the strings 'role' and 'content' (or "
             f"ShareGPT's 'from' and 'value'); got {got}. Write both as strings."
         )
     # A Parquet file gives every message every key, with None where there is none.
@@ -107,38 +106,37 @@ class ChatTemplate:
         # Only tokenizers in Rust know which characters a token covers.
         self.marks_answers = tokenizer.is_fast and bool(_GENERATION_TAG.search(template))
 
-    def turns(self, messages: list[Message], origin: str) -> Turns:
+    def turns(self, messages: list[Message]) -> Turns:
         """Take a conversation apart.
 
         Args:
             messages: of which the last is an answer; see `checked_messages`.
-            origin: begins every error.
 
         Raises:
             ValueError: There is no template, it refuses the conversation, or it does not tell what is learned.
         """
         if not self.tokenizer.chat_template:
             raise ValueError(
-                f"{origin}: a conversation needs a chat template, and the tokenizer has none. Take the tokenizer of "
+                "a conversation needs a chat template, and the tokenizer has none. Take the tokenizer of "
                 "an instruct model, set tokenizer.chat_template, or write prompt and completion (Task.chat=False)."
             )
-        self._check_roles(messages, origin)
+        self._check_roles(messages)
         try:
             return self._marked(messages) if self.marks_answers else self._by_prefix(messages)
         except Exception as error:  # templates raise whatever they like
             raise ValueError(
-                f"{origin}: the chat template does not take this conversation ({error}). "
+                f"the chat template does not take this conversation ({error}). "
                 "Correct its roles and their order, or the template."
             ) from error
 
-    def _check_roles(self, messages: list[Message], origin: str) -> None:
+    def _check_roles(self, messages: list[Message]) -> None:
         """Refuse a role that is neither usual nor in the template: many templates write down whatever they get."""
         for number, message in enumerate(messages):
             role = message["role"]
             if role not in _ROLES and role not in self.text:
                 meant = f" {role!r} is {_SHAREGPT_ROLES[role]!r} here." if role in _SHAREGPT_ROLES else ""
                 raise ValueError(
-                    f"{origin}: message {number} has the role {role!r}, which the chat template does not know. "
+                    f"message {number} has the role {role!r}, which the chat template does not know. "
                     f"Write one of {', '.join(sorted(_ROLES))}.{meant}"
                 )
 

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.data.reading.formats import data_suffix, is_data_file
+from lightning_coba.data.reading.formats import data_suffix
 
 #: Split -> the names that its files may have.
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -47,7 +47,7 @@ def find_files(path: str | PathLike[str], where: str) -> list[Path]:
 
 def data_files(folder: Path) -> list[Path]:
     """Return the data files that lie directly in a folder, sorted."""
-    return sorted(file for file in folder.iterdir() if file.is_file() and is_data_file(file))
+    return sorted(file for file in folder.iterdir() if file.is_file() and data_suffix(file.name))
 
 
 def stamp(file: Path) -> list[Any]:

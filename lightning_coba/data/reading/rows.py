@@ -2,6 +2,7 @@
 
 import json
 import string
+import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -26,24 +27,23 @@ class Row(NamedTuple):
     messages: str | None = None
 
 
-def row_of(task: Task, fields: Fields, origin: str) -> Row:
+def row_of(task: Task, fields: Fields) -> Row:
     """Make a row of a record.
 
     Args:
         task: whose rules to follow.
         fields: column -> value.
-        origin: where the record comes from: begins every error.
 
     Raises:
         ValueError: A column is missing, a prompt or completion is not a string, a completion is empty, or a
             conversation is not usable.
     """
-    conversation = _conversation(task, fields, origin)
+    conversation = _conversation(task, fields)
     if conversation is None:
-        return _plain_row(task, fields, origin)
+        return _plain_row(task, fields)
     *context, answer = conversation
     messages = json.dumps(conversation, ensure_ascii=False, default=str)
-    _check_is_text(messages, "conversation", origin)
+    _check_is_text(messages, "conversation")
     return Row("\n".join(message["content"] for message in context), answer["content"], messages)
 
 
@@ -62,28 +62,28 @@ def normalised(prompt: str) -> str:
     return " ".join(prompt.split()).casefold()
 
 
-def digest(row: Row) -> bytes:
-    """Return 16 bytes that are equal for equal prompts: 8 to tell and carve them by, 8 for an independent order.
+def digest(row: Row) -> tuple[int, int]:
+    """Return two 64-bit numbers that are equal for equal prompts: one to tell and carve them by, an independent order.
 
     Rows without a prompt are told apart by their completions.
     """
     text = normalised(row.prompt) or normalised(row.completion)
-    return blake2b(text.encode(), digest_size=16, person=b"carve").digest()
+    return struct.unpack(">QQ", blake2b(text.encode(), digest_size=16, person=b"carve").digest())  # type: ignore[return-value]
 
 
-def _conversation(task: Task, fields: Fields, origin: str) -> list[dict[str, Any]] | None:
+def _conversation(task: Task, fields: Fields) -> list[dict[str, Any]] | None:
     if task.chat is False:
         return None
     given = fields.get(task.messages)
     plain = has_columns(task.prompt, fields) and has_columns(task.completion, fields)
     if given is not None and not plain:
-        return checked_messages(given, task.messages, origin)
+        return checked_messages(given, task.messages)
     prompt, completion = fields.get(task.prompt), fields.get(task.completion)
     if isinstance(prompt, list | tuple) and isinstance(completion, list | tuple):
-        return checked_messages([*prompt, *completion], f"{task.prompt} + {task.completion}", origin)
+        return checked_messages([*prompt, *completion], f"{task.prompt} + {task.completion}")
     if not task.chat:
         return None
-    row = _plain_row(task, fields, origin)
+    row = _plain_row(task, fields)
     return [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}]
 
 
@@ -94,38 +94,36 @@ def has_columns(rule: str, fields: Fields) -> bool:
     return all(fields.get(column) is not None for column in columns)
 
 
-def _plain_row(task: Task, fields: Fields, origin: str) -> Row:
-    completion = _text(task, "completion", fields, origin)
+def _plain_row(task: Task, fields: Fields) -> Row:
+    completion = _text(task, "completion", fields)
     if not completion.strip():
-        raise ValueError(f"{origin}: the completion is empty. Fill it in, or delete the row.")
-    return Row(_text(task, "prompt", fields, origin), completion)
+        raise ValueError("the completion is empty. Fill it in, or delete the row.")
+    return Row(_text(task, "prompt", fields), completion)
 
 
-def _text(task: Task, argument: str, fields: Fields, origin: str) -> str:
+def _text(task: Task, argument: str, fields: Fields) -> str:
     rule = getattr(task, argument)
     if "{" in rule:
-        _check_template_columns(task, argument, fields, origin)
+        _check_template_columns(task, argument, fields)
         text = rule.format_map(fields)
     else:
-        _check_column(task, argument, rule, fields, origin)
+        _check_column(task, argument, rule, fields)
         text = fields[rule]
         if not isinstance(text, str):
             cure = f"Write a string, or set {argument}='{{{rule}}}' in Task {task.name!r} to have it formatted."
             raise ValueError(
-                f"{origin}: column {rule!r} ({argument}) must be a string; got {type(text).__name__}. "
+                f"column {rule!r} ({argument}) must be a string; got {type(text).__name__}. "
                 + ("Fill it in, or delete the row." if text is None else cure)
             )
-    _check_is_text(text, argument, origin)
+    _check_is_text(text, argument)
     return text
 
 
-def _check_is_text(text: str, what: str, origin: str) -> None:
+def _check_is_text(text: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(
-            f"{origin}: the {what} holds half of a surrogate pair, which is not text. Repair the row."
-        ) from None
+        raise ValueError(f"the {what} holds half of a surrogate pair, which is not text. Repair the row.") from None
 
 
 @lru_cache
@@ -136,23 +134,23 @@ def _template_columns(rule: str) -> list[tuple[str, bool]]:
     return [(column, column == field) for column, field in zip(columns, fields, strict=True)]
 
 
-def _check_template_columns(task: Task, argument: str, fields: Fields, origin: str) -> None:
+def _check_template_columns(task: Task, argument: str, fields: Fields) -> None:
     for column, whole in _template_columns(getattr(task, argument)):
-        _check_column(task, argument, column, fields, origin)
+        _check_column(task, argument, column, fields)
         # Formatted, None would silently train the model to write "None".
         if whole and not isinstance(fields[column], str | int | float):
             raise ValueError(
-                f"{origin}: column {column!r} ({argument} template) must be a string or a number; "
+                f"column {column!r} ({argument} template) must be a string or a number; "
                 f"got {type(fields[column]).__name__}. Fill it in, or delete the row."
             )
 
 
-def _check_column(task: Task, argument: str, column: str, fields: Fields, origin: str) -> None:
+def _check_column(task: Task, argument: str, column: str, fields: Fields) -> None:
     if column not in fields:
         lists = [name for name, value in fields.items() if isinstance(value, list)]
         chat = f" If {lists[0]!r} holds conversations, set Task.messages (data.messages) to it." if lists else ""
         raise ValueError(
-            f"{origin}: there is no column {column!r}, which Task {task.name!r} uses as {argument}. "
+            f"there is no column {column!r}, which Task {task.name!r} uses as {argument}. "
             f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them "
             f"(of tasks in a folder: MultitaskDataModule.{argument}, data.{argument}=...).{chat}"
         )

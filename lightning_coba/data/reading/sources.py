@@ -5,10 +5,9 @@ by which stamp it is recognised when it comes again.
 """
 
 import itertools
-import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.data.reading.files import find_files, is_saved_dataset, saved_splits, stamp
-from lightning_coba.data.reading.formats import Records, data_suffix, origin_prefix, read_file
+from lightning_coba.data.reading.formats import RecordError, Records, data_suffix, origin_prefix, read_file
 from lightning_coba.data.reading.task import Task
 
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
@@ -31,13 +30,11 @@ class Part:
         prefix: what a record's number is put behind to say where it comes from.
         records: yields (number, fields) of each record; may be called once.
         stamp: changes when the records do; ``None`` if they cannot be known without reading them.
-        num_rows: how many records there are, where they are in memory.
     """
 
     prefix: str
     records: Callable[[], Records]
-    stamp: str | None = None
-    num_rows: int | None = None
+    stamp: Any = None
 
 
 def parts_of(task: Task, split: str) -> list[Part]:
@@ -70,16 +67,16 @@ def _parts(source: Any, split: str, where: str) -> list[Part]:
     first = list(itertools.islice(items, 1))
     if first and isinstance(first[0], str | PathLike):
         return [part for path in itertools.chain(first, items) for part in _parts_of_path(path, split, where)]
-    records = partial(_checked_rows, itertools.chain(first, items), where)
-    return [Part(f"{where} item ", records, num_rows=len(source) if isinstance(source, Sequence) else None)]
+    return [Part(f"{where} item ", partial(_checked_rows, itertools.chain(first, items), where))]
 
 
 def _checked_rows(items: Iterable[Any], where: str) -> Records:
     for number, item in enumerate(items):
         if not isinstance(item, Mapping):
-            raise ValueError(
-                f"{where} item {number}: a row must be a dict such as {{'prompt': ..., 'completion': ...}}; "
-                f"got {type(item).__name__}. Make it a dict, or give paths."
+            raise RecordError(
+                f"{where} item {number}",
+                "a row must be a dict such as {'prompt': ..., 'completion': ...}; "
+                f"got {type(item).__name__}. Make it a dict, or give paths.",
             )
         yield number, item
 
@@ -104,14 +101,12 @@ def _parts_of_path(path: Any, split: str, where: str) -> list[Part]:
     # In a folder that exists it is a path that was mistyped: the hub is not asked, which takes long without a network.
     if hub_id and not given.exists() and not given.parent.is_dir() and not data_suffix(given.name):
         return [_dataset_part(_load_from_hub(str(path), hub_id, split, where), where)]
-    return [
-        Part(origin_prefix(file), partial(read_file, file), json.dumps(stamp(file))) for file in find_files(path, where)
-    ]
+    return [Part(origin_prefix(file), partial(read_file, file), stamp(file)) for file in find_files(path, where)]
 
 
 def _saved_part(folder: Path) -> Part:
     files = [folder / "state.json", *sorted(folder.glob("*.arrow"))]
-    return Part(f"{folder} row ", partial(_read_saved, folder), json.dumps([stamp(file) for file in files]))
+    return Part(f"{folder} row ", partial(_read_saved, folder), [stamp(file) for file in files])
 
 
 def _read_saved(folder: Path) -> Records:
@@ -136,13 +131,9 @@ def _read_dataset(dataset: Any) -> Records:
     import datasets
 
     if isinstance(dataset, datasets.IterableDataset):
-        yield from enumerate(dataset)
-        return
-    number = 0
-    for batch in dataset.with_format("arrow").iter(_ROWS_PER_READ):
-        for fields in batch.to_pylist():
-            yield number, fields
-            number += 1
+        return enumerate(dataset)
+    batches = dataset.with_format("arrow").iter(_ROWS_PER_READ)
+    return enumerate(fields for batch in batches for fields in batch.to_pylist())
 
 
 def _load_from_hub(text: str, hub_id: re.Match[str], split: str, where: str) -> Any:

@@ -1,25 +1,37 @@
 """What a task is: a name, where its splits come from, and how a row becomes what is read and what is learned."""
 
+import json
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_coba.data.reading.files import SPLIT_NAMES, data_files, saved_splits, split_sources, stem, task_of
-from lightning_coba.data.reading.formats import read_file
-from lightning_coba.data.reading.task_column import values_in_column
+from lightning_coba.data.reading.arrow_store import fingerprint, kept, new_store
+from lightning_coba.data.reading.files import (
+    SPLIT_NAMES,
+    data_files,
+    find_files,
+    saved_splits,
+    split_sources,
+    stamp,
+    stem,
+    task_of,
+)
+from lightning_coba.data.reading.formats import RecordError, origin_prefix, read_file
 
 SPLITS = ("train", "validation", "test")
 
 Source = str | PathLike[str] | Iterable[str | PathLike[str]] | Iterable[Mapping[str, Any]]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_VALUES = pa.schema([("value", pa.string())])  # each as JSON
 
 _LAYOUT = (
     "The expected layout is\n  {root}/<task>/train.jsonl\n  {root}/<task>/validation.jsonl   (optional)\n"
@@ -233,7 +245,7 @@ def tasks_in_file(path: str | PathLike[str], column: str = "task", **rules: Any)
     """
     tasks: dict[str, Task] = {}
     sources = split_sources(Path(path)) if Path(path).is_dir() else {"train": path}
-    for value in values_in_column(path, column):
+    for value in _values_in_column(path, column):
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", str(value))
         if name in tasks:
             raise ValueError(
@@ -244,3 +256,28 @@ def tasks_in_file(path: str | PathLike[str], column: str = "task", **rules: Any)
     if not tasks:
         raise ValueError(f"{path}: there is no row. Give it rows with a column {column!r}.")
     return [tasks[name] for name in sorted(tasks)]
+
+
+def _values_in_column(path: str | PathLike[str], column: str) -> list[Any]:
+    """Return the different values of a column, in order of appearance; they are kept until the files change."""
+    files = find_files(path, "tasks_in_file")
+    key = fingerprint(column, [stamp(file) for file in files])
+    store = kept("columns", key)
+    if store is None:
+        values = dict.fromkeys(value for file in files for value in _task_values(file, column))
+        with new_store("columns", _VALUES, key) as new:
+            new.write(pa.table([[json.dumps(value) for value in values]], schema=_VALUES))
+        store = new.store
+    return [json.loads(value) for value in store.table.column("value").to_pylist()]
+
+
+def _task_values(file: Path, column: str) -> Iterator[str | int]:
+    for number, fields in read_file(file):
+        value = fields.get(column)
+        if not isinstance(value, str | int) or value == "":
+            raise RecordError(
+                f"{origin_prefix(file)}{number}",
+                f"column {column!r} must name the row's task; got {value!r}. "
+                f"The columns are {', '.join(map(repr, fields)) or 'none'}. Fill it in, or name another column.",
+            )
+        yield value

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from lightning_coba.data.reading.chat import ChatTemplate, Turns
+from lightning_coba.data.reading.formats import RecordError
 
 #: The columns of a batch that are read.
 TEXT_COLUMNS = ("prompt", "completion", "messages", "part", "number")
@@ -82,7 +83,7 @@ class Encoder:
             As many rows, with `TOKEN_SCHEMA`.
 
         Raises:
-            ValueError: A conversation is not usable; the message names file and line.
+            RecordError: A conversation is not usable; the message names file and line.
         """
         with _no_collections():
             return self._encode(batch)
@@ -98,7 +99,10 @@ class Encoder:
     def _turns(self, prompt: str, completion: str, messages: str | None, part: int, number: int) -> Turns:
         if messages is None:
             return Turns([(prompt, False), (completion, True)])
-        return self.template.turns(json.loads(messages), f"{self.origins[part]}{number}")
+        try:
+            return self.template.turns(json.loads(messages))
+        except ValueError as error:
+            raise RecordError(f"{self.origins[part]}{number}", str(error)) from error
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if not texts:

@@ -1,23 +1,22 @@
-"""The tokens of each task: encoded once by `datasets`, kept on disk, recognised by rows, tokenizer and length."""
+"""The tokens of each task: encoded once, kept on disk, recognised by rows, tokenizer and length."""
 
-import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
+from multiprocessing.pool import Pool
 from typing import Any
 
 import pyarrow as pa
+from tqdm import tqdm
 
-from lightning_coba.cache_folder import cache_folder
-from lightning_coba.data.reading.arrow_store import ArrowStore, finish, unfinished_folder, write_numbers
+from lightning_coba.data.reading.arrow_store import ArrowStore, fingerprint, kept, new_store
 from lightning_coba.data.reading.row_cache import RowTable
 from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, TOKEN_SCHEMA, Encoder, frame_of
 
-_FORMAT = 1  # another number makes all older files stale
+_encode_here: Callable[[int], pa.Table]  # of a process of a pool
 _ROWS_PER_CALL = 256  # bounds what a tokenizer returns, which takes a hundred bytes a token
-_FEWEST_ROWS_FOR_A_BAR = 20_000
 
 
 def token_tables(
@@ -29,15 +28,24 @@ def token_tables(
         rows: the rows of each task.
         tokenizer: see `Encoder`.
         max_length: see `Encoder`.
-        num_proc: processes that encode rows on disk; ``None`` = this one (a tokenizer in Rust has its own threads).
+        num_proc: processes that encode; ``None`` = this one (a tokenizer in Rust has its own threads).
 
     Raises:
         ValueError: The tokenizer or a conversation is not usable.
     """
-    fingerprint = tokenizer_fingerprint(tokenizer)
-    return [
-        _tokens(table, partial(Encoder, tokenizer, max_length), fingerprint, max_length, num_proc) for table in rows
-    ]
+    about = tokenizer_fingerprint(tokenizer)
+    stores = []
+    for table in rows:
+        key = fingerprint(table.fingerprint, about, max_length)
+        store = kept("tokens", key)
+        if store is None:
+            encoder = Encoder(tokenizer, max_length, table.origins)
+            with new_store("tokens", TOKEN_SCHEMA, key) as new:
+                for tokens in _encoded(table.store, encoder, num_proc):
+                    new.write(tokens)
+            store = new.store
+        stores.append(store)
+    return stores
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
@@ -48,68 +56,47 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     else:
         # What comes first is how the last call padded and cut, which every call sets anew.
         vocabulary = backend.to_str().partition('"added_tokens"')[2]
-    about = [
+    return fingerprint(
+        vocabulary,
         type(tokenizer).__name__,
         tokenizer.chat_template,
         tokenizer.special_tokens_map,
         frame_of(tokenizer),
         getattr(tokenizer, "split_special_tokens", None),
-    ]
-    return _hash(vocabulary + json.dumps(about, default=str))
+    )
 
 
-def _tokens(table: RowTable, encoder: Any, tokenizer: str, max_length: int, num_proc: int | None) -> ArrowStore:
-    if table.fingerprint is None:
-        encode = encoder(table.origins)
-        texts = table.store.table.select(TEXT_COLUMNS)
-        return ArrowStore(pa.concat_tables(encode(texts.slice(first, _ROWS_PER_CALL)) for first in _firsts(texts)))
-    fingerprint = _hash(json.dumps([_FORMAT, table.fingerprint, tokenizer, max_length]))
-    folder = cache_folder() / "tokens" / fingerprint
-    if not folder.is_dir():
-        with unfinished_folder(folder.parent) as unfinished:
-            _map(table, encoder(table.origins), unfinished / "tokens.arrow", fingerprint, num_proc)
-            write_numbers(unfinished)
-            finish(unfinished, folder)
-    return ArrowStore(folder)
+def _encoded(rows: ArrowStore, encoder: Encoder, num_proc: int | None) -> Iterator[pa.Table]:
+    starts = range(0, len(rows), _ROWS_PER_CALL)
+    encode = partial(_encode, encoder, rows)
+    # The delay keeps what is encoded at once from printing anything.
+    bar = partial(tqdm, total=len(starts), desc="Tokenising", unit=" batches", delay=2, leave=False)
+    if num_proc is None:
+        yield from bar(map(encode, starts))
+    else:
+        with _pool(num_proc, encode) as pool:
+            yield from bar(pool.imap(_encode_in_pool, starts))
 
 
-def _firsts(texts: pa.Table) -> range:
-    return range(0, texts.num_rows, _ROWS_PER_CALL)
+def _encode(encoder: Encoder, rows: ArrowStore, start: int) -> pa.Table:
+    return encoder(rows.table.select(TEXT_COLUMNS).slice(start, _ROWS_PER_CALL))
 
 
-def _map(table: RowTable, encoder: Encoder, file: Path, fingerprint: str, num_proc: int | None) -> None:
-    import datasets  # takes a second, so only here
-
-    (rows,) = table.store.files
-    with _bar(len(table.store) >= _FEWEST_ROWS_FOR_A_BAR):
-        dataset = datasets.Dataset.from_file(str(rows)).select_columns(list(TEXT_COLUMNS)).with_format("arrow")
-        dataset.map(
-            encoder,
-            batched=True,
-            batch_size=_ROWS_PER_CALL,
-            num_proc=num_proc,
-            remove_columns=list(TEXT_COLUMNS),
-            features=datasets.Features.from_arrow_schema(TOKEN_SCHEMA),
-            cache_file_name=str(file),
-            new_fingerprint=fingerprint,
-            desc="Tokenising",
-        )
-
-
-@contextmanager
-def _bar(wanted: bool) -> Iterator[None]:
-    """Show the progress bar of `datasets` or not, whatever its user had chosen for elsewhere."""
-    import datasets
-
-    disabled = datasets.are_progress_bars_disabled()
-    if not wanted:
-        datasets.disable_progress_bars()
+def _pool(num_proc: int, encode: Callable[[int], pa.Table]) -> Pool:
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else a tokenizer that has used its threads warns at each fork
     try:
-        yield
+        return multiprocessing.Pool(num_proc, _begin, [encode])
     finally:
-        if not disabled:
-            datasets.enable_progress_bars()
+        del os.environ["TOKENIZERS_PARALLELISM"]
+        if before is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
-def _hash(content: str) -> str:
-    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+def _begin(encode: Callable[[int], pa.Table]) -> None:
+    global _encode_here  # sent once: a tokenizer is much to send with every batch
+    _encode_here = encode
+
+
+def _encode_in_pool(start: int) -> pa.Table:
+    return _encode_here(start)

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_coba.data.reading.arrow_store import ArrowStore, ListColumn
+from lightning_coba.data.reading.arrow_store import ArrowStore
 
 Overlong = Literal["error", "drop"]
 
@@ -38,13 +37,6 @@ class TokenizedRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_columns"}
-
-    @cached_property
-    def _columns(self) -> tuple[ListColumn, ListColumn]:
-        return self.store.lists("ids"), self.store.lists("learned")
-
     def take(self, indices: Iterable[int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return (ids, learned) of some rows: int32 ``[tokens]`` and bool ``[tokens]``, read-only.
 
@@ -53,9 +45,9 @@ class TokenizedRows:
         Raises:
             IndexError: There is no such row.
         """
-        ids, learned = self._columns
+        ids, learned = (self.store.table.column(name) for name in ("ids", "learned"))
         rows = self.rows[np.fromiter(indices, np.int64)].tolist()
-        return [(ids[row], learned[row].view(bool)) for row in rows]
+        return [(ids[row].values.to_numpy(), learned[row].values.to_numpy().view(bool)) for row in rows]
 
 
 def select_rows(

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_coba.reports.comparison.grouping import (
     HARDWARE,
@@ -15,6 +15,8 @@ from lightning_coba.reports.comparison.grouping import (
     differing_keys,
     shown,
 )
+from lightning_coba.reports.formats import count, listed
+from lightning_coba.reports.result_names import result_name
 from lightning_coba.reports.statistics import (
     Array,
     best_step_spread,
@@ -24,6 +26,7 @@ from lightning_coba.reports.statistics import (
     relative_change,
     worst_task,
 )
+from lightning_coba.runs.card import WHOLE, Better, Objective, Result
 from lightning_coba.runs.collection import Run
 
 
@@ -31,36 +34,44 @@ from lightning_coba.runs.collection import Run
 class Comparison:
     """Hold the results of M methods x S seeds x K tasks, all of them present.
 
-    Test losses and metrics are those at each run's checkpoint with the lowest mean validation loss.
+    Results are those at each run's chosen checkpoint, of multitask runs that with the lowest mean validation loss.
 
     Attributes:
-        suite: name of the suite.
-        settings: what tells these runs from the suite's others; empty where nothing does.
-        methods: the M labels, the lowest mean test loss first.
-        seeds: the S seeds that all methods have.
-        tasks: the K tasks that all runs have.
-        reference: number of the method that the others are measured against; None without a uniform run.
-        test_loss: ``[M, S, K]``.
-        test_before: ``[M, S, K]``, NaN where it was not measured.
-        metrics: name -> ``[M, S, K]``, NaN where it was not measured.
-        best_step: ``[M, S, K]``, the step of each task's lowest validation loss.
+        suite: Name of the suite.
+        key: Key of the primary result, such as ``"test_loss"``, by which the methods are ranked.
+        better: Direction in which that is better.
+        objective: What the checkpoints were chosen by.
+        settings: What tells these runs from the suite's others; empty where nothing does.
+        methods: The M labels, the best mean result first.
+        seeds: The S seeds that all methods have.
+        tasks: The K tasks that all runs have.
+        reference: Number of the method that the others are measured against; None without a uniform run.
+        after: ``[M, S, K]``, the primary result.
+        before: ``[M, S, K]``, the same before training; NaN where it was not measured.
+        metrics: Key -> ``[M, S, K]`` of the other results; NaN where one was not measured.
+        metrics_better: Key -> direction in which that is better.
+        best_step: ``[M, S, K]``, the step at which each task's objective was best.
         steps: ``[M, S]`` optimizer steps.
         seconds_per_step: ``[M, S]``.
-        single_task: ``[K]`` test loss of runs of that task alone, mean over seeds; NaN where there is none.
-        curves: method -> task -> steps ``[T]`` and mean validation losses over seeds ``[T]``.
+        single_task: ``[K]`` primary result of runs of that task alone, mean over seeds; NaN where there is none.
+        curves: Method -> task -> steps ``[T]`` and mean objectives over seeds ``[T]``.
         runs: ``[M][S]``.
-        notes: what a reader must know before the numbers.
+        notes: What a reader must know before the numbers.
     """
 
     suite: str
+    key: str
+    better: Better
+    objective: Objective
     settings: Mapping[str, str]
     methods: Sequence[str]
     seeds: Sequence[int | None]
     tasks: Sequence[str]
     reference: int | None
-    test_loss: Array
-    test_before: Array
+    after: Array
+    before: Array
     metrics: Mapping[str, Array]
+    metrics_better: Mapping[str, Better]
     best_step: Array
     steps: Array
     seconds_per_step: Array
@@ -70,21 +81,35 @@ class Comparison:
     notes: Sequence[str]
 
     @property
-    def mean_test_loss(self) -> Array:
-        """``[M, S]``, each task counting the same."""
-        return self.test_loss.mean(axis=2)
+    def name(self) -> str:
+        """What the primary result is called, such as "test loss"."""
+        return result_name(self.key)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether the result is of several tasks, or of one that has a name."""
+        return list(self.tasks) != [WHOLE]
+
+    @property
+    def mean(self) -> Array:
+        """``[M, S]`` primary result, each task counting the same."""
+        return self.after.mean(axis=2)
 
     @property
     def changes(self) -> Array | None:
-        """``[M, K]`` change of the test loss against uniform weights; None without a uniform run."""
+        """``[M, K]`` change of the primary result against uniform weights; None without a uniform run."""
         if self.reference is None:
             return None
-        return np.stack([relative_change(loss, self.test_loss[self.reference]) for loss in self.test_loss])
+        return np.stack([relative_change(values, self.after[self.reference]) for values in self.after])
+
+    def is_better(self, changes: Array) -> NDArray[np.bool_]:
+        """Return which changes of the primary result are for the better."""
+        return changes < 0 if self.better == "min" else changes > 0
 
     @property
     def changes_against_single_task(self) -> Array:
         """``[M, K]``, NaN where no run trained on that task alone."""
-        return np.stack([relative_change(loss, self.single_task[None]) for loss in self.test_loss])
+        return np.stack([relative_change(values, self.single_task[None]) for values in self.after])
 
     @property
     def relative_time(self) -> Array:
@@ -94,8 +119,8 @@ class Comparison:
 
     @property
     def mean_ranks(self) -> Array:
-        """``[M]`` rank by test loss, averaged over seeds and tasks."""
-        return mean_rank(self.test_loss)
+        """``[M]`` rank by the primary result, averaged over seeds and tasks."""
+        return mean_rank(self.after if self.better == "min" else -self.after)
 
     @property
     def best_step_spreads(self) -> Array:
@@ -109,11 +134,11 @@ class Comparison:
         return "single-task" if np.isfinite(self.single_task).all() else "before training"
 
     def worst(self, method: int) -> tuple[str, float] | None:
-        """Return a method's worst task and its loss relative to `worst_base`."""
+        """Return a method's worst task and its primary result relative to `worst_base`."""
         base = self.single_task
         if self.worst_base == "before training":
-            base = mean_over(self.test_before[method], axis=0)
-        found = worst_task(self.test_loss[method].mean(axis=0), base)
+            base = mean_over(self.before[method], axis=0)
+        found = worst_task(self.after[method].mean(axis=0), base, self.better)
         return found and (self.tasks[found[0]], found[1])
 
     def interval(self, method: int) -> tuple[float, float] | None:
@@ -130,26 +155,32 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     if not tasks:
         return None
     seeds, seed_notes = _common_seeds(by_method)
+    key, better = group.runs[0].primary, group.runs[0].after.better
+    sign = 1 if better == "min" else -1
 
-    def loss_of(label: str) -> float:
-        return float(np.mean([[by_method[label][seed].test_after[task] for task in tasks] for seed in seeds]))
+    def place_of(label: str) -> float:
+        return sign * float(np.mean([[by_method[label][seed].after.values[task] for task in tasks] for seed in seeds]))
 
-    methods = sorted((label for label in by_method if set(seeds) <= set(by_method[label])), key=loss_of)
+    methods = sorted((label for label in by_method if set(seeds) <= set(by_method[label])), key=place_of)
     runs = [[by_method[label][seed] for seed in seeds] for label in methods]
     every = [run for row in runs for run in row]
     single_task, single_notes = _single_task(group, tasks, seeds)
     uniform = [label for label, row in zip(methods, runs, strict=True) if row[0].method == REFERENCE]
-    measured = sorted({name for run in every for name in run.test_metrics})
+    others = {name: result.better for run in every for name, result in run.others.items()}
     return Comparison(
         suite=suite.name,
+        key=key,
+        better=better,
+        objective=group.runs[0].objective,
         settings=group.settings,
         methods=methods,
         seeds=seeds,
         tasks=tasks,
         reference=methods.index(uniform[0]) if uniform else None,
-        test_loss=_per_task(runs, tasks, lambda run, task: run.test_after[task]),
-        test_before=_per_task(runs, tasks, lambda run, task: run.test_before.get(task, np.nan)),
-        metrics={name: _per_task(runs, tasks, partial(_metric, name)) for name in measured},
+        after=_per_task(runs, tasks, lambda run, task: run.after.values[task]),
+        before=_per_task(runs, tasks, lambda run, task: run.before.values.get(task, np.nan)),
+        metrics={name: _per_task(runs, tasks, _other(name)) for name in sorted(others)},
+        metrics_better=others,
         best_step=_per_task(runs, tasks, Run.best_step),
         steps=_per_run(runs, "steps"),
         seconds_per_step=_per_run(runs, "seconds_per_step"),
@@ -176,8 +207,8 @@ def _per_run(runs: Sequence[Sequence[Run]], name: str) -> Array:
     return np.array([[getattr(run, name) for run in row] for row in runs], dtype=np.float64)
 
 
-def _metric(name: str, run: Run, task: str) -> float:
-    return run.test_metrics.get(name, {}).get(task, np.nan)
+def _other(key: str) -> Callable[[Run, str], float]:
+    return lambda run, task: run.others.get(key, Result()).values.get(task, np.nan)
 
 
 def _common_seeds(by_method: Mapping[str, Mapping[int | None, Run]]) -> tuple[list[int | None], list[str]]:
@@ -185,16 +216,17 @@ def _common_seeds(by_method: Mapping[str, Mapping[int | None, Run]]) -> tuple[li
     every = _sorted({seed for runs in by_method.values() for seed in runs})
     common = [seed for seed in every if all(seed in runs for runs in by_method.values())]
     missing = [
-        f"{label} seed {_listed(lacking)}"
+        f"{label} seed {listed(map(str, lacking))}"
         for label, runs in by_method.items()
         if (lacking := [seed for seed in every if seed not in runs])
     ]
     if not missing:
         return common, []
     if common:
+        seeds = f"{count(len(common), 'seed')} that all methods have ({listed(map(str, common))})"
         return common, [
-            f"Compared on the {_count(len(common), 'seed')} that all methods have ({_listed(common)}). Missing: "
-            f"{'; '.join(missing)}. To use the other seeds, finish those runs or leave the method's folders out."
+            f"Compared on the {seeds}. Missing: {'; '.join(missing)}. To use the other seeds, finish those "
+            "runs or leave the method's folders out."
         ]
     # The seeds that most methods share; ties go to the lower seed.
     best = max(every, key=lambda seed: sum(seed in runs for runs in by_method.values()))
@@ -206,13 +238,13 @@ def _common_seeds(by_method: Mapping[str, Mapping[int | None, Run]]) -> tuple[li
 
 
 def _single_task(group: Group, tasks: Sequence[str], seeds: Sequence[int | None]) -> tuple[Array, list[str]]:
-    """Return each task's test loss when trained alone, over the compared seeds where there are such runs."""
+    """Return each task's primary result when trained alone, over the compared seeds where there are such runs."""
     losses, other_seeds = np.full(len(tasks), np.nan), []
     for k, task in enumerate(tasks):
         alone = [run for run in group.single_task if list(run.tasks) == [task]]
         same = [run for run in alone if run.seed in seeds]
         if alone:
-            losses[k] = np.mean([run.test_after[task] for run in same or alone])
+            losses[k] = np.mean([run.after.values[task] for run in same or alone])
             if {run.seed for run in same} != set(seeds):
                 other_seeds.append(task)
     notes = []
@@ -229,7 +261,7 @@ def _task_notes(group: Group, tasks: Sequence[str]) -> list[str]:
     if not others:
         return []
     return [
-        f"The runs have different tasks. Compared on the {_count(len(tasks), 'task')} that all have "
+        f"The runs have different tasks. Compared on the {count(len(tasks), 'task')} that all have "
         f"({', '.join(tasks)}); without {', '.join(others)}, which were trained on in some runs only."
     ]
 
@@ -237,7 +269,7 @@ def _task_notes(group: Group, tasks: Sequence[str]) -> list[str]:
 def _setting_notes(runs: Sequence[Run], single_task: Sequence[Run]) -> list[str]:
     notes = []
     if unknown := sum(run.settings is None for run in [*runs, *single_task]):
-        notes.append(f"{_count(unknown, 'run')} without config.yaml: taken to have the same settings as the others.")
+        notes.append(f"{count(unknown, 'run')} without config.yaml: taken to have the same settings as the others.")
     known = [run.settings for run in runs if run.settings is not None]
     root = WHERE_TASKS_ARE[0]
     if len({tuple(run.tasks) for run in runs}) == 1 and root in differing_keys(known):
@@ -249,7 +281,7 @@ def _setting_notes(runs: Sequence[Run], single_task: Sequence[Run]) -> list[str]
 
 
 def _mean_curve(runs: Sequence[Run], task: str) -> tuple[Array, Array]:
-    """Return the steps at which every run has a validation loss, and the mean losses there."""
+    """Return the steps at which every run has its objective, and the means there."""
     curves = [run.curves.get(task, {}) for run in runs]
     steps = sorted(step for step in curves[0] if all(step in curve for curve in curves))
     return np.array(steps, dtype=np.float64), np.array([np.mean([curve[s] for curve in curves]) for s in steps])
@@ -257,11 +289,3 @@ def _mean_curve(runs: Sequence[Run], task: str) -> tuple[Array, Array]:
 
 def _sorted(seeds: set[int | None]) -> list[int | None]:
     return sorted(seeds, key=lambda seed: (seed is None, seed or 0))
-
-
-def _listed(values: Sequence[object]) -> str:
-    return ", ".join(map(str, values))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,19 +1,21 @@
-"""Which runs may be compared: those of one suite that differ in method and seed alone."""
+"""Which runs may be compared: those of one suite and system that differ in method and seed alone."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_coba.runs.card import MULTITASK
 from lightning_coba.runs.collection import Run
 
 #: The method that everything is measured against.
 REFERENCE = "Uniform"
 #: Settings that do not change what a run learns: who it is, what watches it, and who computes.
 NO_DIFFERENCE = (
-    "name", "suite", "seed", "data.seed", "model.seed", "resume", "test_before", "callbacks.", "logger.",
+    "name", "suite", "system_name", "seed", "data.seed", "system.seed", "resume", "test_before",
+    "callbacks.", "logger.",
     "trainer.default_root_dir", "trainer.enable_", "trainer.log_every_n_steps",
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator",
     "data.eval_batch_size", "data.num_proc",
@@ -28,6 +30,7 @@ OF_SEVERAL = (
 #: Settings of the hardware, which change the time of a step.
 HARDWARE = ("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator")
 BALANCER = "balancer."
+SYSTEM = "system."
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +50,11 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Suite:
-    """Hold all runs of a suite.
+    """Hold all runs of a suite that are of one system.
 
     Attributes:
-        name: of the suite.
-        labels: run folder -> method, with the balancer's settings where they tell two runs apart.
+        name: Name of the suite, with the system where the suite has runs of several.
+        labels: Run folder -> method, with its settings where they tell two runs apart.
         groups: of finished runs, the largest first.
         left_out: run -> why it is in no group.
     """
@@ -63,23 +66,27 @@ class Suite:
 
 
 def group_suites(runs: Iterable[Run]) -> list[Suite]:
-    """Sort runs into suites, and within these into groups that may be compared."""
-    suites: dict[str, list[Run]] = defaultdict(list)
+    """Sort runs into suites of one system each, and within these into groups that may be compared."""
+    suites: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
-        suites[run.suite].append(run)
-    return [_group_suite(name, suites[name]) for name in sorted(suites)]
+        suites[run.suite, run.system].append(run)
+    systems = Counter(suite for suite, _ in suites)
+    return [
+        _group_suite(f"{suite}, system={system}" if systems[suite] > 1 else suite, suites[suite, system])
+        for suite, system in sorted(suites)
+    ]
 
 
 def method_labels(runs: Iterable[Run]) -> dict[Path, str]:
-    """Name each run's method, and the settings of its balancer that other runs of this method have otherwise."""
+    """Name each run's method, and those of its settings that other runs of this method have otherwise."""
     by_method: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_method[run.method].append(run)
     labels = {}
     for method, same in by_method.items():
-        balancers = {run.folder: _balancer(run) for run in same}
-        differing = differing_keys([settings for settings in balancers.values() if settings])
-        for folder, settings in balancers.items():
+        methods = {run.folder: _method_settings(run) for run in same}
+        differing = differing_keys([settings for settings in methods.values() if settings])
+        for folder, settings in methods.items():
             listed = ", ".join(f"{key}={shown(settings.get(key))}" for key in differing) if settings else ""
             labels[folder] = f"{method} ({listed})" if listed else method
     return labels
@@ -98,7 +105,14 @@ def shown(value: Any) -> str:
 
 def _group_suite(name: str, runs: Sequence[Run]) -> Suite:
     left_out = {run: run.error or run.status for run in runs if not run.is_complete}
-    complete = [run for run in runs if run.is_complete]
+    keys = Counter(run.primary for run in runs if run.is_complete)
+    usual = max(keys, key=lambda key: keys[key], default="")
+    left_out |= {
+        run: f"its first result is {run.primary}, that of the others {usual}"
+        for run in runs
+        if run.is_complete and run.primary != usual
+    }
+    complete = [run for run in runs if run not in left_out]
     several = max((len(run.tasks) for run in complete), default=0) > 1
     singles = [run for run in complete if several and len(run.tasks) == 1]
     rest = [run for run in complete if run not in singles]
@@ -136,15 +150,25 @@ def _once(runs: Sequence[Run], labels: Mapping[Path, str], left_out: dict[Run, s
     return list(kept.values())
 
 
-def _balancer(run: Run) -> dict[str, Any]:
-    settings = run.settings or {}
-    inner = {key.removeprefix(BALANCER): value for key, value in settings.items() if key.startswith(BALANCER)}
+def has_balancer(run: Run) -> bool:
+    """Return whether a balancer moved weights in the run; False where its settings are unknown."""
+    return any(key.startswith(BALANCER) for key in run.settings or {})
+
+
+def _method_settings(run: Run) -> dict[str, Any]:
+    settings = {key: value for key, value in (run.settings or {}).items() if not key.startswith(NO_DIFFERENCE)}
+    inner = {key.removeprefix(BALANCER): value for key, value in settings.items() if key.startswith(_of_method(run))}
     # TaskBalancing wraps the balancer; its fields are what one would name.
     return {key.removeprefix(BALANCER): value for key, value in inner.items() if not key.endswith("_target_")}
 
 
+def _of_method(run: Run) -> tuple[str, ...]:
+    """Return which settings are the method's: the balancer's, and those of a system that is itself the method."""
+    return (BALANCER,) if run.system == MULTITASK else (BALANCER, SYSTEM)
+
+
 def _compared(run: Run) -> dict[str, Any]:
-    ignored = (*NO_DIFFERENCE, *WHERE_TASKS_ARE, BALANCER)
+    ignored = (*NO_DIFFERENCE, *WHERE_TASKS_ARE, *_of_method(run))
     return {key: value for key, value in (run.settings or {}).items() if not key.startswith(ignored)}
 
 

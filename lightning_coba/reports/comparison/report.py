@@ -3,34 +3,38 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.box import SIMPLE
 from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
 from lightning_coba.reports.comparison.comparing import Comparison, compare
 from lightning_coba.reports.comparison.grouping import Suite, group_suites, shown
-from lightning_coba.reports.comparison.page import PageSection, render_html, render_markdown
-from lightning_coba.reports.comparison.tables import left_out_table, loss_table, metric_tables, summary_table
-from lightning_coba.reports.comparison.text import count, headline
-from lightning_coba.reports.page import PageFigure, PageTable
-from lightning_coba.runs.collection import find_runs, read_run, write_runs_csv
+from lightning_coba.reports.comparison.headline import headline
+from lightning_coba.reports.comparison.markdown import BEGIN, render_markdown
+from lightning_coba.reports.comparison.method_tables import left_out_table, metric_tables, primary_table, summary_table
+from lightning_coba.reports.comparison.runs_csv import write_runs_csv
+from lightning_coba.reports.formats import count
+from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, render_page
+from lightning_coba.reports.result_names import result_name, result_title, superlative
+from lightning_coba.runs.collection import find_runs, read_run
+from lightning_coba.runs.files import ReportFiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lightning_coba.reports.comparison.figures import Style
+    from lightning_coba.reports.comparison.method_figures import Style
 
-#: Columns of the summary that fit on a screen.
-ON_SCREEN = ("method", "mean test loss", "change vs uniform", "95 % interval", "time vs uniform")
+TITLE = "Comparison of runs"
+#: Columns of the summary that fit on a screen, beside the first two: the method and its primary result.
+ON_SCREEN = ("change vs uniform", "95 % interval", "time vs uniform")
 #: Settings that a reader wants to know first.
-FIRST_SETTINGS = {"model": "model.model", "learning rate": "optimizer.lr", "tokens a row at most": "data.max_length"}
+FIRST_SETTINGS = {"model": "model.model", "learning rate": "optimizer.lr", "tokens per row at most": "data.max_length"}
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,11 @@ class ComparisonReport:
         """Show each section's answer and a short table."""
         parts: list[Text | Table] = []
         for section in self.sections:
-            parts.append(Text(f"\n{section.title}", style="bold"))
-            parts += [Text(sentence) for sentence in section.headline]
-            parts += [Text(f"Note. {note}", style="yellow") for note in section.notes]
-            tables = [block for block in section.blocks if isinstance(block, PageTable)]
-            parts += [_screen_table(table.only(ON_SCREEN)) for table in tables[:1] if not table.is_text]
+            parts += [Text(f"\n{section.title}", style="bold"), *section.on_screen()]
+            tables = [block for block in section.blocks if isinstance(block, PageTable) and not block.is_text]
+            for table in tables[:1]:
+                shown = table.only([*table.columns[:2], *ON_SCREEN])
+                parts.append(shown.on_screen("Results are on the TEST split."))
         return Lines(*parts)
 
 
@@ -74,88 +78,82 @@ def write_comparison_report(paths: Iterable[str | os.PathLike[str]], out: str | 
             f"{', '.join(map(str, paths))}, with none. Give runs/ or multirun/<name>/, where coba-train leaves them."
         )
     suites = sorted(group_suites(runs), key=lambda suite: not suite.groups)  # what has results comes first
-    out = Path(out)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    write_runs_csv(
-        out / "runs.csv", runs, {folder: label for suite in suites for folder, label in suite.labels.items()}
-    )
+    files = ReportFiles(Path(out))
+    files.figures.mkdir(parents=True, exist_ok=True)
+    write_runs_csv(files.runs, runs, {folder: label for suite in suites for folder, label in suite.labels.items()})
     anchors = _Anchors()
-    sections = [section for suite in suites for section in _sections(suite, out, anchors)]
-    (out / "report.md").write_text(render_markdown(sections), encoding="utf-8")
-    (out / "report.html").write_text(render_html(sections), encoding="utf-8")
-    return ComparisonReport(out, sections, len(runs))
+    sections = [section for suite in suites for section in _sections(suite, files, anchors)]
+    files.markdown.write_text(render_markdown(TITLE, sections), encoding="utf-8")
+    files.page.write_text(render_page(TITLE, sections, BEGIN), encoding="utf-8")
+    return ComparisonReport(files.folder, sections, len(runs))
 
 
-def _sections(suite: Suite, out: Path, anchors: Callable[[str], str]) -> list[PageSection]:
-    from lightning_coba.reports.comparison.figures import method_styles
+def _sections(suite: Suite, out: ReportFiles, anchors: Callable[[str], str]) -> list[PageSection]:
+    """Return one section for each group of comparable runs; the last table of all says what is in none."""
+    from lightning_coba.reports.comparison.method_figures import method_styles
 
     styles = method_styles(list(suite.labels.values()))
-    split = [f"{key} ({', '.join(sorted({g.settings[key] for g in suite.groups}))})" for key in _keys(suite)]
-    found = [(group, compare(suite, group)) for group in suite.groups]
+    keys = list(suite.groups[0].settings) if len(suite.groups) > 1 else []
+    differing = [f"{key} ({', '.join(sorted({g.settings[key] for g in suite.groups}))})" for key in keys]
+    not_comparable = [
+        f"The runs of {suite.name} differ also in {'; '.join(differing)}: not comparable. Each of these has a section "
+        "of its own."
+    ]
     sections = []
-    for number, (group, comparison) in enumerate(found):
-        notes = []
-        if split:
-            notes.append(
-                f"The runs of {suite.name} differ also in {'; '.join(split)}: not comparable. Each of these has a "
-                "section of its own."
-            )
-        anchor = anchors(suite.name)
+    for group in suite.groups:
+        comparison, anchor = compare(suite, group), anchors(suite.name)
         title = suite.name + "".join(f", {key}={value}" for key, value in group.settings.items())
-        left_out = _left_out(suite, notes) if number == len(found) - 1 or not split else []
+        notes = not_comparable if differing else []
         if comparison is None:
             sentence = "These runs have no task in common: nothing to compare."
-            sections.append(PageSection(title, anchor, "", [sentence], notes, left_out))
-            continue
-        notes += comparison.notes
-        blocks = [*_blocks(comparison, styles, out, anchor), *left_out]
-        sections.append(PageSection(title, anchor, _facts(comparison), headline(comparison), notes, blocks))
-    if found:
-        return sections
-    notes = []
-    left_out = _left_out(suite, notes)
-    return [PageSection(suite.name, anchors(suite.name), "", ["No run has finished yet."], notes, left_out)]
+            sections.append(PageSection(title, [sentence], notes=notes, anchor=anchor))
+        else:
+            blocks = _blocks(comparison, styles, out, anchor)
+            notes = [*notes, *comparison.notes]
+            sections.append(PageSection(title, headline(comparison), _facts(comparison), notes, blocks, anchor))
+    if not sections:
+        sections = [PageSection(suite.name, ["No run has finished yet."], anchor=anchors(suite.name))]
+    if suite.left_out:
+        last = sections[-1]
+        note = f"{count(len(suite.left_out), 'run')} left out of every number; the last table says which and why."
+        sections[-1] = replace(last, notes=[*last.notes, note], blocks=[*last.blocks, left_out_table(suite)])
+    return sections
 
 
-def _keys(suite: Suite) -> list[str]:
-    return list(suite.groups[0].settings) if len(suite.groups) > 1 else []
-
-
-def _left_out(suite: Suite, notes: list[str]) -> list[PageTable]:
-    if not suite.left_out:
-        return []
-    notes.append(f"{count(len(suite.left_out), 'run')} left out of every number; the last table says which and why.")
-    return [left_out_table(suite)]
-
-
-def _blocks(
-    comparison: Comparison, styles: "Mapping[str, Style]", out: Path, anchor: str
-) -> list[PageTable | PageFigure]:
-    from lightning_coba.reports.comparison import figures as draw  # matplotlib takes a second
+def _blocks(comparison: Comparison, styles: "Mapping[str, Style]", out: ReportFiles, anchor: str) -> list[PageBlock]:
+    from lightning_coba.reports.comparison import method_figures as draw  # matplotlib takes a second
 
     def figure(name: str, drawn: "Figure | None", caption: str) -> list[PageFigure]:
         if drawn is None:
             return []
-        made = PageFigure.of(drawn, f"figures/{anchor}-{name}.png", caption)
-        (out / made.path).write_bytes(made.png)
+        file = out.figures / f"{anchor}-{name}.png"
+        made = PageFigure.of(drawn, file.relative_to(out.folder).as_posix(), caption)
+        file.write_bytes(made.png)
         return [made]
 
     change = draw.change_figure(comparison)
     cost = draw.cost_figure(comparison, styles)
     curves = draw.curves_figure(comparison, styles)
     best = draw.best_steps_figure(comparison, styles)
+    name, objective = comparison.name, comparison.objective
+    curve = result_name(objective.key)
     return [
         summary_table(comparison),
-        *figure("change", change, "Change of the test loss against uniform weights, per task and method, in percent."),
-        *figure("cost", cost, "Mean test loss over tasks against the time of an optimizer step."),
-        loss_table(comparison),
+        *figure("change", change, f"Change of the {name} against uniform weights, per task and method, in percent."),
+        *figure("cost", cost, f"Mean {name} over tasks against the time of an optimizer step."),
+        primary_table(comparison),
         *metric_tables(comparison),
         *figure(
             "curves",
             curves,
-            "Validation loss of each task over the run, mean over seeds. The first quarter may begin above a panel.",
+            f"{result_title(objective.key)} of each task over the run, mean over seeds. The first quarter may begin "
+            "outside a panel.",
         ),
-        *figure("best-steps", best, "Step at which each task's validation loss was lowest, mean over seeds."),
+        *figure(
+            "best-steps",
+            best,
+            f"Step at which each task's {curve} was {superlative(objective.better)}, mean over seeds.",
+        ),
     ]
 
 
@@ -164,7 +162,7 @@ def _facts(comparison: Comparison) -> str:
     steps = sorted({int(steps) for steps in comparison.steps.ravel() if np.isfinite(steps)})
     facts = [
         count(len(comparison.methods), "method"),
-        count(len(comparison.tasks), "task"),
+        *([count(len(comparison.tasks), "task")] if comparison.has_parts else []),
         f"{count(len(comparison.seeds), 'seed')} ({seeds})",
         *([f"{' or '.join(map(str, steps))} steps"] if steps else []),
     ]
@@ -173,16 +171,6 @@ def _facts(comparison: Comparison) -> str:
     settings = comparison.runs[0][0].settings or {}
     facts += [f"{name} {shown(settings[key])}" for name, key in FIRST_SETTINGS.items() if key in settings]
     return " · ".join(facts)
-
-
-def _screen_table(table: PageTable) -> Table:
-    screen = Table(box=SIMPLE, padding=(0, 1, 0, 0), caption="Losses are on the TEST split.", caption_justify="left")
-    for number, name in enumerate(table.columns):
-        header = Text("\n".join(name.rsplit(" ", 1)))  # numbers are narrower than their names
-        screen.add_column(header, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
-    for row in table.rows:
-        screen.add_row(*(Text(cell.text, style="bold" if cell.best else "") for cell in row))
-    return screen
 
 
 class _Anchors:

@@ -9,8 +9,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
 
+from lightning_coba.reports.panels import plain
 from lightning_coba.simplex.drawing import sheet, shortened
-from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, title
+from lightning_coba.simplex.figures import COLOURS, GREY, INK, title
 
 if TYPE_CHECKING:
     from lightning_coba.inspection.inspected_task import InspectedTask
@@ -118,11 +119,7 @@ def _draw_labels(axes: Axes, tasks: Sequence["InspectedTask"], colours: dict[str
 
 def _frame(axes: Axes, heading: str, reading: str) -> None:
     title(axes, heading, reading)
-    axes.grid(color=HAIR, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(colors=GREY, labelcolor=INK, labelsize=9)
+    plain(axes)
 
 
 def _task_axis(axes: Axes, tasks: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_coba.reports.page import Cell, PageTable
+from lightning_coba.reports.page import PageTable
 
 if TYPE_CHECKING:
     from lightning_coba.inspection.inspected_task import InspectedTask
@@ -92,8 +92,8 @@ def run_sentence(steps: "StepFacts") -> str:
 def _table(
     title: str, names: str, rows: Iterable[Sequence[object]], caption: str, *, is_text: bool = False
 ) -> PageTable:
-    cells = [[Cell(str(value)) for value in row] for row in rows]
-    return PageTable(title, names.split(","), cells, caption, is_text=is_text)
+    columns = zip(*([str(value) for value in row] for row in rows), strict=True)
+    return PageTable.of(title, dict(zip(names.split(","), columns, strict=True)), caption, is_text=is_text)
 
 
 def _size(task: "InspectedTask", split: str) -> str:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from lightning_coba.reports.data_report.page import data_html
 from lightning_coba.reports.data_report.tables import label_table, run_sentence, split_table, step_table, task_table
+from lightning_coba.reports.formats import count
 from lightning_coba.reports.page import PageFigure, PageTable
 
 if TYPE_CHECKING:
@@ -42,9 +41,9 @@ class DataReport:
         found = self.inspection
         parts: list[RenderableType] = []
         if found.tasks:
-            parts.append(_screen_table(task_table(found.tasks, found.steps)))
+            parts += _on_screen(task_table(found.tasks, found.steps))
         if found.steps is not None:
-            parts += [_screen_table(step_table(found.steps, most=4)), Text(run_sentence(found.steps))]
+            parts += [*_on_screen(step_table(found.steps, most=4)), Text(run_sentence(found.steps))]
         if found.examples:
             parts.append(Text("\nA row of each task: dim is read, green is learned\n", style="italic"))
         parts += map(_example_line, found.examples)
@@ -92,10 +91,14 @@ def write_data_report(
 def headline(inspection: "Inspection") -> list[str]:
     """Return the answer in words: whether training would run, and on what."""
     counts: Counter[str] = Counter(finding.level for finding in inspection.findings)
-    told = [f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in _STYLES if counts[level]]
+    told = [count(counts[level], level) for level in _STYLES if counts[level]]
     verdict = "Training would stop" if inspection.stops_training else "Training would run"
     sentences = [f"{verdict}: {', '.join(told) or 'nothing to correct'}."]
     return sentences if inspection.steps is None else [*sentences, run_sentence(inspection.steps)]
+
+
+def _on_screen(table: PageTable) -> list[RenderableType]:
+    return [Text(f"\n{table.title}", style="bold"), table.on_screen(table.caption)]
 
 
 def _finding_lines(finding: "Finding") -> Padding:
@@ -118,16 +121,3 @@ def _example_line(example: "Example") -> Text:
         style = "bold green" if piece.learned else "dim"
         text.append(shown, style=f"{style} reverse" if piece.special else style)
     return text
-
-
-def _screen_table(table: PageTable) -> Table:
-    screen = Table(box=SIMPLE, padding=(0, 1, 0, 0), show_edge=False, caption=table.caption, caption_justify="left")
-    screen.title, screen.title_justify = f"\n{table.title}", "left"
-    first, *others = table.columns
-    # The name of a task may go over two lines, a number may not.
-    screen.add_column(Text(first), overflow="fold", min_width=10)
-    for name in others:
-        screen.add_column(Text(name), justify="right", no_wrap=True, overflow="fold")
-    for row in table.rows:
-        screen.add_row(*(Text(cell.text) for cell in row))
-    return screen

@@ -1,7 +1,7 @@
 """Read what TensorBoard and MLflow keep of a run."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,8 +13,8 @@ EVENTS = "*tfevents*"
 def read_tensorboard(folder: Path) -> Log:
     """Read the event files of a folder, at any depth; each folder with event files is a run.
 
-    ``SummaryWriter.add_scalars("val_loss", {"code": ...})`` makes a folder ``val_loss_code`` a task; these are put
-    back together as ``val_loss/code`` of the folder above.
+    ``SummaryWriter.add_scalars("val_loss", {"code": ...})`` makes a folder ``val_loss_code`` for each task; these are
+    put back together as ``val_loss/code`` of the folder above.
     """
     holders = sorted({file.parent for file in folder.rglob(EVENTS)}) if folder.is_dir() else [folder]
     rows = []
@@ -43,24 +43,14 @@ def _scalars(holder: Path) -> Iterator[tuple[str, int, float]]:
             yield from ((tag, e.step, float(make_ndarray(e.tensor_proto))) for e in events.Tensors(tag))
 
 
-def is_mlflow_run(folder: Path) -> bool:
-    """Return whether a folder is one run of MLflow's file store."""
-    return (folder / "metrics").is_dir() and (folder / "meta.yaml").is_file()
-
-
 def mlflow_runs(folder: Path) -> list[Path]:
     """Return the runs among and below a folder of MLflow's file store."""
-    return sorted(
-        run
-        for depth in ("", "*/", "*/*/")
-        for meta in folder.glob(f"{depth}meta.yaml")
-        if is_mlflow_run(run := meta.parent)
-    )
+    found = (meta.parent for depth in ("", "*/", "*/*/") for meta in folder.glob(f"{depth}meta.yaml"))
+    return sorted(run for run in found if (run / "metrics").is_dir())
 
 
-def read_mlflow_folder(folder: Path) -> Log:
+def read_mlflow_folder(folder: Path, runs: Sequence[Path]) -> Log:
     """Read runs of MLflow's file store: ``metrics/<key>`` holds lines of timestamp, value and step."""
-    runs = mlflow_runs(folder)
     rows = []
     for run in runs:
         for file in sorted(path for path in (run / "metrics").rglob("*") if path.is_file()):

@@ -7,7 +7,7 @@ import torch
 
 from lightning_coba.balancers import Balancer, Observation
 from lightning_coba.balancers.base import check_baseline
-from lightning_coba.reports.past_runs.reading import LossTable
+from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.simplex.records import BalanceTable
 
 #: Column of a BalanceTable -> field of a balancer's state, where the state has it.

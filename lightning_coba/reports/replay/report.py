@@ -3,28 +3,29 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.box import SIMPLE
 from rich.console import Group as Lines
-from rich.table import Table
 from rich.text import Text
 
 from lightning_coba.balancers import Balancer
-from lightning_coba.reports.page import PageFigure, page_environment
-from lightning_coba.reports.past_runs.reading import LossTable
-from lightning_coba.reports.past_runs.tasks import listed
-from lightning_coba.reports.replay.findings import SettingFinding, TaskFinding, setting_finding, task_findings
+from lightning_coba.reports.findings import TaskFinding, task_findings
+from lightning_coba.reports.formats import listed
+from lightning_coba.reports.page import PageFigure, PageSection, PageText, render_page
+from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.replay.grid import name_settings
 from lightning_coba.reports.replay.replaying import most_different, replay_settings
-from lightning_coba.reports.replay.tables import number, settings_table, tasks_table, write_settings, write_weights
-from lightning_coba.reports.replay.text import notes, verdict
+from lightning_coba.reports.replay.setting_findings import SettingFinding, setting_finding
+from lightning_coba.reports.replay.setting_tables import settings_table, tasks_table, write_settings, write_weights
+from lightning_coba.reports.replay.verdict import notes, verdict
+from lightning_coba.runs.files import ReportFiles
 from lightning_coba.simplex.records import BalanceTable
 
 #: More settings than this are shown as a map and as ranges, beside the panels of a few.
 MOST_PANELS = 8
 MOST_ON_SCREEN = 6
+ON_SCREEN = ("setting", "from record", "largest weight", "change", "DF")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,25 +57,19 @@ class ReplayReport:
         tasks = f"{len(self.table.tasks)} tasks ({listed(self.table.tasks)})"
         return f"{self.table.source or 'losses'} · {tasks} · {steps}"
 
+    @property
+    def page(self) -> PageSection:
+        """The answer with its notes, which the page and the screen begin with."""
+        return PageSection("", self.verdict, self.facts, self.notes)
+
     def __rich__(self) -> Lines:
         """Show the answer and a short table, at most a screen of it."""
-        parts: list[Text | Table] = [Text(self.facts, style="bright_black"), Text("")]
-        parts += [Text(sentence, style="" if place else "bold") for place, sentence in enumerate(self.verdict)]
-        return Lines(*parts, self._screen_table(), *(Text(f"Note. {note}", style="yellow") for note in self.notes))
-
-    def _screen_table(self) -> Table:
         shown = most_different(self.results, MOST_ON_SCREEN)
         more = len(self.settings) - len(shown)
-        caption = f"These differ most; {more} more are in replay.html and settings.csv." if more > 0 else None
-        screen = Table(box=SIMPLE, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
-        for name in ("setting", "moves from record", "largest weight", "change", "DF"):
-            header = Text("\n".join(name.rsplit(" ", 1)))
-            screen.add_column(header, justify="left" if name == "setting" else "right", overflow="fold")
-        for one in (one for one in self.settings if one.name in shown):
-            largest = f"{one.largest:.2f} {one.largest_task}"
-            numbers = (largest, number(one.mean_change, ".3f"), number(one.divergence_factor, ".2f"))
-            screen.add_row(*map(Text, (one.name, str(one.first_record or "never"), *numbers)))
-        return screen
+        caption = f"These differ most; {more} more are in replay.html and settings.csv." if more else None
+        settings = settings_table(self.table, [one for one in self.settings if one.name in shown])
+        screen = settings.only(ON_SCREEN).on_screen(caption)
+        return Lines(Text(f"{self.facts}\n", style="bright_black"), *self.page.on_screen(), screen)
 
 
 def write_replay_report(
@@ -116,20 +111,21 @@ def write_replay_report(
 
 
 def _write(report: ReplayReport) -> None:
-    (report.folder / "figures").mkdir(parents=True, exist_ok=True)
-    figures = _figures(report)
-    for figure in figures:
+    ReportFiles(report.folder).figures.mkdir(parents=True, exist_ok=True)
+    losses, *figures = _figures(report)
+    for figure in (losses, *figures):
         (report.folder / figure.path).write_bytes(figure.png)
     write_weights(report.folder / "weights.csv", report.results)
     write_settings(report.folder / "settings.csv", report.table, report.settings)
-    tables = tasks_table(report.table, report.tasks), settings_table(report.table, report.settings)
-    blocks = [tables[0], figures[0], tables[1], *figures[1:]]
-    page = page_environment(autoescape=True).from_string(_HTML).render(report=report, blocks=blocks)
+    read = PageText("What was read", report.table.notes)
+    settings = settings_table(report.table, report.settings)
+    section = replace(report.page, blocks=[tasks_table(report.tasks), losses, settings, *figures, read])
+    page = render_page("Replay of a past run", [section])
     (report.folder / "replay.html").write_text(page, encoding="utf-8")
 
 
 def _figures(report: ReplayReport) -> list[PageFigure]:
-    from lightning_coba.reports.replay import figures as draw  # matplotlib takes a second
+    from lightning_coba.reports.replay import setting_figures as draw  # matplotlib takes a second
     from lightning_coba.simplex.figures import scores_figure
 
     results, (name, first) = report.results, next(iter(report.results.items()))
@@ -154,30 +150,5 @@ def _figures(report: ReplayReport) -> list[PageFigure]:
         )
     if not math.isnan(report.settings[0].divergence_factor):
         figures["scores"] = (scores_figure(first), f"What the weights of {name} are made of.")
-    return [PageFigure.of(figure, f"figures/{key}.png", caption) for key, (figure, caption) in figures.items()]
-
-
-_HTML = """\
-{% from "block.html" import show %}
-{% set title = "Replay of a past run" %}
-{% include "head.html" %}
-</head>
-<body>
-<h1>Replay of a past run</h1>
-<p class="grey">{{ report.facts }}</p>
-{% for sentence in report.verdict %}
-<p{% if loop.first %} class="headline"{% endif %}>{{ sentence }}</p>
-{% endfor %}
-{% for note in report.notes %}
-<p class="note"><strong>Note.</strong> {{ note }}</p>
-{% endfor %}
-{% for block in blocks %}
-{{ show(block) }}
-{% endfor %}
-<h3>What was read</h3>
-{% for note in report.table.notes %}
-<p class="grey">{{ note }}</p>
-{% endfor %}
-</body>
-</html>
-"""
+    folder = ReportFiles(report.folder).figures.name
+    return [PageFigure.of(figure, f"{folder}/{key}.png", caption) for key, (figure, caption) in figures.items()]

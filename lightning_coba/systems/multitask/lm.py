@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_coba.balancing.publish import is_log_step, publish
 from lightning_coba.balancing.task_weights import TaskWeights
-from lightning_coba.functional import StepTotals, TaskLosses
+from lightning_coba.functional import StepTotals, TaskLosses, seed_of, set_seed
+from lightning_coba.lightning_internals import num_batches_done
 from lightning_coba.log_keys import (
     TEST_ACCURACY,
     TEST_EXACT_MATCH,
@@ -171,12 +172,12 @@ class MultitaskLM(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by (seed, micro-batch number, rank)."""
-        self.seed_forward(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
+        self.seed_forward(num_batches_done(self.trainer))
         self._step_before = self.trainer.global_step
 
     def seed_forward(self, micro_batch: int) -> None:
         """Seed dropout for a micro-batch of the run; see :class:`~lightning_coba.balancing.protocol.SeedsForward`."""
-        _seed(hash((self.seed, micro_batch, self.trainer.global_rank)) % 2**63, self.device)
+        set_seed(seed_of(self.seed, "dropout", micro_batch, self.trainer.global_rank), self.device)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the weighted loss; sums for the logs stay on the device until they are due.
@@ -274,7 +275,8 @@ class MultitaskLM(L.LightningModule):
         before them, ``test_exact_match`` the share of rows in which all are, the end token included.
         """
         metrics = self._losses.metrics(batch, len(self.task_weights.tasks))
-        self._eval_totals.add(TaskLosses(*(torch.cat(parts) for parts in zip(*metrics, strict=True))))
+        sums, counts = (torch.cat(parts) for parts in zip(*((m.sums, m.counts) for m in metrics), strict=True))
+        self._eval_totals.add(TaskLosses(sums, counts))
         return metrics.losses
 
     def on_test_epoch_end(self) -> None:
@@ -379,13 +381,6 @@ class MultitaskLM(L.LightningModule):
     def has_adapter(self) -> bool:
         """Whether a PEFT adapter is trained, and not the whole model."""
         return isinstance(self.model, PeftModel)
-
-
-def _seed(seed: int, device: torch.device) -> None:
-    # torch.manual_seed looks at every kind of accelerator, which takes milliseconds where there is none.
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        getattr(torch, device.type).manual_seed(seed)
 
 
 def _lacks_argument(factory: Callable[..., Any], name: str) -> bool:

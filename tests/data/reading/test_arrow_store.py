@@ -1,57 +1,90 @@
 import os
+import pickle
+import shutil
 import time
 
 import pyarrow as pa
 import pytest
 
-from lightning_coba.data.reading.arrow_store import ArrowStore, finish, unfinished_folder, write_numbers
+from lightning_coba.data.reading.arrow_store import ArrowStore, fingerprint, kept, new_store
+
+TABLE = pa.table({"text": ["a", "b"], "n": [1, 2], "flag": [True, False]})
 
 
-def fill(folder, text="a"):
-    table = pa.table({"text": [text, "b"], "n": [1, 2], "flag": [True, False]})
-    with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table, max_chunksize=1)
-    write_numbers(folder)
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_COBA_CACHE", str(tmp_path))
+    return tmp_path / "kind"
 
 
-def test_numbers_are_read_without_the_rest(tmp_path):
-    fill(tmp_path)
-    (tmp_path / "rows.arrow").unlink()
-    store = ArrowStore(tmp_path)
+def write(key=None, table=TABLE):
+    with new_store("kind", table.schema, key) as new:
+        for batch in table.to_batches(max_chunksize=1):
+            new.write(batch)
+    return new.store
+
+
+def test_a_finished_table_is_found_by_its_key(home):
+    assert kept("kind", "k") is None
+    assert write("k").table.equals(TABLE)
+    assert kept("kind", "k").table.equals(TABLE)
+    assert os.listdir(home) == ["k"]
+
+
+def test_numbers_are_read_without_the_rest(home):
+    write("k")
+    (home / "k" / "rows.arrow").unlink()
+    store = kept("kind", "k")
     assert len(store) == 2
     assert store.numbers("n").tolist() == [1, 2]
     assert store.numbers("flag").tolist() == [True, False]
 
 
-def test_finished_folder_is_kept_and_an_unfinished_one_is_not(tmp_path):
-    with unfinished_folder(tmp_path) as folder:
-        fill(folder)
-        finish(folder, tmp_path / "done")
-    with unfinished_folder(tmp_path) as folder:
-        fill(folder)
-    assert os.listdir(tmp_path) == ["done"]
-    assert ArrowStore(tmp_path / "done").table.column("text").to_pylist() == ["a", "b"]
+def test_without_a_key_equal_tables_have_one_name(home):
+    first, second = write(), write()
+    assert first.folder == second.folder != write(table=TABLE.slice(1)).folder
+    assert len(os.listdir(home)) == 2
 
 
-def test_whoever_finishes_first_is_kept(tmp_path):
-    for text in ("first", "second"):
-        with unfinished_folder(tmp_path) as folder:
-            fill(folder, text)
-            finish(folder, tmp_path / "done")
-    assert ArrowStore(tmp_path / "done").table.column("text")[0].as_py() == "first"
-    assert os.listdir(tmp_path) == ["done"]
+def test_a_table_that_was_not_finished_leaves_nothing(home):
+    def broken():
+        yield TABLE
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), new_store("kind", TABLE.schema, "k") as new:
+        list(map(new.write, broken()))
+    assert os.listdir(home) == []
 
 
-def test_finish_does_not_hide_other_errors(tmp_path):
-    with unfinished_folder(tmp_path) as folder, pytest.raises(FileNotFoundError):
-        finish(folder, tmp_path / "missing" / "done")
+def test_whoever_finishes_first_is_kept(home):
+    with new_store("kind", TABLE.schema, "k") as new:
+        new.write(TABLE.slice(1))
+        write("k")
+    assert new.store.table.equals(TABLE)
+    assert os.listdir(home) == ["k"]
 
 
-def test_what_a_killed_process_left_is_deleted_after_a_week(tmp_path):
+def test_other_errors_at_the_end_are_not_hidden(home):
+    with pytest.raises(FileNotFoundError), new_store("kind", TABLE.schema, "k"):
+        shutil.rmtree(home)
+
+
+def test_what_a_killed_process_left_is_no_table_and_deleted_after_a_week(home):
     for name, days in (("unfinished-old", 8), ("unfinished-new", 1), ("done", 8)):
-        fill_time = time.time() - days * 24 * 3600
-        (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, (fill_time, fill_time))
-    with unfinished_folder(tmp_path):
-        assert not (tmp_path / "unfinished-old").exists()
-    assert sorted(os.listdir(tmp_path)) == ["done", "unfinished-new"]
+        then = time.time() - days * 24 * 3600
+        (home / name).mkdir(parents=True)
+        os.utime(home / name, (then, then))
+    write("k")
+    assert sorted(os.listdir(home)) == ["done", "k", "unfinished-new"]
+
+
+def test_a_table_travels_as_the_name_of_its_folder():
+    store = write("k")
+    assert len(pickle.dumps(store)) < 500
+    assert pickle.loads(pickle.dumps(store)).table.equals(ArrowStore(store.folder).table)
+
+
+def test_fingerprint_changes_with_any_part():
+    prints = [fingerprint(*parts) for parts in ((1, "a"), (1, "b"), (1, "a", None), ([1, "a"],), ("1", "a"))]
+    assert len(set(prints)) == len(prints)
+    assert fingerprint(1, ("a",)) == fingerprint(1, ["a"])

@@ -37,7 +37,7 @@ def chat(tokenizer):
 
 
 def test_all_answers_are_learned_by_the_prefix_property(chat):
-    assert chat(CHATML).turns(LONG, "a:1") == Turns(
+    assert chat(CHATML).turns(LONG) == Turns(
         [
             ("<|user|>hi<eos>\n<|assistant|>", False),
             ("yo<eos>\n", True),
@@ -49,7 +49,7 @@ def test_all_answers_are_learned_by_the_prefix_property(chat):
 
 def test_generation_tag_counts_where_there_is_one(chat):
     template = chat(MARKED)
-    turns = template.turns(LONG, "a:1")
+    turns = template.turns(LONG)
     decoded = [(template.tokenizer.decode(ids), learned) for ids, learned in turns.pieces]
     assert decoded == [
         ("<|user|>hi\n<|assistant|>", False),
@@ -62,21 +62,21 @@ def test_generation_tag_counts_where_there_is_one(chat):
 
 def test_template_that_rewrites_earlier_answers_teaches_the_last_one(chat):
     first_thinks = [SHORT[0], {"role": "assistant", "content": "<t></think>yo"}, *LONG[2:]]
-    assert chat(FORGETFUL).turns(first_thinks, "a:1") == Turns(
+    assert chat(FORGETFUL).turns(first_thinks) == Turns(
         [
             ("<|user|>hi<eos>\n<|assistant|>yo<eos>\n<|user|>so?<eos>\n<|assistant|>", False),
             ("<t></think>ok<eos>\n", True),
         ],
         last_only=True,
     )
-    assert not chat(FORGETFUL).turns(LONG, "a:1").last_only
+    assert not chat(FORGETFUL).turns(LONG).last_only
 
 
 def test_conversation_may_begin_with_an_answer_if_only_the_last_is_learned(chat):
     begins = [SHORT[1], *SHORT]
-    assert chat(CHATML).turns(begins, "a:1").last_only
-    with pytest.raises(ValueError, match=r"a:1: the chat template does not take this conversation \(user first\)"):
-        chat(STRICT).turns(begins, "a:1")
+    assert chat(CHATML).turns(begins).last_only
+    with pytest.raises(ValueError, match=r"the chat template does not take this conversation \(user first\)"):
+        chat(STRICT).turns(begins)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,13 @@ def test_conversation_may_begin_with_an_answer_if_only_the_last_is_learned(chat)
     ],
 )
 def test_template_that_does_not_tell_what_is_learned_is_an_error(chat, template, complaint):
-    with pytest.raises(ValueError, match=re.escape(complaint)) as caught:
-        chat(template).turns(SHORT, "a.jsonl:7")
-    assert str(caught.value).startswith("a.jsonl:7: ")
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        chat(template).turns(SHORT)
 
 
 def test_messages_after_the_last_answer_and_empty_keys_are_left_out():
     messages = [{**SHORT[0], "name": None}, {**SHORT[1], "thought": "t"}, SHORT[0]]
-    assert checked_messages(messages, "messages", "a:1") == [SHORT[0], {**SHORT[1], "thought": "t"}]
+    assert checked_messages(messages, "messages") == [SHORT[0], {**SHORT[1], "thought": "t"}]
 
 
 @pytest.mark.parametrize(
@@ -113,20 +112,20 @@ def test_messages_after_the_last_answer_and_empty_keys_are_left_out():
     ],
 )
 def test_unusable_conversations_are_named(messages, complaint):
-    with pytest.raises(ValueError, match=re.escape(f"a.jsonl:7: {complaint}")):
-        checked_messages(messages, "m", "a.jsonl:7")
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        checked_messages(messages, "m")
 
 
 def test_sharegpt_rows_are_conversations():
     turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo", "weight": 1}]
-    assert checked_messages(turns, "m", "a:1") == [SHORT[0], {**SHORT[1], "weight": 1}]
+    assert checked_messages(turns, "m") == [SHORT[0], {**SHORT[1], "weight": 1}]
 
 
 def test_a_role_that_is_neither_usual_nor_in_the_template_is_refused(chat):
     bard = [{"role": "bard", "content": "hey"}, *SHORT]
-    with pytest.raises(ValueError, match=r"a:1: message 0 has the role 'bard', which the chat template does not know"):
-        chat(CHATML).turns(bard, "a:1")
+    with pytest.raises(ValueError, match=r"message 0 has the role 'bard', which the chat template does not know"):
+        chat(CHATML).turns(bard)
     with pytest.raises(ValueError, match=r"Write one of assistant, .*, user\. 'human' is 'user' here"):
-        chat(CHATML).turns([{"role": "human", "content": "hi"}, SHORT[1]], "a:1")
+        chat(CHATML).turns([{"role": "human", "content": "hi"}, SHORT[1]])
     named = "{% if messages[0]['role'] == 'bard' %}{% endif %}" + CHATML
-    assert chat(named).turns(bard, "a:1").pieces[-1] == ("yo<eos>\n", True)
+    assert chat(named).turns(bard).pieces[-1] == ("yo<eos>\n", True)

@@ -1,4 +1,5 @@
 import gzip
+import pickle
 import re
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from lightning_coba.data.reading.formats import data_suffix, is_data_file, origin_prefix, read_file
+from lightning_coba.data.reading.formats import RecordError, data_suffix, origin_prefix, read_file
 
 GOOD = '{"prompt": "p", "completion": "c"}'
 ROWS = [{"prompt": "a,b", "completion": 'say "x"\ny'}, {"prompt": "ü\u2028", "completion": "d"}]
@@ -71,7 +72,7 @@ BAD = [
     ("a.csv", ["prompt", "a", b"\xff"], ":3: the line is not UTF-8", "Save the file as UTF-8"),
     ("a.csv", ["prompt", "a", "b,c"], ":3: the row has 2 cells and the header 1", "Put cells that hold ','"),
     ("a.csv", ["prompt", "a", '"b', "c"], ":3: the line is not valid CSV (", "Repair the row"),
-    ("a.parquet", [GOOD], " is not a readable Parquet file (", "Write it again"),
+    ("a.parquet", [GOOD], ": the file is not readable Parquet (", "Write it again"),
 ]
 
 
@@ -83,7 +84,15 @@ def test_bad_line_is_named_with_its_cure(tmp_path, name, lines, complaint, cure)
     assert cure in str(caught.value)
 
 
+def test_error_tells_origin_and_message_apart_in_every_process(tmp_path):
+    file = write(tmp_path / "a.jsonl", GOOD, "[]")
+    with pytest.raises(RecordError) as caught:
+        list(read_file(file))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert again.origin == f"{file}:2"
+    assert str(again) == f"{file}:2: {again.message}" == str(caught.value)
+
+
 def test_only_names_of_data_files_are_data():
     assert data_suffix("train.jsonl.gz") == ".jsonl.gz"
-    assert is_data_file(Path("a.tsv"))
-    assert not any(is_data_file(Path(name)) for name in ("README.md", "state.json", "a.txt", "x.gz"))
+    assert not any(data_suffix(name) for name in ("README.md", "state.json", "a.txt", "x.gz"))

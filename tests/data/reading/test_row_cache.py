@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from lightning_coba.data.reading import row_cache, sources
+from lightning_coba.data.reading import sources
 from lightning_coba.data.reading.row_cache import is_kept, readable_rows, row_tables
 from lightning_coba.data.reading.task import Task
 
@@ -87,17 +87,6 @@ def test_parts_of_one_file_are_read_in_one_pass(file, reads):
     assert tables[1].origin(1) == f"{file}:4"
 
 
-def test_unfinished_files_are_never_taken_for_rows(file, cache, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(row_cache, "write_numbers", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            row_tables([Task("t", file)])
-    assert list(cache.iterdir()) == []
-    (cache / "unfinished-x").mkdir()  # as a killed process leaves it
-    (cache / "unfinished-x" / "rows.arrow").write_bytes(b"half")
-    assert texts(row_tables([Task("t", file)])[0]) == EXPECTED
-
-
 def test_bad_row_leaves_nothing_behind(tmp_path, cache):
     file = write(tmp_path / "a.jsonl", [ROWS[0], {"prompt": "p"}])
     with pytest.raises(ValueError, match=r"a\.jsonl:2: there is no column 'completion'"):
@@ -105,16 +94,7 @@ def test_bad_row_leaves_nothing_behind(tmp_path, cache):
     assert list(cache.iterdir()) == []
 
 
-def test_short_lists_stay_in_memory(cache):
-    (table,) = row_tables([Task("t", ROWS)])
-    assert texts(table) == EXPECTED
-    assert table.origin(3) == "task 't', train item 3"
-    assert table.fingerprint is None
-    assert not cache.exists()
-
-
-def test_streams_and_long_lists_are_spooled_and_named_by_their_content(cache, monkeypatch):
-    monkeypatch.setattr(row_cache, "MOST_ROWS_IN_MEMORY", 4)
+def test_rows_of_python_are_named_by_their_content(cache):
     sources = (
         (row for row in ROWS),
         (row for row in ROWS),
@@ -123,8 +103,9 @@ def test_streams_and_long_lists_are_spooled_and_named_by_their_content(cache, mo
     )
     tables = [row_tables([Task("t", source)])[0] for source in sources]
     assert all(texts(table) == EXPECTED for table in tables)
-    assert tables[0].fingerprint == tables[1].fingerprint == tables[2].fingerprint is not None
+    assert tables[0].fingerprint == tables[1].fingerprint == tables[2].fingerprint
     assert {folder.name for folder in cache.iterdir()} == {table.fingerprint for table in tables}
+    assert tables[2].origin(3) == "task 't', train item 3"
 
 
 def test_more_rows_than_a_batch_keep_their_order(tmp_path):
@@ -164,6 +145,8 @@ def test_all_that_is_wrong_is_collected_and_the_rest_is_read(tmp_path):
     ]
     # What follows a line that is no JSON is not read, but the next file is.
     assert {split: len(rows) for split, rows in table.splits().items()} == {"train": 2, "test": 1}
+    with pytest.raises(ValueError, match=r"mixed\.jsonl:2"):  # what was read so is not taken for the whole
+        row_tables([Task("t", file, test=tmp_path / "more.jsonl")])
 
 
 def test_asking_what_is_kept_consumes_nothing(file):

@@ -10,7 +10,7 @@ CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"
 
 
 def row(fields, **options):
-    return row_of(Task("t", "unread", **options), fields, "a.jsonl:3")
+    return row_of(Task("t", "unread", **options), fields)
 
 
 def test_template_is_filled_from_the_columns():
@@ -41,7 +41,7 @@ BAD = [
 
 @pytest.mark.parametrize(("fields", "complaint", "cure"), BAD)
 def test_bad_row_is_named_with_its_cure(fields, complaint, cure):
-    with pytest.raises(ValueError, match=re.escape(f"a.jsonl:3: {complaint}")) as caught:
+    with pytest.raises(ValueError, match=re.escape(complaint)) as caught:
         row(fields)
     assert cure in str(caught.value)
 
@@ -54,7 +54,7 @@ def test_bad_row_is_named_with_its_cure(fields, complaint, cure):
     ],
 )
 def test_template_errors_name_the_row(fields, complaint):
-    with pytest.raises(ValueError, match=re.escape(f"a.jsonl:3: {complaint}")):
+    with pytest.raises(ValueError, match=re.escape(complaint)):
         row(fields, prompt="Say {text}")
 
 
@@ -101,5 +101,5 @@ def test_where_asks_for_equal_values():
 def test_digest_is_that_of_the_normalised_prompt():
     assert normalised(" A\tb\n") == "a b"
     assert digest(Row(" A\tb\n", "x")) == digest(Row("a b", "y")) != digest(Row("a", "x"))
-    assert len(digest(Row("a", "b"))) == 16
+    assert all(0 <= number < 2**64 for number in digest(Row("a", "b")))
     assert digest(Row("", "x")) != digest(Row(" ", "y"))

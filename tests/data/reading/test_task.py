@@ -73,6 +73,26 @@ def test_file_gives_the_tasks_of_its_column(tmp_path):
     ]
 
 
+def test_tasks_of_a_file_are_looked_for_again_only_when_it_changes(tmp_path, monkeypatch):
+    file = tmp_path / "all.jsonl"
+    file.write_text('{"task": "b"}\n{"task": 3}\n{"task": "b"}\n')
+    tasks_in_file(file)
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning_coba.data.reading.task.read_file", lambda file: pytest.fail("read again"))
+        assert [task.where for task in tasks_in_file(file)] == [{"task": 3}, {"task": "b"}]
+    file.write_text('{"task": "new one"}\n')
+    assert [task.where for task in tasks_in_file(file)] == [{"task": "new one"}]
+
+
+@pytest.mark.parametrize("row", ['{"name": "x"}', '{"task": null}', '{"task": ""}', '{"task": ["x"]}'])
+def test_row_that_names_no_task_is_named(tmp_path, row):
+    (tmp_path / "all.jsonl").write_text(f'{{"task": "a"}}\n{row}\n')
+    with pytest.raises(
+        ValueError, match=r"all\.jsonl:2: column 'task' must name the row's task; got .*The columns are"
+    ):
+        tasks_in_file(tmp_path / "all.jsonl")
+
+
 def test_tasks_whose_names_would_be_the_same_are_refused(tmp_path):
     file = tmp_path / "all.csv"
     file.write_text("kind\na b\na_b\n")

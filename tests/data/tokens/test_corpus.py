@@ -1,6 +1,8 @@
 import copy
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -147,8 +149,10 @@ def test_prepared_files_are_not_encoded_again_and_streams_are_left(tmp_path, tok
     tasks = [Task("file", write(tmp_path / "a.jsonl", rows("a", 10))), Task("stream", stream)]
     prepare_corpus(tasks, tokenizer, 64)
     encoded = []
-    encode = token_cache._map
-    monkeypatch.setattr(token_cache, "_map", lambda *rest: encoded.append(rest[0].origins) or encode(*rest))
+    encode = token_cache.Encoder.__call__
+    monkeypatch.setattr(
+        token_cache.Encoder, "__call__", lambda self, batch: encoded.append(self.origins) or encode(self, batch)
+    )
     corpus = load_corpus(tasks, tokenizer, 64)
     assert encoded == [["task 'stream', train item "]]
     assert corpus.sizes()["train"] == {"file": 8, "stream": 8}
@@ -157,11 +161,29 @@ def test_prepared_files_are_not_encoded_again_and_streams_are_left(tmp_path, tok
 def test_second_run_neither_reads_nor_encodes(tmp_path, tokenizer, monkeypatch):
     task = Task("t", write(tmp_path / "a.jsonl", rows("a", 40)))
     first = load_corpus([task], tokenizer, 64)
-    monkeypatch.setattr(token_cache, "_map", lambda *_: pytest.fail("encoded again"))
-    monkeypatch.setattr("lightning_coba.data.reading.row_cache.row_of", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(token_cache, "Encoder", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr("lightning_coba.data.reading.sources.read_file", lambda *_: pytest.fail("read again"))
     second = load_corpus([task], tokenizer, 64)
     for split in first.tokens:
         assert decoded(first, tokenizer, split) == decoded(second, tokenizer, split)
+
+
+def test_reading_and_encoding_do_not_wait_for_the_datasets_library(tmp_path):
+    write(tmp_path / "a.jsonl", rows("a", 20, task="a"))
+    write(tmp_path / "b.jsonl", rows("b", 20, task="b"))
+    script = f"""
+import sys
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from lightning_coba.data import MultitaskDataModule
+backend = Tokenizer(models.WordLevel({{"a": 0, "<eos>": 1}}, unk_token="a"))
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+data = MultitaskDataModule(root={str(tmp_path)!r}, tokenizer=tokenizer)
+data.setup("fit")
+next(iter(data.train_dataloader()))
+assert "datasets" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def anonymous_bytes():

@@ -10,7 +10,7 @@ from lightning_coba.data.tokens.splits import Splits, carve, disjoint, fixed_sub
 
 
 def hashes(prompts):
-    return np.frombuffer(b"".join(digest(Row(prompt, "c")) for prompt in prompts), ">u8").reshape(-1, 2)
+    return np.array([digest(Row(prompt, "c")) for prompt in prompts], np.uint64)
 
 
 class Texts:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lightning_coba.data.reading.arrow_store import ArrowStore, write_numbers
+from lightning_coba.data.reading.arrow_store import new_store
 from lightning_coba.data.tokens.encoding import TOKEN_SCHEMA
 from lightning_coba.data.tokens.tokenization import select_rows
 
@@ -28,22 +28,24 @@ def token_table(num_rows, overlong=()):
     return pa.Table.from_pylist(rows, TOKEN_SCHEMA)
 
 
+def stored(table):
+    """Write a table in record batches of three."""
+    with new_store("tokens", TOKEN_SCHEMA) as new:
+        for batch in table.to_batches(max_chunksize=3):
+            new.write(batch)
+    return new.store
+
+
 @pytest.fixture
-def store(tmp_path):
-    """Ten rows in two files, in record batches of three."""
-    table = token_table(10)
-    for name, part in (("a.arrow", table.slice(0, 7)), ("b.arrow", table.slice(7))):
-        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_stream(sink, TOKEN_SCHEMA) as stream:
-            stream.write_table(part, max_chunksize=3)
-    write_numbers(tmp_path)
-    return ArrowStore(tmp_path)
+def store():
+    return stored(token_table(10))
 
 
 def as_lists(taken):
     return [(ids.tolist(), learned.tolist()) for ids, learned in taken]
 
 
-def test_rows_are_taken_in_any_order_from_all_batches_and_files(store):
+def test_rows_are_taken_in_any_order_from_all_batches(store):
     rows = select_rows(store, np.array([9, 0, 7, 3]), 64)
     taken = rows.take([2, 0, 1, 3, 3])
     assert [ids.tolist() for ids, _ in taken] == [[100 * i + j for j in range(i + 2)] for i in (7, 9, 0, 3, 3)]
@@ -60,12 +62,6 @@ def test_counts_are_those_of_the_selected_rows(store):
     assert rows.completion_tokens.tolist() == [10, 1, 8, 4]
     assert (rows.lengths.dtype, rows.completion_tokens.dtype) == (np.int32, np.int32)
     assert (rows.num_cut_prompts, rows.num_dropped) == (3, 0)
-
-
-def test_sliced_tables_in_memory_are_read_the_same(store):
-    table = token_table(12).slice(2)
-    rows = select_rows(ArrowStore(table), np.arange(10), 64)
-    assert as_lists(rows.take([0]))[0][0] == [200, 201, 202, 203]
 
 
 def first_rows(rows):
@@ -87,7 +83,7 @@ def test_files_travel_as_names(store):
 
 
 def test_overlong_completion_is_an_error_with_its_line():
-    store = ArrowStore(token_table(5, overlong={3, 4}))
+    store = stored(token_table(5, overlong={3, 4}))
     message = "a.jsonl:3: the completion has 98 tokens; with start and end token it needs 100, more than"
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         select_rows(store, np.arange(5), 6, origin="a.jsonl:{}".format)
@@ -97,7 +93,7 @@ def test_overlong_completion_is_an_error_with_its_line():
 
 
 def test_overlong_drop_counts_warns_and_says_which_are_kept():
-    store = ArrowStore(token_table(5, overlong={3, 1}))
+    store = stored(token_table(5, overlong={3, 1}))
     with pytest.warns(UserWarning, match="Task 't/train': 1 of 3 rows were dropped.*max_length=6"):
         rows = select_rows(store, np.array([4, 3, 2]), 6, overlong="drop", split="t/train")
     assert rows.rows.tolist() == [4, 2]

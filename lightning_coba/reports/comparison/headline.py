@@ -1,0 +1,144 @@
+"""Say in sentences what a comparison shows, and in plain words what its columns mean."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lightning_coba.reports.comparison.comparing import Comparison
+from lightning_coba.reports.comparison.grouping import has_balancer
+from lightning_coba.reports.formats import count, percent
+from lightning_coba.reports.result_names import comparative, result_name, superlative, written
+from lightning_coba.reports.statistics import FEWEST_TASKS, Array, mean_and_deviation, mean_over
+from lightning_coba.runs.card import MULTITASK
+
+#: The method that a reader of this package asks about first.
+SUBJECT = "CoBa"
+#: Columns of the summary -> what they mean. ``{name}`` is the primary result, ``{better}`` lower or higher.
+READING: Mapping[str, str] = {
+    "mean test loss": "Loss per completion token on the test split, each task counting the same, at the checkpoint "
+    "with the lowest mean validation loss. Lower is better. Mean over seeds ± standard deviation over seeds.",
+    "mean {name}": "{name} at the chosen checkpoint, each part counting the same. {Better} is better. Mean over seeds "
+    "± standard deviation over seeds.",
+    "change vs uniform": "The {name} of each task relative to uniform weights, averaged over tasks, so that a task "
+    "with a large one counts no more than the others. {sign} is better.",
+    "95 % interval": "Where that average would lie if the tasks were drawn again from tasks like these (10,000 "
+    "bootstrap resamples of the tasks; seeds are averaged first and are not in it). With fewer than ten tasks such an "
+    "interval tends to be too narrow.",
+    "tasks {better}": "On how many tasks the {name}, averaged over seeds, is {better} than that of uniform weights.",
+    "time vs uniform": "Time of an optimizer step relative to uniform weights.",
+    "mean rank": "Rank among the methods by {name}, taken within each seed and task, then averaged. 1 = always the "
+    "{best}.",
+    "vs single-task": "As the change against uniform, but against runs that trained on that task alone. {cost} 0: "
+    "training together costs something.",
+    "worst task": "The task with the {worst} {name} relative to {base}, and that ratio.",
+    "token accuracy": "Share of completion tokens predicted right given the true text before them, on the test split. "
+    "Mean over tasks. Higher is better.",
+    "exact match": "Share of test rows whose whole completion is generated right, greedily. Mean over tasks. Higher is "
+    "better.",
+    "best-step spread": "How far apart the tasks converge: the latest minus the earliest step at which a task's "
+    "{objective} was {best_objective}, as a share of the run's steps. 0 % = all together.",
+    "time per step": "Time of an optimizer step, validation not counted.",
+}
+
+
+def headline(comparison: Comparison) -> list[str]:
+    """Return the answer to "is it better, and what does it cost?", computed from the numbers."""
+    changes = comparison.changes
+    if changes is None:
+        return _without_uniform(comparison)
+    change = mean_over(changes, axis=1)
+    others = [m for m in range(len(comparison.methods)) if m != comparison.reference]
+    if not others:
+        return ["Only uniform weights were run: nothing to compare them with yet."]
+    subjects = [m for m in others if comparison.runs[m][0].method == SUBJECT]
+    lines = [_against_uniform(comparison, m) for m in subjects]
+    best = (min if comparison.better == "min" else max)(others, key=lambda m: change[m])
+    if not subjects:
+        lines.append(_against_uniform(comparison, best))
+    if len(others) > 1:
+        lines.append(_best_in_words(comparison, change, best))
+    if len(comparison.seeds) == 1:
+        lines.append("One seed: how much of this is chance cannot be told. Two more seeds would say.")
+    return lines
+
+
+def reading(column: str, comparison: Comparison) -> str:
+    """Return what a column means; empty for one that needs no words."""
+    is_min, objective = comparison.better == "min", comparison.objective
+    words = {
+        "name": comparison.name,
+        "better": comparative(comparison.better),
+        "Better": comparative(comparison.better).capitalize(),
+        "best": superlative(comparison.better),
+        "worst": "largest" if is_min else "smallest",
+        "sign": "Negative" if is_min else "Positive",
+        "cost": "Above" if is_min else "Below",
+        "objective": result_name(objective.key),
+        "best_objective": superlative(objective.better),
+        "base": _base_in_words(comparison),
+    }
+    found = READING.get(column) or next((said for name, said in READING.items() if name.format(**words) == column), "")
+    return found.format(**words)
+
+
+def _against_uniform(comparison: Comparison, method: int) -> str:
+    assert comparison.changes is not None
+    assert comparison.reference is not None
+    changes = comparison.changes[method]
+    mean, uniform = float(np.mean(changes)), comparison.methods[comparison.reference]
+    size = f"{100 * abs(mean):.1f} %"
+    difference = "within 0.05 % of" if size == "0.0 %" else f"{size} {'lower' if mean < 0 else 'higher'} than"
+    tasks = count(len(changes), "task")
+    interval = comparison.interval(method)
+    parts = [
+        f"{comparison.methods[method]}: {comparison.name} {difference} {uniform} on average over {tasks} and "
+        f"{count(len(comparison.seeds), 'seed')}"
+        + (f" (95 % interval over tasks {percent(interval[0])[:-2]} .. {percent(interval[1])})" if interval else ""),
+        f"{comparative(comparison.better)} on {int(comparison.is_better(changes).sum())} of {tasks}",
+    ]
+    if np.isfinite(time := comparison.relative_time[method]):
+        parts.append(f"{time:.2f}x the time per step")
+    if interval is None:
+        verdict = f"With fewer than {FEWEST_TASKS} tasks there is no interval."
+    elif interval[0] <= 0 <= interval[1]:
+        verdict = "The interval includes 0: other tasks could turn the difference round."
+    else:
+        verdict = "The interval leaves 0 out."
+    return f"{'; '.join(parts)}. {verdict}"
+
+
+def _best_in_words(comparison: Comparison, change: Array, best: int) -> str:
+    if not comparison.is_better(change)[best]:
+        return (
+            f"None of the {len(change) - 1} other methods has a {comparative(comparison.better)} {comparison.name} "
+            "than uniform weights on average."
+        )
+    return (
+        f"Largest improvement of the {len(change)} methods: {comparison.methods[best]} ({percent(change[best])} on "
+        "average). It was picked after looking, so expect a little less of it next time."
+    )
+
+
+def _without_uniform(comparison: Comparison) -> list[str]:
+    seeds = ",".join(str(seed) for seed in comparison.seeds if seed is not None)
+    lines = []
+    if any(run.system == MULTITASK or has_balancer(run) for row in comparison.runs for run in row):
+        lines.append(
+            f"There is no run with uniform weights, so whether balancing helped cannot be said. This adds it, with "
+            f"your other settings: coba-train -m ... balancer=uniform{f' seed={seeds}' if seeds else ''}"
+        )
+    several = len(comparison.methods) > 1
+    if several or not lines:
+        mean, deviation = mean_and_deviation(comparison.mean[0])
+        shown = written(comparison.key, mean)
+        if np.isfinite(deviation):
+            shown += f" ± {written(comparison.key, deviation)} over {len(comparison.seeds)} seeds"
+        begin = f"{superlative(comparison.better).capitalize()} mean" if several else "Mean"
+        of = f" of the {len(comparison.methods)} methods" if several else ""
+        parts = f" on {count(len(comparison.tasks), 'task')}" if comparison.has_parts else ""
+        lines.append(f"{begin} {comparison.name}{of}: {comparison.methods[0]} ({shown}){parts}.")
+    return lines
+
+
+def _base_in_words(comparison: Comparison) -> str:
+    return {"single-task": "a run on that task alone"}.get(comparison.worst_base, comparison.worst_base)

@@ -1,0 +1,148 @@
+"""From the rows of a log to a table with one record per step."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from lightning_coba.reports.formats import listed
+from lightning_coba.reports.past_runs.loss_table import LossTable
+from lightning_coba.reports.past_runs.names import AGGREGATES, STEP_COLUMNS
+from lightning_coba.reports.past_runs.rows import Log, Row, number
+
+#: An aggregate equals the mean or the sum of the others to this share.
+ROUNDING = 1e-3
+MOST_TASKS = 8  # a message writes so many out
+
+#: Step -> task -> loss, in the order of steps.
+Records = dict[float, dict[str, float]]
+
+
+def line_up(log: Log, columns: Mapping[str, str], keep_aggregates: bool) -> LossTable:
+    """Return the losses of one run by step.
+
+    Args:
+        log: What was read of it.
+        columns: Task -> column.
+        keep_aggregates: Whether a column that is the mean or the sum of the others counts as a task.
+
+    Raises:
+        ValueError: A cell is no number.
+    """
+    filled = [row for row in log.rows if any(_holds_loss(row, name) for name in columns.values())]
+    step, step_note = _step_column(filled, columns.values())
+    records, notes = _merged([row for row in log.rows if columns.values() & row.values.keys()], columns, step)
+    records, joined = _rounds(records, len(columns))
+    left = [name for name in log.columns if name not in {*columns.values(), step}]
+    notes = [step_note, *notes, *joined, *([f"Left out: {listed(left)}."] if left else [])]
+    if not keep_aggregates:
+        columns, said = _without_aggregates(records, columns)
+        notes += said
+    records = {at: record for at, record in records.items() if record.keys() & columns.keys()}
+    losses = [[record.get(task, math.nan) for task in columns] for record in records.values()]
+    steps: Sequence[float] = list(records)
+    if any(at != int(at) for at in steps):
+        notes.append(f"`{step}` has fractions: records are numbered from 1 instead.")
+        steps = range(1, len(records) + 1)
+    return LossTable(
+        list(columns),
+        np.array(steps, dtype=np.int64),
+        np.array(losses, dtype=np.float64),
+        source=log.name,
+        notes=[*log.notes, *notes],
+    )
+
+
+def _step_column(rows: Sequence[Row], columns: Iterable[str]) -> tuple[str | None, str]:
+    """Return the surest column that counts in every row with a loss."""
+    known = {name.strip().lower(): name for row in rows for name in row.values if name not in columns}
+    for name in (known[candidate] for candidate in STEP_COLUMNS if candidate in known):
+        several = name.strip().lower() == "epoch" and any(_repeats(rows, name, column) for column in columns)
+        if all(_holds_loss(row, name) for row in rows) and not several:
+            return name, f"Steps: `{name}`."
+    return None, "No column counts steps: rows are numbered from 1."
+
+
+def _repeats(rows: Sequence[Row], step: str, column: str) -> bool:
+    """Return whether a column holds more than one value at a step: several validation passes in an epoch."""
+    steps = [row.values.get(step) for row in rows if _holds_loss(row, column)]
+    return len(set(steps)) < len(steps)
+
+
+def _holds_loss(row: Row, column: str) -> bool:
+    cell = number(row.values.get(column))
+    return cell is not None and math.isfinite(cell)
+
+
+def _merged(rows: Sequence[Row], columns: Mapping[str, str], step: str | None) -> tuple[Records, list[str]]:
+    """Return the records, with the last of two values at a step, and what was dropped."""
+    merged: Records = {}
+    replaced = infinite = 0
+    for row in rows:
+        cells = {task: number(row.values.get(name)) for task, name in columns.items()}
+        for task, cell in cells.items():
+            if cell is None:
+                raise ValueError(
+                    f"{row.where}: column `{columns[task]}` must hold numbers, or nothing where a task is absent; got "
+                    f"{row.values[columns[task]]!r}. Correct the cell, or leave the column out with --tasks."
+                )
+        infinite += sum(math.isinf(cell) for cell in cells.values() if cell is not None)
+        found = {task: cell for task, cell in cells.items() if cell is not None and math.isfinite(cell)}
+        if found:
+            at = len(merged) + 1 if step is None else float(row.values[step])
+            record = merged.setdefault(at, {})
+            replaced += sum(record.get(task, loss) != loss for task, loss in found.items())
+            record.update(found)
+    notes = []
+    if replaced:
+        notes.append(f"{replaced} losses were logged twice at one step: the last one counts.")
+    if infinite:
+        notes.append(f"{infinite} losses are infinite: they count as absent.")
+    return dict(sorted(merged.items())), notes
+
+
+def _rounds(records: Records, num_tasks: int) -> tuple[Records, list[str]]:
+    """Join steps into records where each task was logged at a step of its own, one after the other."""
+    counts = Counter(task for record in records.values() for task in record)
+    alone = all(len(record) == 1 for record in records.values())
+    if not alone or num_tasks < 2 or len(counts) < num_tasks or max(counts.values()) - min(counts.values()) > 1:
+        return records, []
+    rounds: list[tuple[float, dict[str, float]]] = []
+    for step, record in records.items():
+        begun = rounds.pop()[1] if rounds and not record.keys() & rounds[-1][1].keys() else {}
+        rounds.append((step, begun | record))
+    note = f"Each step holds one task: {len(records)} steps were joined into {len(rounds)} records, one for each round."
+    return dict(rounds), [note]
+
+
+def _without_aggregates(records: Records, columns: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the columns by task without the mean and the sum of the others, and what to say of them."""
+    logged = [task for task in columns if any(task in record for record in records.values())]
+    complete = [record for record in records.values() if record.keys() >= {*logged}]
+    named = [task for task in columns if task.strip().lower() in AGGREGATES]
+    kinds = {task: _kind(task, logged, named, complete) for task in named}
+    kept = [task for task in columns if not kinds.get(task)]
+    shown = ",".join(kept if len(kept) <= MOST_TASKS else [*kept[:2], "..."])
+    notes = [
+        f"Left out: `{columns[task]}`, taken for the {kind} of the others; --tasks {shown},{task} includes it."
+        if kind
+        else f"`{columns[task]}` counts as a task: its losses are not the mean or the sum of the others in all "
+        "complete records. --tasks can leave it out."
+        for task, kind in kinds.items()
+    ]
+    return {task: columns[task] for task in kept}, notes
+
+
+def _kind(task: str, logged: Sequence[str], named: Sequence[str], complete: Sequence[Mapping[str, float]]) -> str:
+    """Return "mean" or "sum", which a task is of all others, or of those not named like an aggregate; or ""."""
+    own = np.array([record.get(task, math.nan) for record in complete])
+    for unlike in ([task], named):
+        others = [name for name in logged if name not in unlike]
+        if len(others) < 2 or not complete:
+            continue
+        losses = np.array([[record[other] for other in others] for record in complete])
+        for kind, values in (("mean", losses.mean(axis=1)), ("sum", losses.sum(axis=1))):
+            if np.allclose(own, values, rtol=ROUNDING, atol=0):
+                return kind
+    return ""

@@ -1,0 +1,171 @@
+"""Read tables of a past run: CSV, TSV, JSON, JSON lines and Parquet, as people and tracking tools write them."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_coba.reports.past_runs.names import STEP_COLUMNS, held_out_families, is_held_out
+from lightning_coba.reports.past_runs.rows import Log, Row
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+#: Columns of a long table: which quantity a row is about, its value, and of which rows it is.
+_QUANTITY = ("task", "key", "metric", "metric_name", "name", "tag")
+_VALUE = ("loss", "val_loss", "eval_loss", "value")
+_SPLIT = ("split", "phase", "stage", "subset")
+_RUN = ("run", "run_id", "run_name", "run_uuid")
+_LIMITS = ("__MIN", "__MAX")  # which the page of W&B exports beside each line of a chart
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*")
+
+
+def read_table(file: Path) -> Log:
+    """Read a file with one column per task, or with one row per task and step.
+
+    Raises:
+        ValueError: It is no table, or empty; the message names the line.
+    """
+    log = Log(str(file), [Row(where, "", values) for where, values in _cells(file)], bare=True)
+    if not log.rows:
+        raise ValueError(f"{file} holds no row. Give a file with one row per validation pass.")
+    columns = log.columns
+    if {name.lower() for name in columns} == {"wall time", "step", "value"}:
+        raise ValueError(
+            f"{file} holds one metric, as the TensorBoard page saves it, and no name of a task. Give the folder of "
+            "the event files instead."
+        )
+    if "run_id" in columns and any(name.startswith("metrics.") for name in columns):
+        raise ValueError(
+            f"{file} holds each run's last value of a metric, not its history. Give the mlruns folder or mlflow.db, or "
+            "the CSV of a metric's chart in the MLflow page."
+        )
+    if run := next((name for name in columns if name.strip("_ ").lower() in _RUN), None):
+        log = log._replace(rows=[_of_run(row, run) for row in log.rows])
+    return _of_chart(log) or _of_long_table(log) or log
+
+
+def _of_run(row: Row, column: str) -> Row:
+    others = {name: value for name, value in row.values.items() if name != column}
+    return Row(row.where, str(row.values.get(column, "")), others)
+
+
+def _of_chart(log: Log) -> Log | None:
+    """Return the rows of a chart that the page of W&B exports: its columns are called "run - metric"."""
+    columns = log.columns
+    lines = [name for name in columns if " - " in name]
+    if not lines or (len(lines) < len(columns) - 1 and not any(name.endswith(_LIMITS) for name in columns)):
+        return None
+    rows = []
+    for row in log.rows:
+        steps = {name: value for name, value in row.values.items() if name.lower() in STEP_COLUMNS}
+        runs: dict[str, dict[str, Any]] = {}
+        for name in lines:
+            if not name.endswith(_LIMITS):
+                run, _, metric = name.rpartition(" - ")  # the name of a run may hold the separator itself
+                runs.setdefault(run.removeprefix("Group: "), dict(steps))[metric] = row.values.get(name)
+        rows += [Row(row.where, run, values) for run, values in runs.items()]
+    return Log(log.name, rows, notes=["Columns of a W&B chart, min and max left out."])
+
+
+def _of_long_table(log: Log) -> Log | None:
+    """Return one row per quantity and step as a row of that quantity; None where the table is none of these."""
+    plain = {name.strip("_ ").lower(): name for name in log.columns}
+    quantity, value, split = (
+        next((plain[name] for name in names if name in plain), None) for names in (_QUANTITY, _VALUE, _SPLIT)
+    )
+    if quantity is None or value is None or held_out_families(log.columns):
+        return None
+    kept, notes = [row for row in log.rows if split and is_held_out(str(row.values.get(split) or ""))], []
+    if kept and len(kept) < len(log.rows):
+        notes = [f"{len(log.rows) - len(kept)} rows left out whose `{split}` is not of validation."]
+    rows = []
+    for row in kept or log.rows:
+        name = str(row.values.get(quantity) or "").strip()
+        if not name:
+            raise ValueError(f"{row.where}: column `{quantity}` must name a task or metric; got nothing. Fill it in.")
+        named = {key.lstrip("_"): cell for key, cell in row.values.items()}
+        steps = {key: cell for key, cell in named.items() if key.lower() in STEP_COLUMNS}
+        rows.append(Row(row.where, row.run, steps | {name: row.values.get(value)}))
+    return Log(log.name, rows, bare=quantity.strip("_").lower() == "task", notes=notes)
+
+
+def _cells(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the place and the cells of every row."""
+    suffix = file.suffix.lower()
+    if suffix in (".csv", ".tsv", ".txt"):
+        yield from _csv(file)
+    elif suffix in (".jsonl", ".ndjson"):
+        for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if text.strip():
+                values = _parsed(text, f"{file}:{line}")
+                if not isinstance(values, dict):
+                    raise ValueError(f"{file}:{line}: a line must be a JSON object; got {text[:40]!r}. Correct it.")
+                yield f"{file}:{line}", _flat(values)
+    elif suffix == ".json":
+        yield from ((f"{file}, row {i}", _flat(values)) for i, values in enumerate(_json_rows(file), 1))
+    elif suffix == ".parquet":
+        from pyarrow import parquet
+
+        rows = parquet.read_table(file).to_pylist()
+        yield from ((f"{file}, row {i}", _flat(values)) for i, values in enumerate(rows, 1))
+    else:
+        raise ValueError(f"`read_losses.path` must end in one of {', '.join(SUFFIXES)}; got {file}. Convert it to CSV.")
+
+
+def _csv(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} must be text in UTF-8; got {error}. Save it as 'CSV UTF-8'.") from None
+    separator = max(",\t;", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text), delimiter=separator)
+    columns = [name.strip() for name in next(reader, [])]
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
+        raise ValueError(f"{file}:1: each column must have a name of its own; {twice[0]!r} is there twice. Rename one.")
+    for cells in reader:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(columns):
+            raise ValueError(
+                f"{file}:{reader.line_num}: a row must have as many cells as the header, {len(columns)}; got "
+                f"{len(cells)}. Complete or delete the line."
+            )
+        if separator != ",":  # as spreadsheets write numbers where the comma separates decimals
+            cells = [cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
+        yield f"{file}:{reader.line_num}", {name: cell for name, cell in zip(columns, cells, strict=True) if name}
+
+
+def _json_rows(file: Path) -> list[Mapping[str, Any]]:
+    """Return the rows of a JSON file: a list of rows, lists (or mappings by row) under each column's name.
+
+    The Trainer of transformers keeps such a list in ``trainer_state.json``.
+    """
+    found = _parsed(file.read_text(encoding="utf-8"), str(file))
+    if isinstance(found, dict) and isinstance(found.get("log_history"), list):
+        found = found["log_history"]
+    if isinstance(found, list) and all(isinstance(row, dict) for row in found):
+        return found
+    if isinstance(found, dict) and found and all(isinstance(column, list | dict) for column in found.values()):
+        columns = {
+            name: column if isinstance(column, dict) else dict(enumerate(column)) for name, column in found.items()
+        }
+        indices = dict.fromkeys(index for column in columns.values() for index in column)
+        return [{name: column.get(index) for name, column in columns.items()} for index in indices]
+    raise ValueError(f"{file} must hold a list of rows or a list under each column's name. Write it as CSV.")
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: this is no JSON ({error}). Correct or delete it.") from None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values under names with slashes."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

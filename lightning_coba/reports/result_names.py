@@ -1,0 +1,63 @@
+"""How results and objectives are called and written for people: by their key, unless they have a name."""
+
+import math
+
+from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, VAL_LOSS
+from lightning_coba.reports.formats import DASH
+from lightning_coba.runs.card import Better
+
+_NAMES = {
+    TEST_LOSS: "test loss",
+    TEST_ACCURACY: "token accuracy",
+    TEST_EXACT_MATCH: "exact match",
+    VAL_LOSS: "validation loss",
+}
+#: Results between 0 and 1, which are written in percent.
+_SHARES = {TEST_ACCURACY, TEST_EXACT_MATCH}
+
+
+def result_name(key: str) -> str:
+    """Return what a result or an objective is called.
+
+    Example:
+        >>> result_name("test_loss"), result_name("test_f1")
+        ('test loss', 'test_f1')
+    """
+    return _NAMES.get(key, key)
+
+
+def result_title(key: str) -> str:
+    """Return the name at the beginning of a title; a key stays as it is.
+
+    Example:
+        >>> result_title("test_loss"), result_title("test_f1")
+        ('Test loss', 'test_f1')
+    """
+    return _NAMES[key].capitalize() if key in _NAMES else key
+
+
+def is_share(key: str) -> bool:
+    """Return whether a result is written in percent."""
+    return key in _SHARES
+
+
+def written(key: str, value: float) -> str:
+    """Write a value of a result.
+
+    Example:
+        >>> written("test_loss", 0.51234), written("test_accuracy", 0.51234), written("test_f1", float("nan"))
+        ('0.512', '51.2 %', '—')
+    """
+    if not math.isfinite(value):
+        return DASH
+    return f"{100 * value:.1f} %" if is_share(key) else f"{value:.3f}"
+
+
+def comparative(better: Better) -> str:
+    """Return the word for what is better: lower or higher."""
+    return "lower" if better == "min" else "higher"
+
+
+def superlative(better: Better) -> str:
+    """Return the word for what is best: lowest or highest."""
+    return "lowest" if better == "min" else "highest"

@@ -1,0 +1,103 @@
+"""Two figures of a page about one run: every task's losses, and what slopes the weights answered."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightning_coba.reports.panels import line_style, panel_title, panels, plain
+from lightning_coba.reports.statistics import Array
+from lightning_coba.runs.card import Better
+from lightning_coba.simplex.figures import COLOURS, GREY, INK, canvas, name_tasks, title
+from lightning_coba.simplex.records import BalanceTable
+
+#: A training loss is drawn as the mean over this share of its values: single steps are noise.
+SMOOTHED = 0.04
+TRAINING = "#b5b5b5"
+LINES = ("training (smoothed)", "validation", "validation minimum", "validation maximum")
+
+
+def losses_figure(
+    validation: Mapping[str, Mapping[int, float]], training: Mapping[str, Mapping[int, float]], better: Better = "min"
+) -> Figure | None:
+    """Draw one panel per task: training loss, and the objective in validation with its best; None without either.
+
+    Args:
+        validation: Task -> step -> objective, such as the validation loss.
+        training: Task -> step -> training loss.
+        better: Direction in which the objective is better.
+    """
+    tasks = [task for task in {**validation, **training} if validation.get(task) or training.get(task)]
+    if not tasks:
+        return None
+    figure, found = panels(len(tasks), 2.0, "optimizer step", below=0.1)
+    for axes, task in zip(found, tasks, strict=True):
+        _draw_losses(axes, task, _curve(validation.get(task, {})), _curve(training.get(task, {})), better)
+    handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    figure.legend(
+        handles=[handles[name] for name in LINES if name in handles],
+        loc="outside upper left",
+        ncols=3,
+        frameon=False,
+        fontsize=8.5,
+    )
+    return figure
+
+
+def slope_figure(balance: BalanceTable) -> Figure | None:
+    """Draw each task's weight against its slope, record by record; None where the balancer has no slopes."""
+    there = np.isfinite(balance.slope) & np.isfinite(balance.weight)
+    if not there.any():
+        return None
+    figure, (axes,) = canvas(1, height=4.4)
+    title(axes, "Weight against slope", "dot = last record, line = the way there; right of 0 the loss rises")
+    plain(axes)
+    axes.axvline(0, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+    axes.axhline(1 / len(balance.tasks), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+    lines = []
+    for k, task in enumerate(balance.tasks):
+        x, y = balance.slope[there[:, k], k], balance.weight[there[:, k], k]
+        lines += axes.plot(x, y, linewidth=0.9, alpha=0.5, label=task, **line_style(k))
+        axes.plot(x[-1:], y[-1:], "o", color=line_style(k)["color"], markersize=6)
+    axes.set_xlabel("slope: change of the loss ratio per record", color=INK)
+    axes.set_ylabel("weight", color=INK)
+    name_tasks(figure, {axes: lines})
+    return figure
+
+
+def _draw_losses(
+    axes: Axes, task: str, validation: tuple[Array, Array], training: tuple[Array, Array], better: Better
+) -> None:
+    steps, smooth = _smooth(*training)
+    if len(smooth):
+        axes.plot(steps, smooth, color=TRAINING, linewidth=1.2, label=LINES[0])
+    steps, losses = validation
+    if not len(losses):
+        panel_title(axes, task, "no validation pass")
+        return
+    (line,) = axes.plot(steps, losses, color=COLOURS[0], linewidth=1.7, label=LINES[1])
+    if len(steps) <= 20:
+        line.set(marker="o", markersize=2.5)
+    shown = np.concatenate([losses, smooth[len(smooth) // 2 :]])  # the first training losses would dwarf what follows
+    margin = 0.08 * max(np.ptp(shown), 1e-3)
+    axes.set_ylim(shown.min() - margin, shown.max() + margin)
+    best, label = (np.argmin(losses), LINES[2]) if better == "min" else (np.argmax(losses), LINES[3])
+    axes.plot(steps[best], losses[best], "o", color=COLOURS[2], markersize=6, fillstyle="none", label=label)
+    panel_title(axes, task, f"{losses[best]:.3g} at step {int(steps[best])}")
+
+
+def _curve(losses: Mapping[int, float]) -> tuple[Array, Array]:
+    steps = np.array(sorted(losses), dtype=np.float64)
+    values = np.array([losses[int(step)] for step in steps], dtype=np.float64)
+    there = np.isfinite(values)
+    return steps[there], values[there]
+
+
+def _smooth(steps: Array, values: Array) -> tuple[Array, Array]:
+    """Return means over a moving window, each at the window's middle; nothing of a single value, which is no line."""
+    width = max(int(SMOOTHED * len(values)), 1)
+    window = np.full(width, 1 / width)
+    if len(values) < 2:
+        return steps[:0], values[:0]
+    return np.convolve(steps, window, "valid"), np.convolve(values, window, "valid")

@@ -1,0 +1,116 @@
+"""The card of a run, ``run.json``, in the form of format version 2, whichever version wrote it."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, VAL_LOSS
+
+#: The system of a card that names none.
+MULTITASK = "multitask"
+#: Under which name a result without parts is stored.
+WHOLE = "all"
+Better = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Hold one measure of a run.
+
+    Attributes:
+        values: Task, objective or level -> value; a result without parts is under `WHOLE`.
+        better: Direction that is better.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    better: Better = "min"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Hold what the checkpoint was chosen by, and a sweep optimises.
+
+    Attributes:
+        key: Logged key.
+        better: Direction that is better.
+        value: Its best value; NaN where there is none.
+    """
+
+    key: str = VAL_LOSS
+    better: Better = "min"
+    value: float = math.nan
+
+
+def read_card(file: Path) -> dict[str, Any]:
+    """Return the contents of a ``run.json`` in the form of version 2.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It holds no JSON object.
+    """
+    card = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(card, dict):
+        raise ValueError("it is no JSON object")
+    return {"system": MULTITASK, **(card if number(card.get("format_version", 1)) >= 2 else _of_version_1(card))}
+
+
+def results_of(entry: Any) -> dict[str, Result]:
+    """Return the entry ``results`` or ``results_before`` of a card, by key in its order; what is malformed is left out.
+
+    Example:
+        >>> results_of({"test_loss": {"better": "min", "values": {"code": 1.2, "qa": None}}})
+        {'test_loss': Result(values={'code': 1.2, 'qa': nan}, better='min')}
+    """
+    return {
+        str(key): Result(numbers(result["values"]), _better(result))
+        for key, result in mapping(entry).items()
+        if isinstance(result, Mapping) and isinstance(result.get("values"), Mapping)
+    }
+
+
+def objective_of(entry: Any) -> Objective:
+    """Return the entry ``objective`` of a card; the mean validation loss without a value where there is none."""
+    named = mapping(entry)
+    return Objective(str(named.get("key", VAL_LOSS)), _better(named), number(named.get("value")))
+
+
+def mapping(value: Any) -> Mapping[Any, Any]:
+    """Return a mapping as it is, and an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def numbers(value: Any) -> dict[str, float]:
+    """Return a mapping of names to numbers, NaN for what is none."""
+    return {str(key): number(entry) for key, entry in mapping(value).items()}
+
+
+def number(value: Any) -> float:
+    """Return a number; NaN for what is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _better(entry: Mapping[str, Any]) -> Better:
+    return "max" if entry.get("better") == "max" else "min"
+
+
+def _of_version_1(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card of 0.4, which knew one system, in the form of today."""
+    old = ("test_before", "test_after", "test_metrics", "val_loss")
+    new = {key: value for key, value in card.items() if key not in old}
+    if card.get("test_before"):
+        new["results_before"] = {TEST_LOSS: {"better": "min", "values": card["test_before"]}}
+    if card.get("test_after"):
+        metrics = {"accuracy": TEST_ACCURACY, "exact_match": TEST_EXACT_MATCH}
+        new["results"] = {TEST_LOSS: {"better": "min", "values": card["test_after"]}} | {
+            metrics.get(name, str(name)): {"better": "max", "values": values}
+            for name, values in mapping(card.get("test_metrics")).items()
+        }
+    if "val_loss" in card:
+        new["objective"] = {"key": VAL_LOSS, "better": "min", "value": card["val_loss"]}
+    return new

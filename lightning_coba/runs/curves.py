@@ -1,0 +1,42 @@
+"""What a run logged step by step, from its ``metrics.csv``."""
+
+import csv
+import io
+from pathlib import Path
+
+from lightning_coba.log_keys import VAL_LOSS, task_key
+from lightning_coba.runs.card import WHOLE, number
+
+#: Part of a result -> step -> value.
+Curves = dict[str, dict[int, float]]
+
+
+def read_curves(file: Path, key: str = VAL_LOSS) -> tuple[Curves, int]:
+    """Return a quantity by task and step, and the number of steps that were logged.
+
+    Args:
+        file: ``metrics.csv``, complete or not; where there is none, there are no curves.
+        key: What the columns are named by, such as ``val_loss``: ``val_loss/code`` is that of the task ``code``. Where
+            there are no such columns, ``val_loss`` itself is the curve named `WHOLE`.
+    """
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}, 0
+    # Without its line break the last line may be half of one, and still have all its cells.
+    reader = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+    columns = next(reader, [])
+    beginning = task_key(key, "")
+    wanted = {i: name.removeprefix(beginning) for i, name in enumerate(columns) if name.startswith(beginning)}
+    wanted = wanted or {i: WHOLE for i, name in enumerate(columns) if name == key}
+    curves: Curves = {}
+    last = 0
+    for cells in reader:
+        if len(cells) != len(columns) or not cells[0].isdigit():
+            continue
+        # A row is numbered by the step during which it was logged, from 0.
+        last = max(last, step := int(cells[0]) + 1)
+        for i, name in wanted.items():
+            if cells[i]:
+                curves.setdefault(name, {})[step] = number(cells[i])
+    return curves, last

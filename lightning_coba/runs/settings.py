@@ -1,0 +1,47 @@
+"""The resolved configuration of a run, ``config.yaml``, in the form of today, whichever version wrote it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_coba.runs.card import MULTITASK
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Return the contents of a ``config.yaml``.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It holds no mapping.
+    """
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} must hold a mapping; got {type(settings).__name__}. Restore the file.")
+    return settings if "system" in settings else _of_0_4(settings)
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as ``{"a.b": value}``.
+
+    Example:
+        >>> flat({"data": {"max_length": 64, "tasks": ["a", "b"]}, "seed": 1})
+        {'data.max_length': 64, 'data.tasks': ['a', 'b'], 'seed': 1}
+    """
+    if not isinstance(node, Mapping):
+        return {prefix.rstrip("."): node}
+    return {k: v for key, value in node.items() for k, v in flat(value, f"{prefix}{key}.").items()}
+
+
+def _of_0_4(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Part the node ``model`` of 0.4, which was the module with its model, into ``system`` and ``model``."""
+    model = dict(settings.get("model") or {})
+    system = {"_target_": model.pop("_target_", "lightning_coba.MultitaskLM")}
+    if "seed" in model:
+        system["seed"] = model.pop("seed")
+    described = {"_target_": "lightning_coba.models.LanguageModel", **model}
+    return {**settings, "model": described, "system": system, "system_name": MULTITASK}
