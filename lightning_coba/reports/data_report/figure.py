@@ -119,6 +119,7 @@ def _draw_labels(axes: Axes, tasks: Sequence["InspectedTask"], colours: dict[str
 
 def _frame(axes: Axes, heading: str, reading: str) -> None:
     title(axes, heading, reading)
+    axes.texts[0].set_in_layout(False)  # how to read it may be wider than the panel
     plain(axes)
 
 
