@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,11 @@ options, --out and --tokenizer alone count.
 Written: OUT/data.html (one file, to send around) and OUT/data.png. Nothing of yours is changed. What was read and
 tokenised is kept for the training. The exit code is 0 if training would run, 1 if there are errors, 2 for wrong usage.
 """
-
-
+#: Arguments of `MultitaskDataModule` that are options of ``check``.
+DATA_OPTIONS = (
+    "prompt", "completion", "messages", "chat", "max_length", "overlong", "overlap", "batch_size", "batching", "mixing",
+    "validation_rows",
+)  # fmt: skip
 INIT = """\
 Look at your data and write a configuration to train on it, with a comment at each choice.
 
@@ -68,22 +72,17 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
     made = command_parser("coba-data", DESCRIPTION, EPILOG)
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    add_check(commands)
-    add_init(commands)
+    as_written = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about = "say what would go wrong with the data, and what a step will look like"
+    _add_check(as_written("check", help=about, description=CHECK, epilog=CHECK_EPILOG))
+    about = "write a configuration to train on the data"
+    _add_init(as_written("init", help=about, description=INIT, epilog=INIT_EPILOG))
     return made
 
 
-def add_init(commands: Any) -> None:
-    """Add ``coba-data init``."""
-    made = commands.add_parser(
-        "init",
-        help="write a configuration to train on the data",
-        description=INIT,
-        epilog=INIT_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _add_init(made: argparse.ArgumentParser) -> None:
     made.set_defaults(run=init)
-    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or a file a task, or one file")
+    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or a file per task, or one file")
     made.add_argument("--out", metavar="FILE", help="file to write (default: experiment/<name of DIR>.yaml)")
     made.add_argument("--force", action="store_true", help="replace a file that is there")
     made.add_argument("--model", metavar="MODEL", help="hub id, folder or .gguf (default: that of model=smollm2)")
@@ -95,51 +94,53 @@ def add_init(commands: Any) -> None:
         made.add_argument(f"--{name}", metavar="COLUMN", action="append", default=[], help=what)
 
 
-def add_check(commands: Any) -> None:
-    """Add ``coba-data check``."""
-    made = commands.add_parser(
-        "check",
-        help="say what would go wrong with the data, and what a step will look like",
-        description=CHECK,
-        epilog=CHECK_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.set_defaults(run=check)
-    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or a file a task, or one file; or a .yaml")
+def _add_check(made: argparse.ArgumentParser) -> None:
+    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or a file per task, or one file; or .yaml")
     made.add_argument("--out", default="data_report", metavar="DIR", help="folder to write to (default: %(default)s)")
-    reading = made.add_argument_group("how a row is read")
-    reading.add_argument("--prompt", default="prompt", metavar="COLUMN", help="or a template such as '{question}\\n'")
-    reading.add_argument("--completion", default="completion", metavar="COLUMN", help="the same of what is learned")
-    reading.add_argument("--messages", default="messages", metavar="COLUMN", help="column of conversations")
-    reading.add_argument(
-        "--chat", action=argparse.BooleanOptionalAction, help="render all rows with the chat template (--no-chat: none)"
-    )
-    reading.add_argument("--tokenizer", metavar="MODEL", help="hub id, folder or .gguf (default: of model=smollm2)")
-    reading.add_argument(
-        "--max-length", type=int, default=1024, metavar="N", help="tokens a row (default: %(default)s)"
-    )
-    reading.add_argument("--overlong", choices=("error", "drop"), default="error", help="completions that do not fit")
-    reading.add_argument("--overlap", choices=("drop", "error"), default="drop", help="a prompt in two splits")
-    mixed = made.add_argument_group("how a step is made")
-    mixed.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows a step (default: %(default)s)")
-    mixed.add_argument("--batching", choices=("grouped", "packed", "random"), default="grouped")
-    mixed.add_argument(
+    made.add_argument("--tokenizer", metavar="MODEL", help="hub id, folder or .gguf (default: that of model=smollm2)")
+    reading = made.add_argument_group("how a row is read").add_argument
+    reading("--prompt", metavar="COLUMN", help="or a template such as '{question}\\n' (default: %(default)s)")
+    reading("--completion", metavar="COLUMN", help="the same of what is learned (default: %(default)s)")
+    reading("--messages", metavar="COLUMN", help="column of conversations (default: %(default)s)")
+    reading("--chat", action=argparse.BooleanOptionalAction, help="render all rows with the chat template, or none")
+    reading("--max-length", type=int, metavar="N", help="tokens per row (default: %(default)s)")
+    reading("--overlong", choices=("error", "drop"), help="completions that do not fit (default: %(default)s)")
+    reading("--overlap", choices=("drop", "error"), help="a prompt in two splits (default: %(default)s)")
+    mixed = made.add_argument_group("how a step is made").add_argument
+    mixed("--batch-size", type=int, metavar="N", help="rows per step (default: %(default)s)")
+    mixed("--batching", choices=("grouped", "packed", "random"), help="(default: %(default)s)")
+    mixed(
         "--mixing", choices=("proportional", "temperature", "uniform", "round_robin", "stratified"),
-        default="proportional", help="how the tasks share an epoch (default: %(default)s)",
+        help="how the tasks share an epoch (default: %(default)s)",
     )  # fmt: skip
-    mixed.add_argument("--validation-rows", type=int, default=64, metavar="N", help="a task (default: %(default)s)")
-    mixed.add_argument(
-        "--max-epochs", type=int, default=3, metavar="N", help="length of the run (default: %(default)s)"
-    )
-    mixed.add_argument("--max-steps", type=int, default=-1, metavar="N", help="the same in optimizer steps")
-    mixed.add_argument(
+    mixed("--validation-rows", type=int, metavar="N", help="rows per task (default: %(default)s)")
+    run = made.add_argument_group("how long the run is").add_argument
+    run("--max-epochs", type=int, default=3, metavar="N", help="epochs (default: %(default)s)")
+    run("--max-steps", type=int, default=-1, metavar="N", help="optimizer steps; -1 = epochs decide")
+    run(
         "--val-check-interval", type=_interval, default=0.1, metavar="X",
         help="share of an epoch, or number of steps, between validation passes (default: %(default)s)",
     )  # fmt: skip
+    defaults = _settings_of("data/files.yaml")
+    made.set_defaults(run=check, **{name: defaults[name] for name in DATA_OPTIONS})
 
 
 def _interval(text: str) -> float | int:
     return float(text) if "." in text else int(text)
+
+
+def _settings_of(file: str) -> dict[str, Any]:
+    """Return what a file of ``conf/`` says; a tenth of a second faster than Hydra."""
+    import yaml
+
+    from lightning_coba.cli.config_folder import config_folder
+
+    return yaml.safe_load((Path(config_folder()) / file).read_text(encoding="utf-8"))
+
+
+def default_model() -> str:
+    """Return the model of ``model=smollm2``."""
+    return _settings_of("model/smollm2.yaml")["model"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -182,11 +183,10 @@ def _of_options(given: argparse.Namespace) -> tuple[Any, Any, str]:
     from lightning_coba.data import MultitaskDataModule
     from lightning_coba.inspection import RunLength
 
-    names = ("messages", "chat", "max_length", "overlong", "overlap", "batch_size", "batching", "mixing")
-    options = {name: getattr(given, name) for name in (*names, "validation_rows")}
-    rules: dict[str, Any] = {"prompt": unescaped(given.prompt), "completion": unescaped(given.completion)}
-    data = MultitaskDataModule(root=given.dir, **options, **rules)
-    return data, RunLength(given.max_epochs, given.max_steps, given.val_check_interval), default_model()
+    options = {name: getattr(given, name) for name in DATA_OPTIONS}
+    options |= {name: unescaped(options[name]) for name in ("prompt", "completion")}
+    length = RunLength(given.max_epochs, given.max_steps, given.val_check_interval)
+    return MultitaskDataModule(root=given.dir, **options), length, default_model()
 
 
 def _of_experiment(file: Path) -> tuple[Any, Any, str]:
@@ -207,8 +207,7 @@ def init(given: argparse.Namespace) -> bool:
     from lightning_coba.data import tasks_at
     from lightning_coba.inspection.column_guess import rules_of
     from lightning_coba.inspection.model_context import context_of
-    from lightning_coba.inspection.run_draft import draft_run
-    from lightning_coba.inspection.run_draft_yaml import draft_yaml, write_draft
+    from lightning_coba.inspection.run_draft import draft_run, draft_yaml, write_draft
     from lightning_coba.models.tokenizer import load_tokenizer
 
     tasks = tasks_at(given.dir)
@@ -220,7 +219,7 @@ def init(given: argparse.Namespace) -> bool:
     try:
         draft = draft_run(tasks, columns, tokenizer, context_of(tokenizer))
     except ValueError as error:
-        raise ValueError(f"{error} {_all_bad_rows(given.dir, tasks, columns)}") from error
+        raise ValueError(f"{error} {_all_bad_rows(tasks, columns)}") from error
     text = draft_yaml(draft, given.dir, out.stem, config_dir, given.model)
     write_draft(out, text, given.force)
     console = Console(highlight=False, soft_wrap=True)
@@ -232,18 +231,12 @@ def init(given: argparse.Namespace) -> bool:
     return True
 
 
-def _all_bad_rows(root: str, tasks: Sequence[Any], columns: Mapping[str, Any]) -> str:
-    """Return where all rows are said that cannot be used; a check of tasks with different columns needs the file."""
+def _all_bad_rows(tasks: Sequence[Any], columns: Mapping[str, Any]) -> str:
     from lightning_coba.data.reading.row_cache import readable_rows
-    from lightning_coba.inspection.column_guess import as_typed
-    from lightning_coba.inspection.inspected_task import listed
+    from lightning_coba.inspection.findings import listed
 
-    rules = [columns[task.name].rules for task in tasks]
-    if all(other == rules[0] for other in rules):
-        command = f"coba-data check {shlex.quote(root)} {as_typed(rules[0])}".rstrip()
-        return f"Run `{command}`, which lists all of them."
-    problems = [one for task, own in zip(tasks, rules, strict=True) for one in readable_rows(replace(task, **own))[1]]
-    return f"All that cannot be used: {listed((problem.origin for problem in problems), 20)}."
+    read = [readable_rows(replace(task, **columns[task.name].rules)) for task in tasks]
+    return f"All that cannot be used: {listed((problem.origin for _, problems in read for problem in problems), 20)}."
 
 
 def _typed_rules(given: argparse.Namespace) -> list[dict[str, str]]:
@@ -259,16 +252,6 @@ def _typed_rules(given: argparse.Namespace) -> list[dict[str, str]]:
         for prompt, completion in itertools.zip_longest(prompts, completions)
     ]
     return [*filter(None, pairs), *({"messages": column} for column in given.messages)]
-
-
-def default_model() -> str:
-    """Return the model of ``model=smollm2``."""
-    import yaml
-
-    from lightning_coba.cli.config_folder import config_folder
-
-    text = (Path(config_folder()) / "model" / "smollm2.yaml").read_text(encoding="utf-8")
-    return str(yaml.safe_load(text)["model"])
 
 
 if __name__ == "__main__":

@@ -12,41 +12,30 @@ from lightning_coba.data.reading.sources import parts_of
 from lightning_coba.data.reading.task import Task
 
 _ROWS_LOOKED_AT = 200
-_WHERE_TYPED_COUNTS = (
-    "it counts for the tasks that have these columns, and can be followed by the same for tasks with others."
-)
 _CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "chat", "turns")
-#: (columns that are read, in their order; the column that is learned), the surest first.
-_PAIRS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("prompt",), "completion"),
-    (("prompt",), "response"),
-    (("instruction", "input"), "output"),
-    (("instruction", "context"), "response"),
-    (("instruction",), "output"),
-    (("instruction",), "response"),
-    (("context", "question"), "answer"),
-    (("passage", "question"), "answer"),
-    (("question",), "answer"),
-    (("question",), "response"),
-    (("query",), "response"),
-    (("query",), "answer"),
-    (("problem",), "solution"),
-    (("premise", "hypothesis"), "label"),
-    (("sentence1", "sentence2"), "label"),
-    (("document",), "summary"),
-    (("article",), "highlights"),
-    (("article",), "summary"),
-    (("dialogue",), "summary"),
-    (("text",), "summary"),
-    (("text",), "label_text"),
-    (("text",), "label"),
-    (("sentence",), "label"),
-    (("source",), "target"),
-    (("src",), "tgt"),
-    (("inputs",), "targets"),
-    (("input",), "target"),
-    (("input",), "output"),
-)
+#: Columns that are read, in their order -> those that may be learned; the surest first.
+_PAIRS = {
+    "prompt": "completion response",
+    "instruction input": "output",
+    "instruction context": "response",
+    "instruction": "output response",
+    "context question": "answer",
+    "passage question": "answer",
+    "question": "answer response",
+    "query": "response answer",
+    "problem": "solution",
+    "premise hypothesis": "label",
+    "sentence1 sentence2": "label",
+    "document": "summary",
+    "article": "highlights summary",
+    "dialogue": "summary",
+    "text": "summary label_text label",
+    "sentence": "label",
+    "source": "target",
+    "src": "tgt",
+    "inputs": "targets",
+    "input": "target output",
+}
 
 
 @dataclass(frozen=True)
@@ -54,8 +43,8 @@ class Columns:
     """How the rows of a task are read.
 
     Attributes:
-        rules: arguments of `Task`: ``prompt`` and ``completion``, or ``messages``; without those at their defaults.
-        why: what was seen, for a comment.
+        rules: Arguments of `Task`: ``prompt`` and ``completion``, or ``messages``; without those at their defaults.
+        why: What was seen, for a comment.
     """
 
     rules: Mapping[str, Any]
@@ -66,7 +55,7 @@ def guess_columns(task: Task) -> Columns:
     r"""Guess how the rows of a task are read.
 
     Args:
-        task: whose train split is looked at; its own column rules are ignored.
+        task: The task whose train split is looked at; its own column rules are ignored.
 
     Raises:
         ValueError: It cannot be told; the message lists the columns and the options to type.
@@ -81,9 +70,10 @@ def guess_columns(task: Task) -> Columns:
         raise ValueError(f"The train split of task {task.name!r} is empty ({origin}). Give it rows, or leave it out.")
     told_apart = task.where or {}
     common = [name for name in rows[0] if name not in told_apart and all(row.get(name) is not None for row in rows)]
-    pair = next(((read, learned) for read, learned in _PAIRS if {*read, learned} <= set(common)), None)
-    if pair is not None:
-        return _of_pair(rows, *pair)
+    for read, answers in _PAIRS.items():
+        for learned in answers.split():
+            if {*read.split(), learned} <= set(common):
+                return _of_pair(rows, read.split(), learned)
     for name in _CONVERSATIONS:
         if name in common and not isinstance(rows[0][name], int | float):
             rules = {} if name == "messages" else {"messages": name}
@@ -98,72 +88,77 @@ def _first_rows(task: Task) -> tuple[list[Fields], str]:
     return list(itertools.islice(mine, _ROWS_LOOKED_AT)), parts[0].prefix.rstrip(" :").removesuffix(" row")
 
 
-def _of_pair(rows: Sequence[Fields], read: tuple[str, ...], learned: str) -> Columns:
-    seen = f"columns {', '.join(map(repr, read))} and {learned!r}"
-    if all(isinstance(row[name], list) for row in rows for name in (*read, learned)):
-        return Columns(_but_defaults(read[0], learned), f"{seen} hold messages")
-    completion = learned if all(isinstance(row[learned], str) for row in rows) else f"{{{learned}}}"
-    if len(read) == 1 and all(isinstance(row[read[0]], str) for row in rows):
-        ended = sum(row[read[0]][-1:].isspace() for row in rows)
-        if ended >= 0.9 * len(rows):
-            return Columns(_but_defaults(read[0], completion), seen)
-        why = f"{seen}; the template ends the prompt with a line break"
-        return Columns(_but_defaults(f"{{{read[0]}}}\n", completion), why)
-    template = "".join(f"{{{name}}}\n" for name in read)
-    return Columns(_but_defaults(template, completion), seen)
+def _of_pair(rows: Sequence[Fields], read: Sequence[str], learned: str) -> Columns:
+    def all_are(kind: type, *names: str) -> bool:
+        return all(isinstance(row[name], kind) for row in rows for name in names)
 
-
-def _but_defaults(prompt: str, completion: str) -> dict[str, str]:
+    why = f"columns {', '.join(map(repr, read))} and {learned!r}"
+    prompt = "".join(f"{{{name}}}\n" for name in read)
+    completion = learned if all_are(str, learned) else f"{{{learned}}}"
+    if all_are(list, *read, learned):
+        prompt, completion, why = read[0], learned, f"{why} hold messages"
+    elif len(read) == 1 and all_are(str, *read):
+        if sum(row[read[0]][-1:].isspace() for row in rows) >= 0.9 * len(rows):
+            prompt = read[0]
+        else:
+            why += "; the template ends the prompt with a line break"
     rules = {"prompt": prompt, "completion": completion}
-    return {name: rule for name, rule in rules.items() if rule != name}
+    return Columns({name: rule for name, rule in rules.items() if rule != name}, why)
 
 
 def _unsure(task: str, origin: str, rows: Sequence[Fields], common: Sequence[str]) -> str:
-    told = f"{origin}: which columns of task {task!r} are read, and which is learned? They are "
-    told += f"{', '.join(map(repr, rows[0])) or 'none'}. "
-    joined = next((mark for mark in ";\t|" if len(rows[0]) == 1 and mark in next(iter(rows[0]))), None)
+    first = rows[0]
+    told = (
+        f"{origin}: which columns of task {task!r} are read, and which is learned? They are "
+        f"{', '.join(map(repr, first)) or 'none'}."
+    )
+    joined = next((mark for mark in ";\t|" if len(first) == 1 and mark in next(iter(first))), None)
     if joined:
-        return f"{told}The fields seem to be parted by {joined!r}: save the file with commas, or with tabs as .tsv."
-    nested = next((name for name in common if isinstance(rows[0][name], Mapping)), None)
-    texts = [name for name in common if isinstance(rows[0][name], str | int | float)]
-    if nested is not None and len(rows[0][nested]) >= 2:
-        first, second = list(rows[0][nested])[:2]
-        typed = as_typed({"prompt": f"{{{nested}[{first}]}}\n", "completion": f"{{{nested}[{second}]}}"})
-        return f"{told}Type {typed}, or the reverse; {_WHERE_TYPED_COUNTS}"
-    if len(texts) >= 2:
-        typed = as_typed({"prompt": f"{{{texts[0]}}}\n", "completion": texts[1]})
-        return f"{told}Type {typed}, or what is meant; {_WHERE_TYPED_COUNTS}"
-    return told + (
-        "Each row needs a text that is read and one that is learned, in columns of their own. To learn whole texts, "
-        f"add a column 'prompt' that is empty, and type --completion {texts[0] if texts else 'text'}."
+        return f"{told} The fields seem to be parted by {joined!r}: save the file with commas, or with tabs as .tsv."
+    texts = [name for name in common if isinstance(first[name], str | int | float)]
+    nested = next((name for name in common if isinstance(first[name], Mapping) and len(first[name]) >= 2), None)
+    rules = {}
+    if nested is not None:
+        read, learned = list(first[nested])[:2]
+        rules = {"prompt": f"{{{nested}[{read}]}}\n", "completion": f"{{{nested}[{learned}]}}"}
+    elif len(texts) >= 2:
+        rules = {"prompt": f"{{{texts[0]}}}\n", "completion": texts[1]}
+    if rules:
+        return (
+            f"{told} Type {as_typed(rules)}, or what is meant; it counts for the tasks that have these columns, and "
+            "can be followed by the same for tasks with others."
+        )
+    return (
+        f"{told} Each row needs a text that is read and one that is learned, in columns of their own. To learn whole "
+        f"texts, add a column 'prompt' that is empty, and type --completion {texts[0] if texts else 'text'}."
     )
 
 
-def rules_of(tasks: Sequence[Task], given: Sequence[Mapping[str, Any]] = ()) -> dict[str, Columns]:
-    """Return how each task is read: as was said, where it has these columns, else as its columns tell.
+def rules_of(tasks: Sequence[Task], given: Sequence[Mapping[str, str]] = ()) -> dict[str, Columns]:
+    """Return how each task is read: as was typed, where it has these columns, else as its columns tell.
 
     Args:
-        tasks: at least one.
-        given: rules that were typed, each of ``prompt`` and ``completion``, or of ``messages``. They hold for the
+        tasks: At least one.
+        given: Rules that were typed, each of ``prompt`` and ``completion``, or of ``messages``. They hold for the
             tasks that have their columns; where two say the same of a task, the first does.
 
     Raises:
         ValueError: It cannot be told, see `guess_columns`; or no task has the columns of a rule.
     """
     for typed in given:
-        replace(tasks[0], **typed)  # refuses what is no template
+        replace(tasks[0], **typed)  # type: ignore[arg-type]  # refuses what is no template
     rows = {task.name: _first_rows(task)[0] for task in tasks} if given else {}
+    for typed in given:
+        if not any(_fits(typed, some) for some in rows.values()):
+            columns = "; ".join(f"{name}: {', '.join(map(repr, some[0]))}" for name, some in rows.items() if some)
+            raise ValueError(f"No task has the columns of {as_typed(typed)}. They are {columns}. Name some of them.")
     found = {}
     for task in tasks:
         rules: dict[str, str] = {}
         for typed in given:
             if _fits(typed, rows[task.name]):
-                rules = {**typed, **rules}
+                rules = {**typed, **rules}  # the first counts
         found[task.name] = Columns(rules, "as typed") if rules else guess_columns(task)
-    for typed in given:
-        if not any(_fits(typed, some) for some in rows.values()):
-            columns = "; ".join(f"{name}: {', '.join(map(repr, some[0]))}" for name, some in rows.items() if some)
-            raise ValueError(f"No task has the columns of {as_typed(typed)}. They are {columns}. Name some of them.")
     return found
 
 

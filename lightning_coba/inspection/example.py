@@ -14,16 +14,14 @@ class Piece(NamedTuple):
     """A run of tokens of one kind.
 
     Attributes:
-        text: what they spell.
-        learned: whether the loss is on them.
-        special: whether they are special tokens, such as the end token.
-        num_tokens: how many.
+        text: What they spell.
+        learned: Whether the loss is on them.
+        special: Whether they are special tokens, such as the end token.
     """
 
     text: str
     learned: bool
     special: bool
-    num_tokens: int
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,9 @@ class Example:
     """A training row of a task, rendered.
 
     Attributes:
-        task: its name.
-        place: where the row is from.
-        pieces: its tokens in order.
+        task: Name of the task.
+        place: Where the row is from.
+        pieces: Its tokens in order.
     """
 
     task: str
@@ -44,13 +42,10 @@ class Example:
 def example_of(task: InspectedTask, tokenizer: Any) -> Example:
     """Render the training row whose length is the median."""
     rows = task.kept["train"]
-    lengths = task.tokens.numbers("num_tokens")[rows]
-    row = int(rows[np.argsort(lengths, kind="stable")[len(rows) // 2]])
-    ids, learned = (task.tokens.table.column(name)[row].as_py() for name in ("ids", "learned"))
+    row = int(rows[np.argsort(task.tokens.numbers("num_tokens")[rows], kind="stable")[len(rows) // 2]])
     special = set(tokenizer.all_special_ids)
-    kinds = [(bool(flag), token in special) for token, flag in zip(ids, learned, strict=True)]
-    pieces = []
-    for kind, run in groupby(zip(kinds, ids, strict=True), key=lambda pair: pair[0]):
-        tokens = [token for _, token in run]
-        pieces.append(Piece(tokenizer.decode(tokens), kind[0], kind[1], len(tokens)))
+    ids, learned = (task.tokens.table.column(name)[row].as_py() for name in ("ids", "learned"))
+    tokens = [(token, bool(flag), token in special) for token, flag in zip(ids, learned, strict=True)]
+    runs = groupby(tokens, key=lambda token: token[1:])
+    pieces = [Piece(tokenizer.decode([token for token, *_ in run]), *kind) for kind, run in runs]
     return Example(task.name, task.origin(row), pieces)

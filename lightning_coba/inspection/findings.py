@@ -1,12 +1,13 @@
-"""What an inspection of data found: how grave it is, and what to do about it."""
+"""What an inspection of data found: how severe it is, and what to do about it."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import numpy as np
 
 Level = Literal["error", "warning", "note"]
-#: Gravest first. An error stops the training, a warning harms it, a note is worth knowing.
+#: Most severe first. An error stops the training, a warning harms it, a note is worth knowing.
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 
@@ -16,10 +17,10 @@ class Finding:
 
     Attributes:
         level: ``"error"``: training would stop; ``"warning"``: it would run, and worse than it could; ``"note"``.
-        task: whose data; empty = of all tasks.
-        what: what was found, with numbers.
-        cure: what to do: an option, or an edit.
-        place: where to look, such as ``file:line``; may be empty.
+        task: The task whose data it is about; empty = several tasks.
+        what: What was found, with numbers.
+        cure: What to do: an option, or an edit.
+        place: Where to look, such as ``file:line``; may be empty.
     """
 
     level: Level
@@ -29,31 +30,75 @@ class Finding:
     place: str = ""
 
 
-def together(findings: Iterable[Finding]) -> list[Finding]:
-    """Say once what is true of rows of several tasks, with the number of rows in each.
+class Fault(NamedTuple):
+    """The rows of a task that have one fault.
+
+    Attributes:
+        level: See `Finding`.
+        rows: Their numbers, int64 ``[rows]``; may be empty.
+        what: What is wrong with them, to be read after "3 rows".
+        cure: See `Finding`.
+    """
+
+    level: Level
+    rows: np.ndarray
+    what: str
+    cure: str
+
+
+def fault_findings(faults: Iterable[tuple[str, Callable[[int], str], Fault]]) -> list[Finding]:
+    """Return one finding per kind of fault; one that several tasks have is told once, with the rows of each.
+
+    Args:
+        faults: The name of a task, where its rows came from, and a fault of it.
 
     Example:
-        >>> what = ("3 rows with an empty prompt", "1 row with an empty prompt")
-        >>> found = [Finding("warning", task, text, "Fill it.") for task, text in zip("ab", what, strict=True)]
-        >>> [one.what for one in together(found)]
-        ['rows with an empty prompt, in a (3), b (1)']
+        >>> empty = Fault("warning", np.array([4, 6]), "with an empty prompt", "Fill it.")
+        >>> [found] = fault_findings([("a", "a.csv:{}".format, empty), ("b", "b.csv:{}".format, empty)])
+        >>> found.what, found.place
+        ('rows with an empty prompt, in a (2), b (2)', 'a.csv:4')
     """
-    groups: dict[tuple[str, str, str], list[tuple[str, Finding]]] = {}
-    for finding in findings:
-        counted = re.fullmatch(r"(\d+) rows? (.*)", finding.what, re.DOTALL)
-        number, rest = counted.groups() if counted else ("", finding.what)
-        groups.setdefault((finding.level, rest, finding.cure), []).append((number, finding))
-    said = []
-    for (_, rest, _), group in groups.items():
-        if len(group) == 1 or not all(number for number, _ in group):
-            said += [finding for _, finding in group]
-            continue
-        where = ", ".join(f"{finding.task} ({number})" for number, finding in group)
-        first = group[0][1]
-        said.append(Finding(first.level, "", f"rows {rest}, in {where}", first.cure, first.place))
-    return said
+    kinds: dict[tuple[Level, str, str], dict[str, int]] = {}
+    places: dict[tuple[Level, str, str], str] = {}
+    for task, origin, (level, rows, what, cure) in faults:
+        if len(rows):
+            kinds.setdefault((level, what, cure), {})[task] = len(rows)
+            places.setdefault((level, what, cure), origin(int(rows[0])))
+    found = []
+    for (level, what, cure), counts in kinds.items():
+        (task, count), *others = counts.items()
+        told = ", ".join(f"{task} ({count})" for task, count in counts.items())
+        said = f"rows {what}, in {told}" if others else f"{counted(count)} {what}"
+        found.append(Finding(level, "" if others else task, said, cure, places[level, what, cure]))
+    return found
 
 
-def by_gravity(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the gravest first; equally grave ones keep their order."""
+def most_severe_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the most severe first; equally severe ones keep their order."""
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+
+
+def warning_from(threshold: float, share: float) -> Level:
+    """Return the level of what concerns a share of the rows: a warning from the threshold on, else a note."""
+    return "warning" if share >= threshold else "note"
+
+
+def listed(names: Iterable[object], most: int = 4) -> str:
+    """Return names with commas; of many, the first and how many more.
+
+    Example:
+        >>> listed("abcdef", most=2)
+        'a, b and 4 more'
+    """
+    texts = [str(name) for name in names]
+    return ", ".join(texts) if len(texts) <= most else f"{', '.join(texts[:most])} and {len(texts) - most} more"
+
+
+def counted(number: int, noun: str = "row") -> str:
+    """Return a number of things in words.
+
+    Example:
+        >>> counted(1), counted(2)
+        ('1 row', '2 rows')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"

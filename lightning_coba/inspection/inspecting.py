@@ -2,33 +2,24 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from lightning_coba.data.datamodule import MultitaskDataModule
 from lightning_coba.data.planning.run_plan import plan_run
-from lightning_coba.data.reading.arrow_store import ArrowStore
 from lightning_coba.data.reading.formats import RecordError
 from lightning_coba.data.reading.row_cache import RowTable, readable_rows, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
-from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, Encoder
 from lightning_coba.data.tokens.splits import Splits, carve, disjoint, shared_prompts
 from lightning_coba.data.tokens.token_cache import token_tables
 from lightning_coba.data.tokens.tokenization import select_rows
 from lightning_coba.inspection.example import Example, example_of
-from lightning_coba.inspection.findings import Finding, by_gravity, together
+from lightning_coba.inspection.findings import Finding, fault_findings, most_severe_first
 from lightning_coba.inspection.inspected_task import InspectedTask
-from lightning_coba.inspection.lengths import (
-    SplitFacts,
-    context_findings,
-    length_findings,
-    size_findings,
-    split_facts,
-)
+from lightning_coba.inspection.lengths import length_faults, size_findings, uncut_lengths
 from lightning_coba.inspection.overlaps import (
     common_train_findings,
     emptied_findings,
@@ -36,9 +27,7 @@ from lightning_coba.inspection.overlaps import (
     shared_prompt_findings,
 )
 from lightning_coba.inspection.steps import RunLength, StepFacts, step_facts, step_findings
-from lightning_coba.inspection.texts import LabelFacts, label_facts, label_findings, text_findings
-
-_UNCUT = 2**30
+from lightning_coba.inspection.texts import contradiction_findings, label_findings, text_faults
 
 
 @dataclass(frozen=True)
@@ -46,16 +35,14 @@ class Inspection:
     """All that was found out about some tasks.
 
     Attributes:
-        findings: gravest first.
-        splits: sizes, three a task; of tasks that cannot be read none.
-        labels: of the tasks whose completions are labels.
-        examples: a rendered row a task.
-        steps: what the optimizer is fed; None where that cannot be planned.
+        findings: What to know, most severe first.
+        tasks: The tasks that can be read and split.
+        examples: One rendered row per task.
+        steps: What the optimizer is fed; None where that cannot be planned.
     """
 
     findings: Sequence[Finding]
-    splits: Sequence[SplitFacts] = ()
-    labels: Sequence[LabelFacts] = ()
+    tasks: Sequence[InspectedTask] = ()
     examples: Sequence[Example] = ()
     steps: StepFacts | None = None
 
@@ -74,9 +61,9 @@ def inspect_data(
     rows that are unusable are reported all at once, and the rest is inspected without them.
 
     Args:
-        datamodule: the tasks, and how they are mixed and cut; needs a tokenizer.
-        length: of the run; ``None`` = as ``coba-train`` has it by default.
-        context: tokens that the model reads at most, which training refuses longer rows for; ``None`` = not known.
+        datamodule: The tasks, and how they are mixed and cut; needs a tokenizer.
+        length: Length of the run; ``None`` = as ``coba-train`` has it by default.
+        context: Tokens that the model reads at most, which training refuses longer rows for; ``None`` = not known.
 
     Raises:
         ValueError: The datamodule has no tokenizer, or it has no end token.
@@ -100,60 +87,39 @@ def inspect_data(
 
 def _inspected(datamodule: MultitaskDataModule, length: RunLength, context: int | None) -> Inspection:
     read, findings = _read(datamodule.tasks)
-    splits, split_problems = _with_splits(read)
-    findings += split_problems
+    splits, split_findings = _with_splits(read)
+    findings += split_findings
     if not splits:
-        return Inspection(by_gravity(findings))
-    read = {name: read[name] for name in splits}
+        return Inspection(most_severe_first(findings))
     shared = shared_prompts(splits)
     emptied = emptied_findings(splits, shared)
-    findings += shared_prompt_findings(shared, splits, datamodule.overlap) + emptied
+    findings += [*shared_prompt_findings(shared, splits, datamodule.overlap), *emptied]
     # Where nothing would be left, the rest is inspected as if the prompts differed.
     disjoined = splits if emptied else disjoint(splits)[0]
     try:
-        stores = token_tables(list(read.values()), datamodule.tokenizer, datamodule.max_length, datamodule.num_proc)
+        tasks = _tokenised(datamodule, read, splits, disjoined)
     except RecordError as error:  # a conversation that the chat template does not take
         found = Finding("error", "", error.message, "Correct the row.", error.origin)
-        return Inspection(by_gravity([*findings, found]))
-    rules = {task.name: task for task in datamodule.tasks}
-    tasks = [
-        _inspected_task(rules[name], read[name], splits[name], disjoined[name], store, datamodule)
-        for name, store in zip(splits, stores, strict=True)
-    ]
-    return _facts(datamodule, length, context, tasks, findings)
-
-
-def _facts(
-    datamodule: MultitaskDataModule,
-    length: RunLength,
-    context: int | None,
-    tasks: list[InspectedTask],
-    findings: list[Finding],
-) -> Inspection:
-    limits = {"train": None, "validation": datamodule.validation_rows, "test": datamodule.test_rows}
-    usable = []
-    sizes: list[SplitFacts] = []
-    labels: list[LabelFacts] = []
+        return Inspection(most_severe_first([*findings, found]))
+    findings += fault_findings(
+        (task.name, task.origin, fault)
+        for task in tasks
+        for fault in (
+            *length_faults(task, datamodule.max_length, datamodule.overlong, context),
+            *text_faults(task),
+        )
+    )
     for task in tasks:
-        sizes += split_facts(task, limits)
-        findings += length_findings(task, datamodule.max_length, datamodule.overlong, context)
-        findings += context_findings(task, datamodule.overlong, context)
-        findings += text_findings(task)
-        if not all(len(task.kept[split]) for split in SPLITS):
-            continue  # no completion of a split fits, which was said
-        usable.append(task)
-        found = label_facts(task)
-        if found is None:
-            findings += known_answer_findings(task)
-        else:
-            labels.append(found)
-            findings += label_findings(found)
-    findings += [*size_findings(sizes), *common_train_findings(usable)]
+        findings += contradiction_findings(task)
+    usable = [task for task in tasks if all(map(len, task.kept.values()))]
+    for task in usable:
+        findings += label_findings(task) if task.labels else known_answer_findings(task)
+    findings += [*size_findings(tasks), *common_train_findings(usable)]
     steps = _steps(datamodule, usable, length) if usable else None
     if steps is not None:
         findings += step_findings(steps)
     examples = [example_of(task, datamodule.tokenizer) for task in usable]
-    return Inspection(by_gravity(together(findings)), sizes, labels, examples, steps)
+    return Inspection(most_severe_first(findings), tasks, examples, steps)
 
 
 def _read(tasks: Sequence[Task]) -> tuple[dict[str, RowTable], list[Finding]]:
@@ -182,13 +148,18 @@ def _problem_findings(task: str, problems: Sequence[RecordError]) -> list[Findin
     first = {problem.message: problem.origin for problem in reversed(problems)}
     found = []
     for message, count in counts.items():
-        what, stop, cure = message.partition(". ")
         many = f"{count} rows: " if count > 1 else ""
-        found.append(Finding("error", task, f"{many}{what.rstrip('.')}", cure if stop else "", first[message]))
+        found.append(_of_message(task, many + message, first[message]))
     return found
 
 
-def _with_splits(read: dict[str, RowTable]) -> tuple[dict[str, Splits], list[Finding]]:
+def _of_message(task: str, message: str, place: str = "") -> Finding:
+    """Return an error whose first sentence says what is wrong and whose others say what to do."""
+    what, _, cure = message.partition(". ")
+    return Finding("error", task, what.rstrip("."), cure, place)
+
+
+def _with_splits(read: Mapping[str, RowTable]) -> tuple[dict[str, Splits], list[Finding]]:
     splits: dict[str, Splits] = {}
     findings: list[Finding] = []
     for name, table in read.items():
@@ -198,42 +169,45 @@ def _with_splits(read: dict[str, RowTable]) -> tuple[dict[str, Splits], list[Fin
         try:
             splits[name] = carve(name, given)
         except ValueError as error:
-            what, _, cure = str(error).partition(". ")
-            findings.append(Finding("error", name, what, cure))
+            findings.append(_of_message(name, str(error)))
     return splits, findings
 
 
-def _inspected_task(
-    task: Task, table: RowTable, splits: Splits, disjoined: Splits, store: ArrowStore, datamodule: MultitaskDataModule
-) -> InspectedTask:
-    overlong = store.numbers("overlong")
-    kept = {split: rows[~overlong[rows]] for split, rows in disjoined.rows.items()}
-    prompt, completion = _whole_lengths(table, store, datamodule.tokenizer)
-    own = frozenset(table.splits())
-    return InspectedTask(task.name, task.prompt, table, splits, own, kept, store, prompt, completion)
-
-
-def _whole_lengths(table: RowTable, store: ArrowStore, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tokens of prompt and completion of each row as if no row were too long."""
-    total, learned = (store.numbers(name).astype(np.int64) for name in ("num_tokens", "num_learned"))
-    short = np.flatnonzero(store.numbers("cut") | store.numbers("overlong"))
-    if len(short):
-        texts = table.store.table.select(TEXT_COLUMNS).take(pa.array(short))
-        whole = Encoder(tokenizer, _UNCUT, table.origins)(texts)
-        total[short] = whole.column("num_tokens").to_numpy()
-        learned[short] = whole.column("num_learned").to_numpy()
-    return total - learned, learned
+def _tokenised(
+    datamodule: MultitaskDataModule,
+    read: Mapping[str, RowTable],
+    splits: Mapping[str, Splits],
+    disjoined: Mapping[str, Splits],
+) -> list[InspectedTask]:
+    rules = {task.name: task.prompt for task in datamodule.tasks}
+    limits = (None, datamodule.validation_rows, datamodule.test_rows)
+    tables = [read[name] for name in splits]
+    stores = token_tables(tables, datamodule.tokenizer, datamodule.max_length, datamodule.num_proc)
+    tasks = []
+    for name, table, store in zip(splits, tables, stores, strict=True):
+        overlong, cut = store.numbers("overlong"), store.numbers("cut")
+        left = disjoined[name].rows
+        kept = {split: left[split][~overlong[left[split]]] for split in SPLITS}
+        shown = {split: len(kept[split][:limit]) for split, limit in zip(SPLITS, limits, strict=True)}
+        total, learned = (store.numbers(column).astype(np.int64) for column in ("num_tokens", "num_learned"))
+        if len(short := np.flatnonzero(cut | overlong)):
+            total[short], learned[short] = uncut_lengths(table, short, datamodule.tokenizer)
+        lengths = total - learned, learned
+        tasks.append(InspectedTask(name, rules[name], table, splits[name], kept, shown, store, *lengths))
+    return tasks
 
 
 def _steps(datamodule: MultitaskDataModule, tasks: Sequence[InspectedTask], length: RunLength) -> StepFacts:
+    """Plan the first epoch of those tasks that can be read."""
     tokens = [select_rows(task.tokens, task.kept["train"], datamodule.max_length) for task in tasks]
-    names = ("sampling_weights", "max_rows", "repeats")
-    given = {name: values for name in names if (values := getattr(datamodule.mixing, name)) is not None}
-    readable: dict[str, Any] = {name: _of(tasks, datamodule.task_names, values) for name, values in given.items()}
-    mixing = replace(datamodule.mixing, **readable)
+    numbers = [datamodule.task_names.index(task.name) for task in tasks]
+    by_task: dict[str, Any] = {}
+    for name in ("sampling_weights", "max_rows", "repeats"):
+        values = getattr(datamodule.mixing, name)
+        by_task[name] = None if values is None else tuple(values[k] for k in numbers)
     planner = plan_run(
         [task.lengths for task in tokens],
-        mixing,
+        replace(datamodule.mixing, **by_task),
         datamodule.epoch,
         (1 if datamodule.batch_tokens else datamodule.batch_size) * length.accumulate_grad_batches,
         datamodule.batching,
@@ -242,8 +216,3 @@ def _steps(datamodule: MultitaskDataModule, tasks: Sequence[InspectedTask], leng
         datamodule.seed,
     )
     return step_facts([task.name for task in tasks], tokens, planner, length)
-
-
-def _of(tasks: Sequence[InspectedTask], names: Sequence[str], values: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the values of those tasks that can be read."""
-    return tuple(values[names.index(task.name)] for task in tasks)

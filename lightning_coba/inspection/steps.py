@@ -8,8 +8,7 @@ import numpy as np
 from lightning_coba.balancing.run_length import ValidationRule
 from lightning_coba.data.planning.planner import Planner
 from lightning_coba.data.tokens.tokenization import TokenizedRows
-from lightning_coba.inspection.findings import Finding
-from lightning_coba.inspection.inspected_task import listed
+from lightning_coba.inspection.findings import Finding, listed
 
 _STEPS_MEASURED = 200  # of padding, which is alike throughout
 
@@ -55,12 +54,12 @@ class StepFacts:
     """The first epoch as it is planned.
 
     Attributes:
-        tasks: names of the K tasks.
-        rows: rows of each task in each step, int64 ``[steps, K]``.
-        tokens: the same in tokens that are read.
-        completion_tokens: the same in tokens that are learned.
-        padding: share of what the model computes that is padding.
-        length: of the run.
+        tasks: Names of the K tasks.
+        rows: Rows of each task in each step, int64 ``[steps, K]``.
+        tokens: The same in tokens that are read.
+        completion_tokens: The same in tokens that are learned.
+        padding: Share of what the model computes that is padding.
+        length: Length of the run.
     """
 
     tasks: tuple[str, ...]
@@ -95,25 +94,31 @@ def step_facts(tasks: Sequence[str], tokens: Sequence[TokenizedRows], planner: P
     """Count what the steps of the first epoch hold.
 
     Args:
-        tasks: names.
-        tokens: the training rows of each.
-        planner: of their steps.
-        length: of the run.
+        tasks: Names of the K tasks.
+        tokens: The training rows of each.
+        planner: The plan of their steps.
+        length: Length of the run.
     """
     plan = planner.plan(0)
-    k, row = plan.rows[:, 0].astype(np.int64), plan.rows[:, 1]
-    first = np.concatenate([[0], np.cumsum([len(task) for task in tokens])[:-1]])
-    read = np.concatenate([task.lengths for task in tokens])[first[k] + row].astype(np.int64)
-    learned = np.concatenate([task.completion_tokens for task in tokens])[first[k] + row].astype(np.int64)
-    num_steps = len(plan.steps) - 1
     ends = plan.sequences[plan.steps]  # of each step, in rows
+    num_steps = len(ends) - 1
+    k, row = plan.rows.astype(np.int64).T
     cell = np.repeat(np.arange(num_steps), np.diff(ends)) * len(tasks) + k
 
-    def counted(weights: np.ndarray) -> np.ndarray:
-        return np.bincount(cell, weights, num_steps * len(tasks)).astype(np.int64).reshape(num_steps, -1)
+    def counted(values: Sequence[np.ndarray]) -> np.ndarray:
+        starts = np.cumsum([0, *map(len, values)])
+        planned = np.concatenate(values)[starts[k] + row]
+        return np.bincount(cell, planned, num_steps * len(tasks)).astype(np.int64).reshape(num_steps, -1)
 
-    padding = _padding([task.lengths for task in tokens], planner, length.accumulate_grad_batches)
-    return StepFacts(tuple(tasks), counted(np.ones(len(k))), counted(read), counted(learned), padding, length)
+    lengths = [task.lengths for task in tokens]
+    return StepFacts(
+        tuple(tasks),
+        counted([np.ones(len(task)) for task in tokens]),
+        counted(lengths),
+        counted([task.completion_tokens for task in tokens]),
+        _padding(lengths, planner, length.accumulate_grad_batches),
+        length,
+    )
 
 
 def _padding(lengths: Sequence[np.ndarray], planner: Planner, num_parts: int) -> float:
@@ -131,18 +136,27 @@ def _padding(lengths: Sequence[np.ndarray], planner: Planner, num_parts: int) ->
 
 
 def step_findings(facts: StepFacts) -> list[Finding]:
-    """Return what the plan of the run calls for."""
-    return [*_record_findings(facts), *_mixture_findings(facts)]
+    """Return what the plan of the run calls for: more validation passes, another mixture, less padding."""
+    found = _record_findings(facts)
+    if len(facts.tasks) > 1:
+        found += _mixture_findings(facts)
+    if facts.padding >= 0.3:
+        what = f"{facts.padding:.0%} of what the model computes is padding"
+        found.append(Finding("note", "", what, "Set data.batching=grouped, or data.batching=packed."))
+    return found
 
 
 def _record_findings(facts: StepFacts) -> list[Finding]:
     length, an_epoch = facts.length, facts.steps_an_epoch
     records, steps = length.records(an_epoch), length.steps(an_epoch)
     wanted = length.window_records + length.warmup_records
-    plan = f"the run has {steps} optimizer steps and {records} validation passes"
     if records >= wanted:
         return []
-    cure = more_records(steps, wanted)
+    plan = f"the run has {steps} optimizer steps and {records} validation passes"
+    if steps < wanted:
+        cure = f"Train longer: trainer.max_steps={4 * wanted} {_validated_every(2)}."
+    else:
+        cure = f"Set {_validated_every(max(1, steps // (2 * wanted)))}."
     if records < length.warmup_records + 2:
         what = f"{plan}: too few for CoBa, whose weights move from record {length.warmup_records} on"
         return [Finding("warning", "", what, cure)]
@@ -150,52 +164,28 @@ def _record_findings(facts: StepFacts) -> list[Finding]:
     return [Finding("note", "", what, cure)]
 
 
-def more_records(steps: int, wanted: int) -> str:
-    """Return the options that give a run of so many steps as many records as are wanted, about twice over if it can."""
-    interval = max(1, steps // (2 * wanted))
-    if steps < wanted:
-        return f"Train longer: trainer.max_steps={4 * wanted} {validated_every(4 * wanted // (2 * wanted))}."
-    return f"Set {validated_every(interval)}."
-
-
-def validated_every(steps: int) -> str:
+def _validated_every(steps: int) -> str:
     """Return the options that validate after so many optimizer steps, whatever the length of an epoch."""
     return f"trainer.val_check_interval={steps} trainer.check_val_every_n_epoch=null"
 
 
 def _mixture_findings(facts: StepFacts) -> list[Finding]:
     found = []
-    if len(facts.tasks) > 1:
-        rare = [task for task, share in zip(facts.tasks, facts.presence, strict=True) if share < 0.5]
-        if rare:
-            found.append(
-                Finding(
-                    "warning",
-                    "",
-                    f"fewer than half of the steps hold a row of {listed(rare)}",
-                    "data.mixing=stratified puts every task into each step (small ones repeat); data.batching=random "
-                    "does not gather rows of similar length, at the price of padding.",
-                )
-            )
-        largest = int(np.argmax(facts.completion_shares))
-        share = facts.completion_shares[largest]
-        if share >= 0.8:
-            found.append(
-                Finding(
-                    "note",
-                    facts.tasks[largest],
-                    f"{share:.0%} of all learned tokens of an epoch are this task's (losses are means a task, so it "
-                    "still counts as one of them)",
-                    "data.mixing=temperature shows the others more often; max_rows of Task caps it.",
-                )
-            )
-    if facts.padding >= 0.3:
-        found.append(
-            Finding(
-                "note",
-                "",
-                f"{facts.padding:.0%} of what the model computes is padding",
-                "Set data.batching=grouped, or data.batching=packed.",
-            )
+    rare = [task for task, share in zip(facts.tasks, facts.presence, strict=True) if share < 0.5]
+    if rare:
+        what = f"fewer than half of the steps hold a row of {listed(rare)}"
+        cure = (
+            "data.mixing=stratified puts every task into each step (small ones repeat); data.batching=random does not "
+            "gather rows of similar length, at the price of padding."
         )
+        found.append(Finding("warning", "", what, cure))
+    largest = int(np.argmax(facts.completion_shares))
+    share = facts.completion_shares[largest]
+    if share >= 0.8:
+        what = (
+            f"{share:.0%} of all learned tokens of an epoch are this task's (a task's loss is a mean, so it still "
+            "counts as one of them)"
+        )
+        cure = "data.mixing=temperature shows the others more often; max_rows of Task caps it."
+        found.append(Finding("note", facts.tasks[largest], what, cure))
     return found

@@ -115,12 +115,6 @@ def test_a_bad_row_leads_to_the_list_of_all(my_tasks, capsys, model_folder):
     assert error.rstrip().endswith(
         "All that cannot be used: my_tasks/chat/train.jsonl:41, my_tasks/chat/train.jsonl:42."
     )
-    (my_tasks / "qa" / "train.csv").unlink()
-    (my_tasks / "qa").rmdir()
-    with pytest.raises(SystemExit):
-        main(["init", "my_tasks", "--model", str(model_folder)])
-    error = capsys.readouterr().err
-    assert error.rstrip().endswith("Run `coba-data check my_tasks --prompt '{prompt}\\n'`, which lists all of them.")
 
 
 def test_rows_beyond_the_context_of_the_model_are_errors(my_tasks, capsys, model_folder):

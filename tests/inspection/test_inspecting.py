@@ -48,13 +48,13 @@ def test_clean_data_has_no_findings(inspect):
 
 
 def test_sizes_and_lengths_are_those_of_the_rows(inspect):
-    found = inspect(Task("a", **clean(40, "{:04d}\n")), validation_rows=8)
-    train, validation, _ = found.splits
-    assert (train.rows, train.shown, train.carved) == (40, 40, False)
-    assert (validation.rows, validation.shown) == (32, 8)
-    # A byte a token: prompts of 5 bytes, completions "c0" to "c39" and the end token.
-    assert train.prompt_tokens.tolist() == [5] * 40
-    assert sorted(set(train.completion_tokens.tolist())) == [3, 4]
+    [task] = inspect(Task("a", **clean(40, "{:04d}\n")), validation_rows=8).tasks
+    assert {split: len(rows) for split, rows in task.kept.items()} == {"train": 40, "validation": 32, "test": 32}
+    assert task.shown == {"train": 40, "validation": 8, "test": 32}
+    assert task.carved == set()
+    # A byte per token: prompts of 5 bytes, completions "c0" to "c39" and the end token.
+    assert task.prompt_tokens[task.kept["train"]].tolist() == [5] * 40
+    assert sorted(set(task.completion_tokens[task.kept["train"]].tolist())) == [3, 4]
 
 
 def test_rows_that_do_not_fit_are_named_with_their_whole_length(inspect):
@@ -71,8 +71,10 @@ def test_rows_that_do_not_fit_are_named_with_their_whole_length(inspect):
     cut = one(found, "lose the beginning")
     assert (cut.level, cut.place) == ("note", "task 'a', train item 40")
     assert "up to 38 tokens" in cut.what  # 100 + 1 + the end token, of which 64 stay
-    assert found.splits[0].prompt_tokens.max() == 100
-    assert (found.splits[0].cut, found.splits[0].overlong, found.splits[0].rows) == (1, 1, 41)
+    [task] = found.tasks
+    assert task.prompt_tokens.max() == 100
+    assert task.counts("train") == {"cut": 1, "too long": 1, "dropped": 0}
+    assert len(task.kept["train"]) == 41
     assert found.stops_training
     dropped = inspect(Task("a", **splits), overlong="drop")
     assert one(dropped, "does not fit").level == "warning"
@@ -90,7 +92,7 @@ def test_rows_beyond_the_context_stop_the_training(inspect):
     assert not inspect(Task("a", **splits), context=53).stops_training
     cut = inspect(Task("a", **splits), context=32, max_length=32, overlong="drop")
     assert not cut.stops_training
-    assert one(cut, "lose the beginning").cure == "Shorten them if the beginning matters: the model's context is 32."
+    assert one(cut, "lose the beginning").cure == "Shorten them: the model's context is 32."
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_prompts_in_two_splits_or_tasks_are_found_with_what_training_does(inspec
     assert (across.task, across.place) == ("b", "task 'b', train item 40 and task 'a', validation item 2")
     assert "dropped from train" in across.what
     assert one(found, "3 training prompts are also those of b").level == "warning"
-    assert {fact.task: fact.dropped for fact in found.splits if fact.split == "train"} == {"a": 1, "b": 1}
+    assert {task.name: task.counts("train")["dropped"] for task in found.tasks} == {"a": 1, "b": 1}
     strict = inspect(Task("a", **a), Task("b", **b), overlap="error")
     assert one(strict, "of train with a prompt of test").level == "error"
 
@@ -211,16 +213,15 @@ def test_labels_are_counted_and_unseen_ones_named(inspect):
               for name, given in clean(50).items()}  # fmt: skip
     splits["test"][0]["completion"] = "maybe"
     found = inspect(Task("a", **splits))
-    [labels] = found.labels
-    assert labels.counts == {"n": 40, "y": 10}
-    assert labels.majority == 0.8
-    assert labels.unseen == ("maybe",)
-    assert "'maybe'" in one(found, "never occur in train").what
+    [task] = found.tasks
+    assert task.labels == {"n": 40, "y": 10}
+    assert task.unseen_labels == ["maybe"]
+    assert "'maybe'" in one(found, "of test that train lacks").what
     assert one(found, "80% of the training rows").level == "warning"
 
 
 def test_completions_that_differ_are_no_labels(inspect):
-    assert inspect(Task("a", **clean())).labels == []
+    assert inspect(Task("a", **clean())).tasks[0].labels == {}
 
 
 def test_small_and_carved_splits_are_told_once_for_all_tasks(inspect):
@@ -258,7 +259,7 @@ def test_a_conversation_without_a_template_is_an_error(inspect):
     found = inspect(Task("a", [{"messages": [{**messages[0], "content": str(i)}, messages[1]]} for i in range(9)]))
     assert "needs a chat template" in one(found, "chat template").what
     assert found.stops_training
-    assert found.splits == ()
+    assert found.tasks == ()
 
 
 def test_an_example_tells_what_is_read_from_what_is_learned(inspect):
@@ -267,7 +268,7 @@ def test_an_example_tells_what_is_read_from_what_is_learned(inspect):
     assert (read.learned, learned.learned, end.learned) == (False, True, True)
     assert read.text.endswith(" is:\n")
     assert learned.text == "c" + read.text.split()[0]
-    assert (end.text, end.special, end.num_tokens) == ("<eos>", True, 1)
+    assert (end.text, end.special) == ("<eos>", True)
 
 
 def test_steps_hold_what_the_loader_yields(tokenizer):
@@ -317,7 +318,7 @@ def test_a_datamodule_without_tokenizer_is_refused():
         inspect_data(MultitaskDataModule([Task("a", rows(9))]))
 
 
-def test_the_gravest_come_first(inspect):
+def test_the_most_severe_come_first(inspect):
     splits = clean()
     splits["train"] += [{"prompt": "q\n", "completion": "c" * 80}, {"prompt": "", "completion": "c "}]
     levels = [finding.level for finding in inspect(Task("a", **splits)).findings]

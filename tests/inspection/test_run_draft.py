@@ -5,8 +5,7 @@ import yaml
 
 from lightning_coba.data import MultitaskDataModule, Task, tasks_at
 from lightning_coba.inspection.column_guess import rules_of
-from lightning_coba.inspection.run_draft import draft_run
-from lightning_coba.inspection.run_draft_yaml import draft_yaml, write_draft
+from lightning_coba.inspection.run_draft import draft_run, draft_yaml, write_draft
 
 
 def rows(count, width=3, **more):

@@ -1,7 +1,6 @@
 """One picture of the data: how long, how much of an epoch, how balanced, and what a step holds."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,17 +9,16 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
 
+from lightning_coba.reports.panels import plain
 from lightning_coba.simplex.drawing import sheet, shortened
-from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK
+from lightning_coba.simplex.figures import COLOURS, GREY, INK, title
 
 if TYPE_CHECKING:
+    from lightning_coba.inspection.inspected_task import InspectedTask
     from lightning_coba.inspection.inspecting import Inspection
-    from lightning_coba.inspection.lengths import SplitFacts
     from lightning_coba.inspection.steps import StepFacts
-    from lightning_coba.inspection.texts import LabelFacts
 
 _STEPS_SHOWN = 40
-_TASK_INCHES = 0.42
 _LABELS_SHOWN = 12
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
 
@@ -29,46 +27,42 @@ def data_figure(inspection: "Inspection", max_length: int) -> Figure:
     """Draw token lengths, shares of an epoch, the first steps, and the balance of labels where there are labels.
 
     Args:
-        inspection: of tasks that can be read; with steps.
-        max_length: of a row, drawn as a line.
+        inspection: An inspection of tasks that can be read; with steps.
+        max_length: Tokens that a row may have, drawn as a line.
 
     Raises:
         ValueError: The inspection has no steps: nothing can be drawn.
     """
-    if inspection.steps is None:
-        raise ValueError("`data_figure.inspection` must have steps; got none. Mend the errors first.")
-    tasks = inspection.steps.tasks
-    colours = {task: COLOURS[k % len(COLOURS)] for k, task in enumerate(tasks)}
-    num_rows = 2 if not inspection.labels else 3
-    heights = [max(2.4, 1.1 + _TASK_INCHES * len(tasks)), 3.0]
-    if inspection.labels:
-        heights.append(max(1.6, 1.0 + 0.34 * len(inspection.labels)))
+    steps = inspection.steps
+    if steps is None:
+        raise ValueError("`data_figure.inspection` must have steps; got none. Correct the errors first.")
+    colours = {task: COLOURS[k % len(COLOURS)] for k, task in enumerate(steps.tasks)}
+    tasks = [task for task in inspection.tasks if task.name in colours]
+    labelled = [task for task in tasks if task.labels]
+    heights = [max(2.4, 1.1 + 0.42 * len(steps.tasks)), 3.0]
+    if labelled:
+        heights.append(max(1.6, 1.0 + 0.34 * len(labelled)))
     figure = sheet(11, sum(heights))
-    grid = figure.add_gridspec(num_rows, 2, height_ratios=heights)
-    _draw_lengths(figure.add_subplot(grid[0, 0]), inspection.splits, tasks, colours, max_length)
-    _draw_shares(figure.add_subplot(grid[0, 1]), inspection.steps, colours)
-    _draw_steps(figure.add_subplot(grid[1, :]), inspection.steps, colours)
-    if inspection.labels:
-        _draw_labels(figure.add_subplot(grid[2, :]), inspection.labels, colours)
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+    _draw_lengths(figure.add_subplot(grid[0, 0]), tasks, colours, max_length)
+    _draw_shares(figure.add_subplot(grid[0, 1]), steps, colours)
+    _draw_steps(figure.add_subplot(grid[1, :]), steps, colours)
+    if labelled:
+        _draw_labels(figure.add_subplot(grid[2, :]), labelled, colours)
     return figure
 
 
-def _draw_lengths(
-    axes: Axes, splits: Sequence["SplitFacts"], tasks: Sequence[str], colours: dict[str, str], max_length: int
-) -> None:
+def _draw_lengths(axes: Axes, tasks: Sequence["InspectedTask"], colours: dict[str, str], max_length: int) -> None:
     _frame(axes, "Tokens of a row", "5 % to 95 %, dot: median, tick: longest; from above: train, validation, test")
-    place = {task: k for k, task in enumerate(tasks)}
-    for task, group in groupby(splits, key=lambda fact: fact.task):
-        for number, fact in enumerate(group):
-            totals = fact.prompt_tokens + fact.completion_tokens
-            if task not in place or not len(totals):
-                continue
-            y = place[task] + 0.24 * (number - 1)
-            low, middle, high = np.quantile(totals, [0.05, 0.5, 0.95])
-            width = 2.6 if fact.split == "train" else 1.4
-            axes.plot([low, high], [y, y], color=colours[task], linewidth=width, solid_capstyle="butt")
-            axes.plot(middle, y, "o", color=colours[task], markersize=4 if fact.split == "train" else 3)
-            axes.plot(totals.max(), y, "|", color=colours[task], markersize=5)
+    for place, task in enumerate(tasks):
+        colour = colours[task.name]
+        for split, below in (("train", -0.24), ("validation", 0.0), ("test", 0.24)):
+            lengths, y = task.lengths(split), place + below
+            width, size = (2.6, 4) if split == "train" else (1.4, 3)
+            low, middle, high = np.quantile(lengths, [0.05, 0.5, 0.95])
+            axes.plot([low, high], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
+            axes.plot(middle, y, "o", color=colour, markersize=size)
+            axes.plot(lengths.max(), y, "|", color=colour, markersize=5)
     axes.set_xscale("log")
     if axes.dataLim.x1 > max_length / 4:
         axes.axvline(max_length, color=GREY, linewidth=0.9, linestyle="--")
@@ -78,14 +72,13 @@ def _draw_lengths(
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("tokens of prompt and completion")
-    _task_axis(axes, tasks)
+    _task_axis(axes, list(colours))
 
 
 def _draw_shares(axes: Axes, steps: "StepFacts", colours: dict[str, str]) -> None:
     _frame(axes, "Share of an epoch", "coloured: learned tokens; grey: all tokens; line: rows")
     places = np.arange(len(steps.tasks))
-    shades = [colours[task] for task in steps.tasks]
-    axes.barh(places - 0.16, steps.completion_shares, 0.32, color=shades)
+    axes.barh(places - 0.16, steps.completion_shares, 0.32, color=list(colours.values()))
     axes.barh(places + 0.16, steps.token_shares, 0.32, color="#c9c9c9")
     rows = steps.rows.sum(axis=0) / steps.rows.sum()
     axes.vlines(rows, places - 0.36, places + 0.36, color=INK, linewidth=1.4)
@@ -98,24 +91,22 @@ def _draw_shares(axes: Axes, steps: "StepFacts", colours: dict[str, str]) -> Non
 def _draw_steps(axes: Axes, steps: "StepFacts", colours: dict[str, str]) -> None:
     shown = steps.tokens[:_STEPS_SHOWN]
     _frame(axes, f"The first {len(shown)} optimizer steps", "tokens of each task in a step; colours as above")
-    base = np.zeros(len(shown))
+    tops = shown.cumsum(axis=1)
     for k, task in enumerate(steps.tasks):
-        axes.bar(np.arange(1, len(shown) + 1), shown[:, k], 0.85, base, color=colours[task])
-        base += shown[:, k]
+        axes.bar(np.arange(1, len(shown) + 1), shown[:, k], 0.85, tops[:, k] - shown[:, k], color=colours[task])
     axes.set(xlabel="optimizer step", ylabel="tokens")
     axes.set_xlim(0.3, len(shown) + 0.7)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.grid(axis="x", visible=False)
 
 
-def _draw_labels(axes: Axes, labels: Sequence["LabelFacts"], colours: dict[str, str]) -> None:
+def _draw_labels(axes: Axes, tasks: Sequence["InspectedTask"], colours: dict[str, str]) -> None:
     _frame(axes, "Labels in train", "each piece is a label, most frequent first")
-    for y, fact in enumerate(labels):
-        shares = np.array(list(fact.counts.values()), dtype=float)
-        shares /= shares.sum()
+    for y, task in enumerate(tasks):
         left = 0.0
-        for number, (label, share) in enumerate(zip(fact.counts, shares, strict=True)):
-            shade = to_rgba(colours[fact.task], 0.35 if number % 2 else 1)
+        for number, (label, count) in enumerate(task.labels.items()):
+            share = count / len(task.kept["train"])
+            shade = to_rgba(colours[task.name], 0.35 if number % 2 else 1)
             axes.barh(y, share, 0.7, left, color=shade, edgecolor="white", linewidth=0.6)
             if number < _LABELS_SHOWN and share * 100 > 1.2 * len(label.strip()) + 1:
                 ink = INK if number % 2 else "white"
@@ -123,18 +114,13 @@ def _draw_labels(axes: Axes, labels: Sequence["LabelFacts"], colours: dict[str, 
             left += share
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _task_axis(axes, [fact.task for fact in labels])
+    _task_axis(axes, [task.name for task in tasks])
 
 
-def _frame(axes: Axes, title: str, reading: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=20)
-    below: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "xycoords": "axes fraction"}
-    axes.annotate(reading, (0, 1), fontsize=8.5, color=GREY, **below).set_in_layout(False)
-    axes.grid(color=HAIR, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(colors=GREY, labelcolor=INK, labelsize=9)
+def _frame(axes: Axes, heading: str, reading: str) -> None:
+    title(axes, heading, reading)
+    axes.texts[0].set_in_layout(False)  # how to read it may be wider than the panel
+    plain(axes)
 
 
 def _task_axis(axes: Axes, tasks: Sequence[str]) -> None:

@@ -1,45 +1,38 @@
 """Render an inspection of data as one HTML file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lightning_coba.reports.page import PageFigure, PageTable, page_environment
 
 if TYPE_CHECKING:
-    from lightning_coba.inspection.example import Example
-    from lightning_coba.inspection.findings import Finding
+    from lightning_coba.inspection.inspecting import Inspection
 
 
-@dataclass(frozen=True)
-class DataPage:
-    """What the page shows, in its order.
+def data_html(
+    inspection: "Inspection",
+    source: str,
+    headline: Sequence[str],
+    facts: str,
+    blocks: Sequence[PageTable | PageFigure],
+) -> str:
+    """Return a page that needs no other file and no network; everything that comes from data is escaped.
 
-    Attributes:
-        title: where the data lies.
-        headline: the answer, a sentence each.
-        facts: with what it was read, in a line.
-        findings: gravest first.
-        blocks: tables and figures.
-        examples: a rendered row a task.
+    Args:
+        inspection: What was found; its findings and examples are shown.
+        source: Where the data lies.
+        headline: The answer, in one or two sentences.
+        facts: What the data was read with, in one line.
+        blocks: Tables and figures in their order.
     """
-
-    title: str
-    headline: Sequence[str]
-    facts: str
-    findings: Sequence["Finding"]
-    blocks: Sequence[PageTable | PageFigure]
-    examples: Sequence["Example"]
-
-
-def render_data_html(page: DataPage) -> str:
-    """Return a page that needs no other file and no network; everything that comes from data is escaped."""
-    return page_environment(autoescape=True).from_string(_HTML).render(page=page)
+    page = page_environment(autoescape=True).from_string(_HTML)
+    shown = {"findings": inspection.findings, "examples": inspection.examples, "blocks": blocks}
+    return page.render(source=source, headline=headline, facts=facts, **shown)
 
 
 _HTML = """\
 {% from "block.html" import show %}
-{% set title = "Data of " ~ page.title %}
+{% set title = "Data of " ~ source %}
 {% include "head.html" %}
 <style>
 .finding { border-left: 4px solid #94a4a2; padding: .3rem .8rem; margin: .5rem 0; background: #f7f7f7; }
@@ -52,15 +45,15 @@ pre { white-space: pre-wrap; background: #f7f7f7; padding: .6rem .8rem; font-siz
 </style>
 </head>
 <body>
-<h1>Data of {{ page.title }}</h1>
-{% for sentence in page.headline %}
+<h1>Data of {{ source }}</h1>
+{% for sentence in headline %}
 <p{% if loop.first %} class="headline"{% endif %}>{{ sentence }}</p>
 {% endfor %}
-<p class="grey">{{ page.facts }}</p>
-{% if page.findings %}
+<p class="grey">{{ facts }}</p>
+{% if findings %}
 <h2>Findings</h2>
 <p class="grey">An error stops training; a warning makes it worse than it could be; a note is worth knowing.</p>
-{% for finding in page.findings %}
+{% for finding in findings %}
 <div class="finding {{ finding.level }}">
 <strong>{{ finding.level | capitalize }}{% if finding.task %}, {{ finding.task }}{% endif %}.</strong>
 {{ finding.what }}. <em>{{ finding.cure }}</em>
@@ -70,17 +63,17 @@ pre { white-space: pre-wrap; background: #f7f7f7; padding: .6rem .8rem; font-siz
 </div>
 {% endfor %}
 {% endif %}
-{% if page.blocks %}
+{% if blocks %}
 <h2>Numbers</h2>
-{% for block in page.blocks %}
+{% for block in blocks %}
 {{ show(block) }}
 {% endfor %}
 {% endif %}
-{% if page.examples %}
+{% if examples %}
 <h2>A row of each task, as the model reads it</h2>
 <p class="grey">The training row of median length. Grey is read, <span class="learned">green is learned</span>, boxes
 are special tokens.</p>
-{% for example in page.examples %}
+{% for example in examples %}
 <h3>{{ example.task }}</h3>
 <p class="grey">{{ example.place }}</p>
 <pre>

@@ -2,27 +2,17 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE
-from rich.console import Group as Lines
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from lightning_coba.reports.data_report.page import DataPage, render_data_html
-from lightning_coba.reports.data_report.tables import (
-    TASK_COLUMNS_ON_SCREEN,
-    label_table,
-    run_sentence,
-    split_table,
-    step_table,
-    task_table,
-)
+from lightning_coba.reports.data_report.page import data_html
+from lightning_coba.reports.data_report.tables import label_table, run_sentence, split_table, step_table, task_table
+from lightning_coba.reports.formats import count
 from lightning_coba.reports.page import PageFigure, PageTable
 
 if TYPE_CHECKING:
@@ -46,20 +36,22 @@ class DataReport:
     inspection: "Inspection"
     folder: Path
 
-    def __rich__(self) -> Lines:
+    def __rich__(self) -> Group:
         """Show findings, tables and examples, short enough for one or two screens."""
         found = self.inspection
         parts: list[RenderableType] = []
-        if found.splits:
-            parts.append(_screen_table(task_table(found.splits, found.steps).only(TASK_COLUMNS_ON_SCREEN)))
+        if found.tasks:
+            parts += _on_screen(task_table(found.tasks, found.steps))
         if found.steps is not None:
-            parts += [_screen_table(step_table(found.steps, most=4)), Text(run_sentence(found.steps))]
+            parts += [*_on_screen(step_table(found.steps, most=4)), Text(run_sentence(found.steps))]
         if found.examples:
             parts.append(Text("\nA row of each task: dim is read, green is learned\n", style="italic"))
-        parts += [_example_lines(example) for example in found.examples]
-        parts.append(Text())
-        parts += [Text(headline(found)[0], style="bold"), *_finding_lines(found.findings)]
-        return Lines(*parts)
+        parts += map(_example_line, found.examples)
+        parts.append(Text(f"\n{headline(found)[0]}", style="bold"))
+        parts += map(_finding_lines, found.findings[:_FINDINGS_ON_SCREEN])
+        if more := len(found.findings[_FINDINGS_ON_SCREEN:]):
+            parts.append(Text(f"  and {more} more in data.html", style="dim"))
+        return Group(*parts)
 
 
 def write_data_report(
@@ -68,67 +60,60 @@ def write_data_report(
     """Write ``data.png`` and ``data.html`` about some data.
 
     Args:
-        inspection: of `inspect_data`.
-        out: folder to write to; files of these names are replaced.
-        title: where the data lies.
-        max_length: tokens of a row.
-        facts: what else it was read with, in a line.
+        inspection: What `inspect_data` found.
+        out: Folder to write to; files of these names are replaced.
+        title: Where the data lies.
+        max_length: Tokens that a row may have.
+        facts: What else it was read with, in one line.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     blocks: list[PageTable | PageFigure] = []
-    if inspection.splits:
-        blocks.append(task_table(inspection.splits, inspection.steps))
+    if inspection.tasks:
+        blocks.append(task_table(inspection.tasks, inspection.steps))
     picture = folder / "data.png"
+    picture.unlink(missing_ok=True)  # an older one would be of other data
     if inspection.steps is not None:
         from lightning_coba.reports.data_report.figure import data_figure  # matplotlib takes a second
 
         drawn = PageFigure.of(data_figure(inspection, max_length), picture.name, _CAPTION)
         picture.write_bytes(drawn.png)
-        blocks.append(drawn)
-        blocks.append(step_table(inspection.steps))
-    else:
-        picture.unlink(missing_ok=True)  # an older one would be of other data
-    if inspection.labels:
-        blocks.append(label_table(inspection.labels))
-    if inspection.splits:
-        blocks.append(split_table(inspection.splits))
-    sentences = headline(inspection)
-    page = DataPage(title, sentences, facts, inspection.findings, blocks, inspection.examples)
-    (folder / "data.html").write_text(render_data_html(page), encoding="utf-8")
+        blocks += [drawn, step_table(inspection.steps)]
+    if labelled := [task for task in inspection.tasks if task.labels]:
+        blocks.append(label_table(labelled))
+    if inspection.tasks:
+        blocks.append(split_table(inspection.tasks))
+    page = data_html(inspection, title, headline(inspection), facts, blocks)
+    (folder / "data.html").write_text(page, encoding="utf-8")
     return DataReport(inspection, folder)
 
 
 def headline(inspection: "Inspection") -> list[str]:
     """Return the answer in words: whether training would run, and on what."""
     counts: Counter[str] = Counter(finding.level for finding in inspection.findings)
-    told = [f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in _STYLES if counts[level]]
+    told = [count(counts[level], level) for level in _STYLES if counts[level]]
     verdict = "Training would stop" if inspection.stops_training else "Training would run"
-    sentences = [f"{verdict}: {', '.join(told) or 'nothing to mend'}."]
-    if inspection.steps is not None:
-        sentences.append(run_sentence(inspection.steps))
-    return sentences
+    sentences = [f"{verdict}: {', '.join(told) or 'nothing to correct'}."]
+    return sentences if inspection.steps is None else [*sentences, run_sentence(inspection.steps)]
 
 
-def _finding_lines(findings: Sequence["Finding"]) -> list[RenderableType]:
-    lines: list[RenderableType] = []
-    for finding in findings[:_FINDINGS_ON_SCREEN]:
-        text = Text()
-        text.append(finding.level, style=_STYLES[finding.level])
-        text.append(f" {finding.task}: " if finding.task else ": ", style="bold")
-        text.append(f"{finding.what}. ")
-        text.append(finding.cure, style="italic")
-        if finding.place:
-            text.append(f" [{finding.place}]", style="dim")
-        lines.append(Padding(text, (0, 0, 0, 2)))
-    if len(findings) > _FINDINGS_ON_SCREEN:
-        lines.append(Text(f"  and {len(findings) - _FINDINGS_ON_SCREEN} more in data.html", style="dim"))
-    return lines
+def _on_screen(table: PageTable) -> list[RenderableType]:
+    return [Text(f"\n{table.title}", style="bold"), table.on_screen(table.caption)]
 
 
-def _example_lines(example: "Example") -> Text:
-    text = Text(f"{example.task}  ", style="")
-    text.stylize("bold", 0, len(example.task))
+def _finding_lines(finding: "Finding") -> Padding:
+    text = Text.assemble(
+        (finding.level, _STYLES[finding.level]),
+        (f" {finding.task}: " if finding.task else ": ", "bold"),
+        f"{finding.what}. ",
+        (finding.cure, "italic"),
+        (f" [{finding.place}]" if finding.place else "", "dim"),
+    )
+    return Padding(text, (0, 0, 0, 2))
+
+
+def _example_line(example: "Example") -> Text:
+    text = Text.assemble((example.task, "bold"), "  ")
     for piece in example.pieces:
         shown = piece.text.replace("\n", "↵")
         if not piece.learned and len(shown) > _PROMPT_CHARACTERS_ON_SCREEN:
@@ -136,20 +121,3 @@ def _example_lines(example: "Example") -> Text:
         style = "bold green" if piece.learned else "dim"
         text.append(shown, style=f"{style} reverse" if piece.special else style)
     return text
-
-
-def _screen_table(table: PageTable) -> Table:
-    screen = Table(box=SIMPLE, padding=(0, 1, 0, 0), show_edge=False, caption=table.caption, caption_justify="left")
-    screen.title, screen.title_justify = f"\n{table.title}", "left"
-    for number, name in enumerate(table.columns):
-        # The name of a task may go over two lines, a number may not.
-        screen.add_column(
-            Text(name),
-            justify="right" if number else "left",
-            no_wrap=number > 0,
-            overflow="fold",
-            min_width=10 * (not number),
-        )
-    for row in table.rows:
-        screen.add_row(*(Text(cell.text) for cell in row))
-    return screen
