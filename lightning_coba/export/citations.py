@@ -102,12 +102,11 @@ def _class_name(of: Any) -> str:
             )
         return legal[plain]
     if not isinstance(of, type):
-        # A callback knows its balancer from the start of training on.
-        of = type(getattr(of, "balancer", of) or of)
+        of = type(getattr(of, "balancer", of))
     if of.__name__ == "TaskBalancing":
         raise ValueError(
-            "`citation.of` must be a balancer, a run, or a callback that has trained; got a TaskBalancing that has "
-            "not. Give the balancer that you gave to it."
+            "`citation.of` must be a balancer, a run, or a callback with its balancer; got the class TaskBalancing. "
+            "Give the balancer that you give to it."
         )
     return of.__name__
 

@@ -88,12 +88,11 @@ def test_the_usual_citation_is_of_this_package_and_of_coba():
     assert keys(citation("fixed")) == ["lightning_coba"]
 
 
-def test_a_callback_is_asked_for_the_balancer_that_it_trained_with():
-    callback = TaskBalancing(balancers.GradNorm())
+def test_a_callback_is_asked_for_its_balancer():
+    assert keys(citation(TaskBalancing(balancers.GradNorm()))) == ["lightning_coba", "chen2018gradnorm"]
+    assert keys(citation(TaskBalancing(lambda draws: balancers.GradNorm()))) == ["lightning_coba", "chen2018gradnorm"]
     with pytest.raises(ValueError, match=r"`citation\.of` must be .* Give the balancer"):
-        citation(callback)
-    callback.balancer = balancers.GradNorm()  # as at the start of training
-    assert keys(citation(callback)) == ["lightning_coba", "chen2018gradnorm"]
+        citation(TaskBalancing)
 
 
 def test_a_run_cites_what_it_used(finished_run, tmp_path):
