@@ -1,4 +1,6 @@
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import lightning as L
@@ -25,9 +27,19 @@ class Baseline:
         self.caller = caller
         self._measured: Tensor | None = None
 
-    def wants_sanity_pass(self, cadence: Cadence) -> bool:
-        """Return whether Lightning's sanity pass is to run over all validation rows."""
-        return not cadence.by_steps and self.given == "measure"
+    @contextmanager
+    def whole_sanity_pass(self, trainer: L.Trainer) -> Iterator[None]:
+        """Let Lightning's sanity pass run over all validation rows where V(0) is measured in it."""
+        before = trainer.num_sanity_val_steps
+        # 0 is the user's wish; what is infinite another balancer will put back.
+        changed = self.given == "measure" and before not in (0, math.inf)
+        if changed:
+            trainer.num_sanity_val_steps = math.inf
+        try:
+            yield
+        finally:
+            if changed:
+                trainer.num_sanity_val_steps = before
 
     def keep(self, measured: MeasuredLosses | None) -> None:
         """Keep what a sanity pass measured; None = nothing yet in this fit."""

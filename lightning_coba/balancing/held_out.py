@@ -18,6 +18,12 @@ REFUSAL = (
 )
 
 
+def held_out_loaders(given: Mapping[str, Any] | None, trainer: L.Trainer) -> Mapping[str, Any]:
+    """Return task -> loader: what the callback was given, or what the datamodule has."""
+    loaders: Mapping[str, Any] = trainer.datamodule.held_out_dataloaders() if given is None else given
+    return loaders
+
+
 class HeldOutStream:
     """Draw i holds ceil(B / K) rows of every task and is a pure function of (seed, i).
 

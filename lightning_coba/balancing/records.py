@@ -1,3 +1,4 @@
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ class Records:
     Attributes:
         recorder: The balancer at work; None until records have begun.
         steps: Optimizer steps of all fits, from which the step cadence counts.
-        seed: Seed of the held-out draws; None until they are first asked for.
+        seed: Seed of the held-out draws; None until it is first asked for.
         pass_is_due: Whether a validation pass is due and was not run yet.
         last_step: Optimizer step of this fit whose parameters were seen last; None = none were.
     """
@@ -109,6 +110,12 @@ class Records:
     def begin(self, balancer: Balancer, tasks: tuple[str, ...], device: torch.device, initial: Tensor | None) -> None:
         """Begin with no record, from the baseline ``initial``, ``[K]`` or None."""
         self.recorder = Recorder(balancer.for_tasks(tasks), tasks, device, initial, self.prior, self.min_weight)
+
+    def settled_seed(self) -> int:
+        """Return the seed of the held-out draws: the checkpoint's, that of an earlier fit, or the run's."""
+        if self.seed is None:
+            self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        return self.seed
 
     # ------------------------------------------------------------------ go on
 

@@ -1,4 +1,3 @@
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from lightning_coba.balancing import notices
 from lightning_coba.balancing.baseline import Baseline
 from lightning_coba.balancing.cadence import Cadence
 from lightning_coba.balancing.factory import BalancerFactory, made
-from lightning_coba.balancing.held_out import HeldOutStream
+from lightning_coba.balancing.held_out import HeldOutStream, held_out_loaders
 from lightning_coba.balancing.pass_losses import MonitoredKeys
 from lightning_coba.balancing.pass_watch import PassWatch
 from lightning_coba.balancing.recorder import task_trajectory
@@ -209,15 +208,18 @@ class TaskBalancing(L.Callback):
             notices.refuse_step_cadence(trainer, pl_module, str(self._cadence), self.held_out)
         notices.refuse_setting(trainer, pl_module, self._cadence.needs, self.label)
         self._weights.listening = False
-        if self._baseline.wants_sanity_pass(self._cadence) and self._records.recorder is None:
-            self._lengthen_sanity_pass(trainer)
+        if self._records.recorder is None and not self._cadence.by_steps:
+            self._undo.enter_context(self._baseline.whole_sanity_pass(trainer))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Settle the balancer, and take over a checkpoint's records where there are any."""
         self._baseline.keep(None)
         self._records.begin_fit()
-        self._bind(self._records.tasks)
-        stream = self._open_stream(trainer) if self._cadence.reads_held_out_rows else None
+        loaders = held_out_loaders(self.held_out, trainer) if self._cadence.reads_held_out_rows else None
+        names = self._records.tasks or tuple(loaders or ())
+        if names and not self.tasks:
+            self._weights.bind(names)
+        stream = None if loaders is None else HeldOutStream(loaders, self.tasks, self._records.settled_seed())
         self._steps = StepWatch(self._records, self._weights, stream)
         self.balancer = made(self._given_balancer, stream.num_draws if stream else None, self._cadence.needs)
         self._records.go_on(self.balancer, self.tasks, pl_module.device)
@@ -317,23 +319,6 @@ class TaskBalancing(L.Callback):
         self._records.load_state_dict(state_dict)
 
     # ------------------------------------------------------------------ what the hooks of the start do
-
-    def _bind(self, names: Sequence[str]) -> None:
-        if names and not self.tasks:
-            self._weights.bind(names)
-
-    def _lengthen_sanity_pass(self, trainer: L.Trainer) -> None:
-        # 0 is the user's wish, and what is infinite another balancer will put back.
-        if trainer.num_sanity_val_steps not in (0, float("inf")):
-            self._undo.callback(setattr, trainer, "num_sanity_val_steps", trainer.num_sanity_val_steps)
-            trainer.num_sanity_val_steps = float("inf")
-
-    def _open_stream(self, trainer: L.Trainer) -> HeldOutStream:
-        loaders = self.held_out if self.held_out is not None else trainer.datamodule.held_out_dataloaders()
-        self._bind(list(loaders))
-        if self._records.seed is None:
-            self._records.seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        return HeldOutStream(loaders, self.tasks, self._records.seed)
 
     def _begin_records(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self._records.recorder is None:
