@@ -74,22 +74,13 @@ class NewStore:
 
     store: ArrowStore
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
-        # A start reads all numbers; among the texts or tokens they would drag these into memory, so they are
-        # written once more, side by side.
-        self._names = [field.name for field in schema if pa.types.is_primitive(field.type)]
-        self._rows = pa.ipc.new_stream(str(folder / _ROWS), schema)
-        self._numbers = pa.ipc.new_stream(str(folder / _NUMBERS), pa.schema(map(schema.field, self._names)))
+    def __init__(self, rows: pa.RecordBatchStreamWriter, numbers: pa.RecordBatchStreamWriter, names: list[str]) -> None:
+        self._rows, self._numbers, self._names = rows, numbers, names
 
     def write(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Append some rows."""
         self._rows.write(rows)
         self._numbers.write(rows.select(self._names))
-
-    def close(self) -> None:
-        """Write what is left to write."""
-        self._rows.close()
-        self._numbers.close()
 
 
 def kept(kind: str, key: str) -> ArrowStore | None:
@@ -116,23 +107,25 @@ def new_store(kind: str, schema: pa.Schema, key: str | None = None) -> Iterator[
     with TemporaryDirectory(prefix=_UNFINISHED, dir=home) as unfinished:
         folder = Path(unfinished) / "store"
         folder.mkdir()
-        new = NewStore(folder, schema)
-        try:
+        # A start reads all numbers; among the texts or tokens they would drag these into memory, so they are written
+        # once more, side by side.
+        names = [field.name for field in schema if pa.types.is_primitive(field.type)]
+        with (
+            pa.ipc.new_stream(str(folder / _ROWS), schema) as rows,
+            pa.ipc.new_stream(str(folder / _NUMBERS), pa.schema(map(schema.field, names))) as numbers,
+        ):
+            new = NewStore(rows, numbers, names)
             yield new
-        finally:
-            new.close()
-        target = home / (key or _content_of(folder / _ROWS))
+        if key is None:
+            with (folder / _ROWS).open("rb") as content:
+                key = hashlib.file_digest(content, "blake2b").hexdigest()[:32]
+        target = home / key
         new.store = ArrowStore(target)
         try:
             os.replace(folder, target)
         except OSError:
             if not target.is_dir():  # nobody else was faster
                 raise
-
-
-def _content_of(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
 
 
 def _delete_abandoned(home: Path) -> None:

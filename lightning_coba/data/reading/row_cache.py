@@ -1,7 +1,7 @@
 """The rows of each task as an Arrow table: read once, kept on disk, recognised while their files are the same."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,8 +102,9 @@ def readable_rows(task: Task) -> tuple[RowTable, list[RecordError]]:
     plan = _Plan(task)
     plan.key = None  # some rows are left out
     problems: list[RecordError] = []
-    (store,) = _read([plan], problems)
-    return RowTable(store), problems
+    (store,) = _read([plan], problems.append)
+    # Where no row of a split is usable, that it is empty need not be said.
+    return RowTable(store), [problem for problem in problems if problem.origin] or problems
 
 
 def is_kept(task: Task) -> bool:
@@ -125,10 +126,14 @@ class _Plan:
         self.key = fingerprint(self.stamps, self.origins, rules) if known else None
 
 
-def _read(plans: list[_Plan], problems: list[RecordError] | None = None) -> list[ArrowStore]:
+def _raise(error: RecordError) -> None:
+    raise error from None
+
+
+def _read(plans: list[_Plan], report: Callable[[RecordError], None] = _raise) -> list[ArrowStore]:
     """Read the records of the first plan, which are those of all, and write the rows of each plan.
 
-    Where problems are collected, they are not raised: the row, or what is left of an unreadable file, is left out.
+    Where an error is reported and not raised, the row, or what is left of an unreadable file, is left out.
     """
     with ExitStack() as stack:
         # The delay keeps what is read at once from printing anything.
@@ -137,11 +142,11 @@ def _read(plans: list[_Plan], problems: list[RecordError] | None = None) -> list
         for plan in plans:
             schema = _SCHEMA.with_metadata({"origins": json.dumps(plan.origins)})
             new = stack.enter_context(new_store("rows", schema, plan.key))
-            writers.append(_Writer(plan, new, problems))
+            writers.append(_Writer(plan, new, report))
         index = 0
         for split, parts in plans[0].parts.items():
             for part in parts:
-                for number, fields in _records(part, problems):
+                for number, fields in _records(part, report):
                     for writer in writers:
                         writer.add(split, index, number, fields)
                     bar.update()
@@ -151,23 +156,20 @@ def _read(plans: list[_Plan], problems: list[RecordError] | None = None) -> list
     return [writer.new.store for writer in writers]
 
 
-def _records(part: Part, problems: list[RecordError] | None) -> Records:
+def _records(part: Part, report: Callable[[RecordError], None]) -> Records:
     try:
         yield from part.records()
-    except ValueError as error:  # the file itself cannot be read on
-        if problems is None:
-            raise
-        problems.append(error if isinstance(error, RecordError) else RecordError(part.prefix, str(error)))
+    except RecordError as error:  # the file itself cannot be read on
+        report(error)
 
 
 class _Writer:
     """Write the rows of one task to its store, some at a time."""
 
-    def __init__(self, plan: _Plan, new: NewStore, problems: list[RecordError] | None) -> None:
-        self.plan = plan
-        self.task = plan.task
+    def __init__(self, plan: _Plan, new: NewStore, report: Callable[[RecordError], None]) -> None:
+        self.plan, self.task = plan, plan.task
         self.new = new
-        self.problems = problems
+        self.report = report
         self.left_out: Fields | None = None  # the last record that `where` left out
         self.rows: list[tuple[Any, ...]] = []
         self.num_rows = dict.fromkeys(SPLITS, 0)
@@ -179,7 +181,7 @@ class _Writer:
         try:
             row = row_of(self.task, fields)
         except ValueError as error:
-            self._report(RecordError(f"{self.plan.origins[part]}{number}", str(error)))
+            self.report(RecordError(f"{self.plan.origins[part]}{number}", str(error)))
             return
         self.rows.append((SPLITS.index(split), *row, part, number, *digest(row)))
         self.num_rows[split] += 1
@@ -188,13 +190,8 @@ class _Writer:
 
     def end(self, split: str) -> None:
         self._flush()
-        if not self.num_rows[split] and not self.problems:  # where no row is usable, that was said
-            self._report(RecordError("", self._why_empty(split)))
-
-    def _report(self, error: RecordError) -> None:
-        if self.problems is None:
-            raise error from None
-        self.problems.append(error)
+        if not self.num_rows[split]:
+            self.report(RecordError("", self._why_empty(split)))
 
     def _why_empty(self, split: str) -> str:
         parts = self.plan.parts[split]

@@ -4,14 +4,13 @@ What belongs where follows from a hash of the prompt: neither the seed nor the o
 here works on row numbers and 64-bit hashes, so that a million rows take a second.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
-
-from lightning_coba.data.reading.task import SPLITS
 
 Overlap = Literal["drop", "error"]
 
@@ -86,11 +85,6 @@ class _Held(NamedTuple):
     rows: np.ndarray
     names: list[tuple[str, str]]  # task, split
 
-    def hits(self, hashes: np.ndarray) -> np.ndarray:
-        """Return the index of each hash, and -1 where it is not held."""
-        found = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
-        return np.where(self.hashes[found] == hashes, found, -1) if len(self.hashes) else np.full(len(hashes), -1)
-
 
 def disjoint(tasks: Mapping[str, Splits], overlap: Overlap = "drop") -> tuple[dict[str, Splits], dict[str, int]]:
     """Make sure that no prompt is trained on or steered by and also tested, in the same or another task.
@@ -109,18 +103,17 @@ def disjoint(tasks: Mapping[str, Splits], overlap: Overlap = "drop") -> tuple[di
         ValueError: With ``overlap="error"``, the first overlap, naming both rows; else a split of which
             nothing is left.
     """
-    held = {"train": _held(tasks, ("test", "validation")), "validation": _held(tasks, ("test",))}
+    held_out, shared = _compared(tasks)
     kept: dict[str, Splits] = {}
     dropped: dict[str, int] = {}
     for task, splits in tasks.items():
-        hits = {split: held[split].hits(splits.hashes(split)) for split in held}
-        found = _shared(task, splits, hits, held)
-        dropped[task] = sum(shared.num_rows for shared in found)
+        found = [prompts for prompts in shared if prompts.task == task]
+        dropped[task] = sum(prompts.num_rows for prompts in found)
         if found:
             _report(tasks, found, overlap)
-        rows = {split: splits.rows[split][hits[split] < 0] if split in hits else splits.rows[split] for split in SPLITS}
-        _check_left(task, rows)
-        kept[task] = replace(splits, rows=rows)
+        left = {split: rows[~held_out[task, split]] for split, rows in splits.rows.items() if split != "test"}
+        _check_left(task, left)
+        kept[task] = replace(splits, rows={**splits.rows, **left})
     return kept, dropped
 
 
@@ -162,24 +155,25 @@ def shared_prompts(tasks: Mapping[str, Splits]) -> list[SharedPrompts]:
     Args:
         tasks: task name -> its splits, all three.
     """
+    return _compared(tasks)[1]
+
+
+def _compared(tasks: Mapping[str, Splits]) -> tuple[dict[tuple[str, str], np.ndarray], list[SharedPrompts]]:
+    """Return for each (task, split) which rows' prompts are held out, bool ``[rows]``, and where they are."""
     held = {"train": _held(tasks, ("test", "validation")), "validation": _held(tasks, ("test",))}
+    hits: dict[tuple[str, str], np.ndarray] = {}
     found = []
-    for task, splits in tasks.items():
-        hits = {split: held[split].hits(splits.hashes(split)) for split in held}
-        found += _shared(task, splits, hits, held)
-    return found
-
-
-def _shared(task: str, splits: Splits, hits: dict[str, np.ndarray], held: dict[str, _Held]) -> list[SharedPrompts]:
-    found = []
-    for split, hit in hits.items():
-        places = np.flatnonzero(hit >= 0)
-        homes, first, counts = np.unique(held[split].homes[hit[places]], return_index=True, return_counts=True)
+    for (task, splits), (split, prompts) in itertools.product(tasks.items(), held.items()):
+        own = splits.hashes(split)
+        near = np.minimum(np.searchsorted(prompts.hashes, own), len(prompts.hashes) - 1)
+        hits[task, split] = prompts.hashes[near] == own
+        places = np.flatnonzero(hits[task, split])
+        homes, first, counts = np.unique(prompts.homes[near[places]], return_index=True, return_counts=True)
         for home, place, count in zip(homes, places[first], counts, strict=True):
-            row, other_row = splits.rows[split][place], held[split].rows[hit[place]]
-            other_task, other_split = held[split].names[home]
+            row, other_row = splits.rows[split][place], prompts.rows[near[place]]
+            other_task, other_split = prompts.names[home]
             found.append(SharedPrompts(task, split, other_task, other_split, int(count), int(row), int(other_row)))
-    return found
+    return hits, found
 
 
 def _report(tasks: Mapping[str, Splits], found: list[SharedPrompts], overlap: Overlap) -> None:

@@ -77,8 +77,19 @@ def select_rows(
     if too_long.any():
         first = int(np.argmax(too_long))
         if overlong == "error":
-            raise ValueError(_overlong_message(origin(int(rows[first])), int(num_learned[first]) - 1, max_length))
-        _report_dropped(len(rows), int(too_long.sum()), max_length, split)
+            tokens = int(num_learned[first]) - 1
+            raise ValueError(
+                f"{origin(int(rows[first]))}: the completion has {tokens} tokens; with start and end token it needs "
+                f"{tokens + 2}, more than MultitaskDataModule.max_length={max_length}. "
+                'Raise max_length, shorten the row, or set overlong="drop".'
+            )
+        dropped = (
+            f"Task {split!r}: {int(too_long.sum())} of {len(rows)} rows were dropped, because their completion "
+            f"does not fit into MultitaskDataModule.max_length={max_length}."
+        )
+        if too_long.all():
+            raise ValueError(f"{dropped} None is left. Raise max_length.")
+        rank_zero_warn(dropped)
     kept = rows[~too_long]
     return TokenizedRows(
         store,
@@ -88,21 +99,3 @@ def select_rows(
         int(store.numbers("cut")[kept].sum()),
         len(rows) - len(kept),
     )
-
-
-def _overlong_message(origin: str, completion_tokens: int, max_length: int) -> str:
-    return (
-        f"{origin}: the completion has {completion_tokens} tokens; with start and end token it needs "
-        f"{completion_tokens + 2}, more than MultitaskDataModule.max_length={max_length}. "
-        'Raise max_length, shorten the row, or set overlong="drop".'
-    )
-
-
-def _report_dropped(num_rows: int, num_dropped: int, max_length: int, split: str) -> None:
-    dropped = (
-        f"Task {split!r}: {num_dropped} of {num_rows} rows were dropped, because their completion "
-        f"does not fit into MultitaskDataModule.max_length={max_length}."
-    )
-    if num_dropped == num_rows:
-        raise ValueError(f"{dropped} None is left. Raise max_length.")
-    rank_zero_warn(dropped)
