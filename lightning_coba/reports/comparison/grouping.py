@@ -156,10 +156,20 @@ def has_balancer(run: Run) -> bool:
 
 
 def _method_settings(run: Run) -> dict[str, Any]:
-    settings = {key: value for key, value in (run.settings or {}).items() if not key.startswith(NO_DIFFERENCE)}
+    # A file of an earlier phase lies in the run's own folder: every run has another one.
+    own = str((run.settings or {}).get("trainer.default_root_dir") or run.folder).removesuffix(f"/{_last_phase(run)}")
+    settings = {
+        key: value
+        for key, value in (run.settings or {}).items()
+        if not key.startswith(NO_DIFFERENCE) and not str(value).startswith(own)
+    }
     inner = {key.removeprefix(BALANCER): value for key, value in settings.items() if key.startswith(_of_method(run))}
     # TaskBalancing wraps the balancer; its fields are what one would name.
     return {key.removeprefix(BALANCER): value for key, value in inner.items() if not key.endswith("_target_")}
+
+
+def _last_phase(run: Run) -> str:
+    return str((run.settings or {}).get("phase") or "")
 
 
 def _of_method(run: Run) -> tuple[str, ...]:
