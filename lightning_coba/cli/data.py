@@ -121,7 +121,7 @@ def _add_check(made: argparse.ArgumentParser) -> None:
         "--val-check-interval", type=_interval, default=0.1, metavar="X",
         help="share of an epoch, or number of steps, between validation passes (default: %(default)s)",
     )  # fmt: skip
-    defaults = _settings_of("data/files.yaml")
+    defaults = _settings_of("data", "files")
     made.set_defaults(run=check, **{name: defaults[name] for name in DATA_OPTIONS})
 
 
@@ -129,18 +129,18 @@ def _interval(text: str) -> float | int:
     return float(text) if "." in text else int(text)
 
 
-def _settings_of(file: str) -> dict[str, Any]:
+def _settings_of(group: str, option: str) -> dict[str, Any]:
     """Return what a file of ``conf/`` says; a tenth of a second faster than Hydra."""
     import yaml
 
     from lightning_coba.cli.config_folder import config_folder
 
-    return yaml.safe_load((Path(config_folder()) / file).read_text(encoding="utf-8"))
+    return yaml.safe_load((Path(config_folder()) / f"{group}/{option}.yaml").read_text(encoding="utf-8"))
 
 
 def default_model() -> str:
     """Return the model of ``model=smollm2``."""
-    return _settings_of("model/smollm2.yaml")["model"]
+    return _settings_of("model", "smollm2")["model"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
