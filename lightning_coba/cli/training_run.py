@@ -119,7 +119,7 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
     if trainer.fast_dev_run:
         return None
 
-    if trainer.global_step and not folder.files.last_checkpoint.is_file():  # a module without validation
+    if not trainer.enable_validation and trainer.global_step:  # `LastCheckpoint` writes after validation passes
         trainer.save_checkpoint(folder.files.last_checkpoint)
     logged = dict(trainer.callback_metrics)
     chosen = best.best_model_path if best is not None else ""
