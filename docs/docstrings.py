@@ -20,11 +20,14 @@ EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 class Docstrings(griffe.Extension):
     """Rewrite every docstring of a package once all of it is loaded."""
 
-    def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
+    def on_package(self, *, pkg: griffe.Module, loader: griffe.GriffeLoader, **kwargs: Any) -> None:
         """Find the package's public names, then rewrite."""
+        loader.resolve_aliases(external=False)  # while every module is where the imports say
         owners = objects_in(pkg)
         for owner in owners:
             if isinstance(owner, griffe.Module):
+                if "lazy_loader" in owner.imports:  # what the package exports is what its stub imports
+                    owner.exports = sorted(owner.imports.keys() - {"lazy_loader"})
                 prefer_contents(owner)
             elif isinstance(owner, griffe.Attribute) and not owner.docstring and (text := comment_above(owner)):
                 owner.docstring = griffe.Docstring(text, parent=owner)

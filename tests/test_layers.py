@@ -79,8 +79,11 @@ def imports(source, module="", is_package=False):
 
 
 def imports_of(module):
+    """Return what a module imports; of a package, what it exports by its stub too."""
     path = MODULES[module]
-    return imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+    sources = [path, *(stub for stub in [path.with_suffix(".pyi")] if stub.exists())]
+    is_package = path.name == "__init__.py"
+    return set().union(*(imports(file.read_text(encoding="utf-8"), module, is_package) for file in sources))
 
 
 GRAPH = {module: {name for name in imports_of(module) if name in MODULES} - {module} for module in MODULES}
@@ -91,7 +94,7 @@ def package_of(module):
 
 
 def third_party(names):
-    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {NAME, "__future__"}
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {NAME, "__future__", "lazy_loader"}
 
 
 def is_within(module, place):

@@ -10,7 +10,8 @@ from lightning_coba import ConvergenceBalancer
 from lightning_coba.balancers import Uniform
 from lightning_coba.balancing import TaskBalancing
 from lightning_coba.callbacks import BalanceCSV, LastCheckpoint, WholeWindows
-from lightning_coba.simplex import BALANCE_COLUMNS, read_balance
+from lightning_coba.log_keys import BALANCE_COLUMNS
+from lightning_coba.simplex import read_balance
 
 pytestmark = pytest.mark.filterwarnings("ignore:ConvergenceBalancer. about", "ignore:.*never used")
 COBA = {"window_records": 3, "warmup_records": 1}

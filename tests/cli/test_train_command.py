@@ -10,7 +10,8 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightning_coba.simplex import BALANCE_COLUMNS, read_balance
+from lightning_coba.log_keys import BALANCE_COLUMNS
+from lightning_coba.simplex import read_balance
 
 pytestmark = pytest.mark.filterwarnings("ignore:ConvergenceBalancer. about")  # of a run this short
 

@@ -6,18 +6,7 @@ Gives: the fine-tuned model or adapter, and each task's test loss, accuracy and 
 Differs from the paper: weights act from the step after a validation pass on; see the docstring of each balancer.
 """
 
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from lightning_coba.systems.multitask.lm import MultitaskLM
-
-__all__ = ["MultitaskLM"]
-
-
-def __getattr__(name: str) -> Any:
-    # transformers and peft take seconds to import.
-    if name == "MultitaskLM":
-        from lightning_coba.systems.multitask.lm import MultitaskLM
-
-        return MultitaskLM
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Loaded when a name of the .pyi is first asked for: transformers and peft take seconds to import.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
