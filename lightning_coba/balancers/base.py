@@ -105,14 +105,16 @@ class Balancer(ABC):
         """Return this balancer with everything that is given by task name put into task order."""
         return self
 
-    @abstractmethod
     def admit(self, state: Any, columns: Sequence[int | None]) -> Any:
-        """Return ``state`` for a longer list of tasks.
+        """Return ``state`` for a longer list of tasks; the added ones begin as :meth:`init` begins.
+
+        It serves every state whose tensors with a dimension have one row per task.
 
         Args:
             state: state for the tasks before.
             columns: for every task of the new list its index in the old one, or None where it was added.
         """
+        return admitted(state, self.init(len(columns), device=state.weights.device), columns)
 
 
 class ConstantState(NamedTuple):
@@ -129,16 +131,20 @@ def constant_state(shares: Sequence[float], num_tasks: int, device: torch.device
     return ConstantState(weights / weights.sum(), record=0)
 
 
-def admitted(state: Any, fresh: Any, columns: Sequence[int | None], per_task: Sequence[str]) -> Any:
+def admitted(
+    state: Any, fresh: Any, columns: Sequence[int | None], per_task: Sequence[str] | None = None
+) -> Any:
     """Return ``state`` for a longer list of tasks, the kept ones with their share of the weights.
 
     Args:
         state: state for the tasks before.
         fresh: ``init`` for the tasks of now.
         columns: for every task of now its index before, or None where it was added.
-        per_task: fields with one row per task (``weights`` among them); an added task's row is the fresh one. Every
-            other field goes on as it was.
+        per_task: fields with one row per task (``weights`` among them), by default all tensors with a dimension; an
+            added task's row is the fresh one. Every other field goes on as it was.
     """
+    if per_task is None:
+        per_task = [name for name, value in state._asdict().items() if isinstance(value, Tensor) and value.dim()]
     kept = [i for i, column in enumerate(columns) if column is not None]
     before = [column for column in columns if column is not None]
     values = {}

@@ -171,7 +171,7 @@ class FAMO(Balancer):
         fresh = self.init(len(columns), device=state.weights.device)
         level = state.logits.logsumexp(dim=0) - math.log(len(state.logits))
         fresh = fresh._replace(logits=fresh.logits + level, num_steps=fresh.num_steps + state.num_steps.max())
-        return admitted(state, fresh, columns, tuple(field for field in state._fields if field != "record"))
+        return admitted(state, fresh, columns)
 
 
 def _weights(logits: Tensor, distance: Tensor) -> Tensor:

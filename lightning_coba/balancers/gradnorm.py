@@ -1,11 +1,10 @@
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_coba.balancers.base import Balancer, Observation, Source, admitted, check_num_tasks, float64_device
+from lightning_coba.balancers.base import Balancer, Observation, Source, check_num_tasks, float64_device
 from lightning_coba.balancers.baseline import Baseline, unknown_baseline, with_record
 from lightning_coba.balancers.checks import check_count, check_number, check_source
 from lightning_coba.functional import adam_step
@@ -148,11 +147,6 @@ class GradNorm(Balancer):
             weights=weights,
         )
         return state, weights
-
-    def admit(self, state: GradNormState, columns: Sequence[int | None]) -> GradNormState:
-        """Continue with added tasks, which begin at w = 1; see :meth:`Balancer.admit`."""
-        fresh = self.init(len(columns), device=state.weights.device)
-        return admitted(state, fresh, columns, tuple(field for field in state._fields if field != "record"))
 
 
 def _mean(values: Tensor, present: Tensor) -> Tensor:

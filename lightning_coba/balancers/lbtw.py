@@ -1,11 +1,10 @@
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_coba.balancers.base import Balancer, Observation, Source, admitted, check_num_tasks, float64_device
+from lightning_coba.balancers.base import Balancer, Observation, Source, check_num_tasks, float64_device
 from lightning_coba.balancers.baseline import Baseline, unknown_baseline, with_record
 from lightning_coba.balancers.checks import check_count, check_number, check_source
 
@@ -109,8 +108,3 @@ class LBTW(Balancer):
         weights = torch.where(total > 0, powers / total, 1 / len(powers))
         state = LBTWState(state.record + 1, observation.epoch, *baseline, loss_ratio=ratio, weights=weights)
         return state, weights
-
-    def admit(self, state: LBTWState, columns: Sequence[int | None]) -> LBTWState:
-        """Continue with added tasks, which begin at ratio 1; see :meth:`Balancer.admit`."""
-        fresh = self.init(len(columns), device=state.weights.device)
-        return admitted(state, fresh, columns, ("initial", "initial_records", "loss_ratio", "weights"))

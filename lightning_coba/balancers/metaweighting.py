@@ -1,11 +1,10 @@
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_coba.balancers.base import Balancer, Observation, admitted, check_num_tasks, float64_device
+from lightning_coba.balancers.base import Balancer, Observation, check_num_tasks, float64_device
 from lightning_coba.balancers.checks import check_number
 from lightning_coba.functional import min_norm_point
 
@@ -99,8 +98,3 @@ class MetaWeighting(Balancer):
             total = moved.sum()
             weights = torch.where(total > 0, moved / total, 1 / len(moved))
         return MetaWeightingState(state.record + 1, weights), weights
-
-    def admit(self, state: MetaWeightingState, columns: Sequence[int | None]) -> MetaWeightingState:
-        """Continue with added tasks, at 1/K; see :meth:`Balancer.admit`."""
-        fresh = self.init(len(columns), device=state.weights.device)
-        return admitted(state, fresh, columns, ("weights",))

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_coba.balancers.base import Balancer, Observation, admitted, check_num_tasks, float64_device
+from lightning_coba.balancers.base import Balancer, Observation, check_num_tasks, float64_device
 from lightning_coba.functional import adam_step, seed_of, set_seed
 
 
@@ -43,12 +43,6 @@ class TorchJDBalancer(Balancer):
         import_module("torchjd.aggregation")
         import_module("torchjd.scalarization")
         return self._first_state(num_tasks, float64_device(device))
-
-    def admit(self, state: Any, columns: Sequence[int | None]) -> Any:
-        """Continue with added tasks, which start at 1/K; see :meth:`Balancer.admit`."""
-        fresh = self.init(len(columns), device=state.weights.device)
-        per_task = [name for name, value in state._asdict().items() if isinstance(value, Tensor) and value.dim() > 0]
-        return admitted(state, fresh, columns, per_task)
 
 
 class LossBalancer(TorchJDBalancer):
