@@ -1,6 +1,7 @@
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_coba.log_keys import VAL_LOSS
 
@@ -55,6 +56,20 @@ class BestCheckpoint(ModelCheckpoint):
         self.monitor, self.mode = key, better
         if self.best_model_score is None:
             self.kth_value = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Judge the pass.
+
+        Raises:
+            ValueError: what the module names was not logged by the end of a pass.
+        """
+        fits = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.fast_dev_run
+        if fits and self._asks and self.monitor not in trainer.callback_metrics:
+            raise ValueError(
+                f"`{type(pl_module).__name__}.objective` must name what validation logs; got {self.monitor!r}. Logged: "
+                f"{', '.join(trainer.callback_metrics) or 'nothing'}. Log it with self.log, or name another."
+            )
+        super().on_validation_end(trainer, pl_module)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Ask the module, before a checkpoint's state is looked up by what this one monitors."""

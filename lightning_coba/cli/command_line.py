@@ -32,10 +32,8 @@ def plain_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         # Not before it is needed: --help is answered in a tenth of a second.
-        from lightning_coba.cli.errors import is_for_the_user, unwrapped
+        from lightning_coba.cli.errors import is_for_the_user, sentence_of
 
-        if isinstance(error, OSError) and error.filename is not None:
-            parser.exit(2, f"{parser.prog}: {error.filename}: {error.strerror}.\n")
         if not is_for_the_user(error):
             raise
-        parser.exit(2, f"{parser.prog}: {unwrapped(error)}\n")
+        parser.exit(2, f"{parser.prog}: {sentence_of(error)}\n")

@@ -23,9 +23,19 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}".removesuffix(": ")
 
 
-def is_for_the_user(error: BaseException) -> bool:
-    """Return whether this package raised the error to say what is wrong with what it was given."""
+def sentence_of(error: BaseException) -> str:
+    """Return what an error says to the user; of the operating system's, with the path before it."""
     error = unwrapped(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
+
+
+def is_for_the_user(error: BaseException) -> bool:
+    """Return whether the error says what the user can correct: this package raised it, or it is about a file."""
+    error = unwrapped(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
     if not isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError):
         return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]

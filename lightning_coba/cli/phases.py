@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from lightning_coba.runs.files import RunFiles
 
@@ -25,12 +25,12 @@ def fits_of(config: DictConfig) -> list[Fit]:
     takes it away. Every phase knows its name as ``phase``, from which its folder follows (resolver ``run_file``).
 
     Args:
-        config: the composed configuration, not resolved.
+        config: the composed configuration, not resolved. A phase that is null is left out.
 
     Raises:
         ValueError: if a required value is missing, or a phase changes what the configuration does not have.
     """
-    phases = config.get("phases") or {}
+    phases = [name for name, changes in (config.get("phases") or {}).items() if changes is not None]
     for name in phases:
         # Its folder lies beside the files of the run.
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(RunFiles, name):
@@ -38,14 +38,15 @@ def fits_of(config: DictConfig) -> list[Fit]:
                 f"`phases.{name}` must be a name of letters, digits, _ and - that no file of a run has; got {name!r}. "
                 "Rename it."
             )
-    return [_fit(config, name) for name in phases] if phases else [Fit(None, _resolved(config))]
+    return [_fit(config, phases, name) for name in phases] if phases else [Fit(None, _resolved(config))]
 
 
-def _fit(config: DictConfig, name: str) -> Fit:
+def _fit(config: DictConfig, phases: Sequence[str], name: str) -> Fit:
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "phases"])
     with open_dict(own):
         own.phase = name
-        for key, node in (config.phases[name] or {}).items():
+        own.phases = dict.fromkeys(phases)  # their names, for who asks for a file of another one
+        for key, node in config.phases[name].items():
             if key not in own and key != "system":
                 raise ValueError(
                     f"`phases.{name}.{key}` must be a part of the configuration; there are {', '.join(map(str, own))}. "
@@ -64,6 +65,11 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         key = error.full_key
         raise ValueError(f"`{key}` has to be given: type {key}=... (coba-train --help says what it is).") from error
+    except InterpolationResolutionError as error:
+        if isinstance(error.__cause__, ValueError):  # a resolver of ours says what is wrong with what it was given
+            raise ValueError(f"`{error.full_key}`: {error.__cause__}") from error
+        raise
+    settings.pop("phases", None)
     if "_target_" not in (settings.get("system") or {}):
         where = f"phases.{settings['phase']}.system" if settings.get("phase") else "system"
         raise ValueError(f"`{where}._target_` must name the class of a LightningModule; there is none. Add it.")

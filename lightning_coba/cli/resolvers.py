@@ -81,8 +81,14 @@ def _run_file(name: str = "", phase: str | None = None, *, _root_: DictConfig) -
         Path(hydra.run.dir if OmegaConf.is_missing(hydra.runtime, "output_dir") else hydra.runtime.output_dir)
     )
     if within := phase or _root_.get("phase"):
+        if within not in (_root_.get("phases") or [within]):
+            raise ValueError(f"there is no phase {within!r}. The phases are: {', '.join(_root_.phases)}.")
         files = files.phase(within)
-    return str(getattr(files, name or "folder"))
+    path = getattr(files, name or "folder", None)
+    if not isinstance(path, Path):
+        legal = [key for key in dir(RunFiles) if isinstance(getattr(RunFiles, key), Path)]
+        raise ValueError(f"a run has no file {name!r}. There are: {', '.join(legal)}.")
+    return str(path)
 
 
 def _as_folder(overrides: str) -> str:

@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
-from lightning_coba.cli.errors import is_for_the_user, one_line, unwrapped
+from lightning_coba.cli.errors import is_for_the_user, one_line, sentence_of
 from lightning_coba.cli.plugins import refuse_missing
 from lightning_coba.cli.sweep_summary import Outcome, print_summary
 from lightning_coba.runs.files import RunFiles, sweep_journal
@@ -86,7 +86,7 @@ class Sweep(Callback):
         error = job_return._return_value if job_return.status == JobStatus.FAILED else None
         if config.hydra.mode != RunMode.MULTIRUN:
             if error is not None and is_for_the_user(error):
-                plain = CompactHydraException(str(unwrapped(error)))
+                plain = CompactHydraException(sentence_of(error))
                 plain.__cause__ = error
                 job_return.return_value = plain
             return
@@ -104,13 +104,16 @@ class Sweep(Callback):
             print(f"{event:9} {_shown(folder)}", flush=True)
 
     def _note_error(self, config: DictConfig, folder: Path, error: BaseException) -> str:
-        from lightning_coba.cli.training_run import described  # imports torch
+        from lightning_coba.cli.fit_folder import described  # imports torch
         from lightning_coba.runs.run_folder import RunFolder, RunInUseError
 
         if isinstance(error, RunInUseError):
             self._note(config, "elsewhere")
             return "elsewhere"
         run = RunFolder(folder)
+        if isinstance(error, FileExistsError) and run.card:  # a run is there, and nobody said what to do with it
+            self._note(config, "refused", one_line(error))
+            return "refused"
         if not run.card:  # it failed before it could claim its folder
             run.write_failure(error, one_line(error), **described(config))  # type: ignore[arg-type]
         self._note(config, "failed", one_line(error))
@@ -137,7 +140,7 @@ def report_sweep() -> bool:
     outcomes = sweep.outcomes()
     if outcomes:
         print_summary(outcomes, _shown(sweep.folder), sweep.again)
-    return not any(outcome.event in ("failed", "interrupted") for outcome in outcomes)
+    return not any(outcome.event in ("failed", "refused", "interrupted") for outcome in outcomes)
 
 
 def _pass_on(config: DictConfig, job_return: JobReturn, error: BaseException) -> None:

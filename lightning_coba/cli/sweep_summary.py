@@ -1,12 +1,16 @@
 import shlex
 from collections import Counter
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
-EVENTS = ("finished", "already there", "elsewhere", "failed", "interrupted")
-STYLES = {"failed": "red", "interrupted": "yellow"}
+from lightning_coba.runs.files import RunFiles
+
+EVENTS = ("finished", "already there", "elsewhere", "refused", "failed", "interrupted")
+STYLES = {"failed": "red", "refused": "yellow", "interrupted": "yellow"}
 PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 SHOWN_AS = {"elsewhere": "trained by another process"}
 
@@ -31,12 +35,14 @@ def print_summary(outcomes: list[Outcome], folder: str, again: list[str]) -> Non
     counts = Counter(outcome.event for outcome in outcomes)
     said = ", ".join(f"{counts[event]} {SHOWN_AS.get(event, event)}" for event in EVENTS if counts[event])
     console.print(f"\nSweep {folder}: {said}", **PLAIN)
-    for outcome in sorted(outcomes, key=lambda outcome: EVENTS.index(outcome.event)):
-        console.print(f"  {outcome.event:13}  {Path(outcome.folder).name}", style=STYLES.get(outcome.event), **PLAIN)
-        if outcome.error:
-            console.print(f"  {'':13}  {outcome.error}", **PLAIN)
+    ordered = sorted(outcomes, key=lambda outcome: (EVENTS.index(outcome.event), outcome.error))
+    for (event, error), alike in groupby(ordered, attrgetter("event", "error")):
+        for outcome in alike:
+            console.print(f"  {event:13}  {Path(outcome.folder).name}", style=STYLES.get(event), **PLAIN)
+        if error:
+            console.print(f"  {'':13}  {error}", **PLAIN)
     if counts["failed"]:
-        console.print("A failed job's folder holds error.txt.")
+        console.print(f"A failed job's folder holds {RunFiles.error}.")
     console.print("Next:")
     if again:
         console.print(f"  {shlex.join(again)}  (runs only what is missing)", **PLAIN)

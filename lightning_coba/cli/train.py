@@ -53,7 +53,10 @@ def plain_warnings() -> Iterator[None]:
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
     try:
-        yield
+        with warnings.catch_warnings():
+            # A run that goes on does so in its own folder.
+            warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty", UserWarning)
+            yield
     finally:
         warnings.formatwarning = before
 

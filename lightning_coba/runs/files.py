@@ -10,7 +10,7 @@ class _Named:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, files: "RunFiles | EvaluationFiles | ReportFiles", owner: type) -> Path:
+    def __get__(self, files: "RunFiles | EvaluationFiles | ReportFiles | None", owner: type) -> Path:
         return files.folder / self.name if files is not None else Path(self.name)
 
 

@@ -19,8 +19,6 @@ SHORT = [
     "logger=csv",
 ]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")  # that of the run which is resumed
-
 
 @pytest.fixture
 def toy(here, monkeypatch):
@@ -137,3 +135,36 @@ def test_an_override_that_no_phase_reads_is_answered_with_the_one_that_it_does(t
     phases = [f"+phases.search.trainer={own}", "phases.retrain.trainer.max_epochs=1"]
     said = coba(tmp_path, "train", "--config-dir", TOY / "conf", *SHORT, *phases)
     assert "phases.search.trainer.log_every_n_steps=" in said
+
+
+def test_a_phase_that_is_null_is_left_out(toy, tmp_path):
+    toy(tmp_path, "phases.retrain=null")
+    card = json.loads((tmp_path / "run.json").read_text())
+    assert (card["status"], [*card["phases"]]) == ("finished", ["search"])
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [("modle,search", r"no file 'modle'.*\bmodel\b"), ("model,saerch", r"no phase 'saerch'.*search, retrain")],
+)
+def test_a_mistyped_file_of_another_phase_is_said_before_anything_is_trained(toy, tmp_path, found, said):
+    with pytest.raises(ValueError, match=said):
+        toy(tmp_path, f"phases.retrain.system.found='${{run_file:{found}}}'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_objective_that_is_never_logged_is_told_from_what_is(toy, tmp_path, monkeypatch):
+    import toy as system
+
+    monkeypatch.setattr(system.Search, "objective", lambda self: ("val_nothing", "min"))
+    with pytest.raises(ValueError, match=r"`Search.objective`.*'val_nothing'.*val_explained"):
+        toy(tmp_path)
+
+
+def test_a_sweep_over_runs_that_are_there_says_how_to_go_on(tmp_path):
+    arguments = ["--config-dir", TOY / "conf", "-m", *SHORT, "seed=1,2"]
+    coba(tmp_path, "train", *arguments)
+    said = coba(tmp_path, "train", *arguments, code=1)
+    assert "2 refused" in said
+    assert "resume=auto" in said
+    assert "error.txt" not in said

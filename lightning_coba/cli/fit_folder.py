@@ -1,0 +1,123 @@
+"""What a fit leaves in its folder, at its beginning and at its end, and what its loggers are told."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from rich.console import Console
+
+from lightning_coba.balancing import TaskBalancing
+from lightning_coba.callbacks import StepTimer
+from lightning_coba.cli.errors import one_line
+from lightning_coba.cli.phases import Fit
+from lightning_coba.log_keys import TEST_LOSS
+from lightning_coba.loggers import MetricsCSV, RunTensorBoard
+from lightning_coba.reports import before_after_rows, before_after_table, write_before_after, write_run_page
+from lightning_coba.runs.collection import flat
+from lightning_coba.runs.run_folder import RunFolder
+from lightning_coba.simplex import read_balance, write_figures
+from lightning_coba.simplex.records import Losses
+
+
+def open_folder(fit: Fit, folder: RunFolder, trainer: L.Trainer, card: Mapping[str, Any]) -> None:
+    """Write the settings and what the card says of the fit from the start."""
+    folder.write_settings(fit.settings)
+    if fit.phase:  # the run is described by the fit that was begun last
+        RunFolder(folder.path).write_settings(fit.settings)
+    records = next((c.losses_shown for c in trainer.callbacks if isinstance(c, TaskBalancing)), None)
+    own = {"records": records} | dict(card)
+    if fit.phase:
+        folder.write_entries(status="running", card=own)
+        own = {"objective": card["objective"], "tasks": card["tasks"], "records": records}
+    folder.write_card(**described(fit.settings) | {"status": "running"} | own)
+
+
+def described(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run's card says of its settings from the start."""
+    named = {key: settings[key] for key in ("name", "seed", "suite")}
+    return {"system": settings["system_name"], "method": _method(settings), **named}
+
+
+def _method(settings: Mapping[str, Any]) -> str:
+    """Return the class of the balancer; where there is none, the name of the system."""
+    if not settings["balancer"]:
+        return settings["system_name"]
+    balancer = settings["balancer"]
+    method = balancer.get("balancer", balancer)["_target_"].rpartition(".")[-1]
+    return "CoBa" if method == "ConvergenceBalancer" else method
+
+
+def open_loggers(settings: Mapping[str, Any], trainer: L.Trainer, checkpoint: Path | None) -> None:
+    """Give the loggers the settings; what an earlier attempt logged behind its checkpoint is logged again."""
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCSV | RunTensorBoard):
+            logger.truncate(_step_of(checkpoint))
+        logger.log_hyperparams(flat(settings))
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    """Return the optimizer step at which a checkpoint was written; 0 for none."""
+    if checkpoint is None:
+        return 0
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+
+
+def log_results(trainer: L.Trainer, tested: Mapping[str, float], folder: RunFolder) -> None:
+    """Give the loggers the test results, in the row of the last step."""
+    last = folder.files.last_checkpoint
+    steps = trainer.global_step or _step_of(last if last.is_file() else None)  # 0 where other processes trained
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(tested), step=max(steps - 1, 0))
+        logger.save()
+        logger.finalize("success")
+
+
+def write_results(folder: RunFolder, trainer: L.Trainer, module: Any) -> None:
+    """Write what a user takes away: the model, the tokenizer, and figures."""
+    files = folder.files
+    if hasattr(module, "save_pretrained"):
+        module.save_pretrained(files.adapter if getattr(module, "has_adapter", False) else files.model)
+    if hasattr(module, "tokenizer"):
+        module.tokenizer.save_pretrained(files.tokenizer)
+    losses: Losses = next((c.losses_shown for c in trainer.callbacks if isinstance(c, TaskBalancing)), "validation")
+    for records in files.records():
+        if len(records.read_text(encoding="utf-8").splitlines()) > 1:  # not before the first record
+            folder_of = files.figures if records == files.balance else files.figures / records.stem
+            write_figures(read_balance(records), folder_of, losses)
+    if hasattr(module, "figures"):
+        files.figures.mkdir(exist_ok=True)
+        module.figures(files.figures)
+
+
+def show_before_after(folder: RunFolder, before: Mapping[str, Any], results: Mapping[str, Any], tokens: Any) -> None:
+    """Write and print each task's test loss before and after training, where both are known."""
+    if TEST_LOSS not in before or TEST_LOSS not in results:
+        return
+    values = before[TEST_LOSS]["values"], results[TEST_LOSS]["values"]
+    write_before_after(folder.files.before_after, before_after_rows(*values))
+    Console().print(before_after_table(before_after_rows(*values, tokens)))
+
+
+@rank_zero_only
+def write_page(folder: RunFolder) -> None:
+    """Write the page of the run; a fault in it takes nothing from the run, whose results are there."""
+    try:
+        write_run_page(folder.path)
+    except Exception as error:
+        rank_zero_warn(f"The page of the run could not be written ({one_line(error)}). Try coba-report {folder.path}")
+
+
+def timing_of(trainer: L.Trainer) -> dict[str, Any]:
+    """Return the card's entry on time, where it was measured."""
+    timer = next((callback for callback in trainer.callbacks if isinstance(callback, StepTimer)), None)
+    return {"timing": timer.timing} if timer and timer.timing else {}
+
+
+def settled_method(trainer: L.Trainer) -> str | None:
+    """Return what the balancer that trained calls itself; None where it is in processes that are gone."""
+    balancers = (c.balancer for c in trainer.callbacks if isinstance(c, TaskBalancing))
+    balancer = next(balancers, None)
+    return None if balancer is None else getattr(balancer, "label", type(balancer).__name__)
