@@ -24,7 +24,7 @@ def useful_tokens(batches: list[Batch]) -> float:
 def main() -> int:
     """Run the race."""
     parser = arguments(__doc__, "end_to_end", repetitions=3)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with a folder a task")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with one folder per task")
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--steps", type=int, default=2, help="steps of a turn, after one that is not counted")
     parser.add_argument("--batch-size", type=int, default=16)

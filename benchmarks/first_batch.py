@@ -64,7 +64,7 @@ def first_batch(given: argparse.Namespace) -> float:
 def main() -> int:
     """Start, several times."""
     parser = arguments(__doc__, "first_batch", repetitions=5)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with a folder a task")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with one folder per task")
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--batch-size", type=int, default=16)
     given = parser.parse_args()

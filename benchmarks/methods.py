@@ -119,7 +119,7 @@ class RandomRows:
 
 
 class Workload:
-    """A model and what it is trained on: batches with a row a task, and held-out rows of each task."""
+    """A model and what it is trained on: batches with one row per task, and held-out rows of each task."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Workload:
         rows = [RandomRows(given.held_out, *size, vocabulary) for _ in self.tasks]
         together = partial(collate, tasks=rows, pad_token_id=0)  # type: ignore[arg-type]  # they have what it reads
         together.mixes_tasks = True  # type: ignore[attr-defined]  # as those of MultitaskDataModule
-        # A batch size of K makes a held-out mini-batch of a row a task, as large as a batch of training.
+        # A batch size of K makes a held-out mini-batch of one row per task, as large as a batch of training.
         self.held_out: dict[str, DataLoader] = {
             task: DataLoader(
                 [(index, row) for row in range(given.held_out)],  # type: ignore[arg-type]  # a list is map-style

@@ -25,7 +25,7 @@ def useful_share(data: MultitaskDataModule) -> float:
 def main() -> int:
     """Collate an epoch of each kind."""
     parser = arguments(__doc__, "useful_tokens", repetitions=1)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with a folder a task")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with one folder per task")
     parser.add_argument("--model", default=MODEL, help="whose tokenizer counts")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=1024)

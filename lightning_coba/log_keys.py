@@ -7,7 +7,7 @@ TEST_ACCURACY = "test_accuracy"
 TEST_EXACT_MATCH = "test_exact_match"
 BALANCE = "balance"
 
-#: Columns of ``balance.csv``, one row a record and task.
+#: Columns of ``balance.csv``, one row per record and task.
 BALANCE_COLUMNS = (
     "record", "step", "task", "loss", "ratio", "slope", "rcs", "acs", "divergence_factor", "weight",
 )  # fmt: skip
