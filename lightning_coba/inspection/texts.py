@@ -38,7 +38,7 @@ def label_findings(task: InspectedTask) -> list[Finding]:
     share = count / len(task.kept["train"])
     if len(task.labels) == 1:
         what = f"every completion is {first!r}: the model learns to ignore the prompt"
-        told.append((what, "Name the column that differs: --completion."))
+        told.append((what, "Name the column that differs: data.completion=NAME."))
     elif share >= 0.8:
         what = f"{share:.0%} of the training rows have the label {first!r}"
         told.append((what, "Judge by more than accuracy; add rows of the others, or fewer of this one."))
