@@ -1,14 +1,14 @@
 """A first run on some data: its settings, and the Hydra experiment that a person can read and edit."""
 
 import json
-import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 
 from lightning_coba.data.reading.row_cache import RowTable, row_tables
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
     """A value, and why it was chosen."""
 
     value: Any
-    why: str = ""
+    why: str
 
 
 @dataclass(frozen=True)
@@ -149,23 +149,28 @@ def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: st
         config_dir: What ``--config-dir`` of coba-train must be.
         model: Hub id, folder or file of the model; ``None`` = the default one.
     """
-    sizes = ", ".join(f"{task} {rows:,}" for task, rows in draft.sizes.items())
-    lines = [
-        "# @package _global_",
-        f"# coba-train --config-dir {config_dir} experiment={name}",
-        *_comment(f"Drafted by coba-data init from {root}. Edit it; what is not named here is as coba-train has it."),
-        *_comment(f"Training rows: {sizes}."),
-        "defaults:",
-        "  - override /data: files",
-        f"  - override /model: {'smollm2' if model is None else 'causal_lm'}",
-        "",
-        f"suite: {_scalar(name)} # what the tasks are called together, in the names of runs",
-        "",
-    ]
-    if model is not None:
-        lines += ["model:", f"  model: {_scalar(model)}", ""]
-    lines += ["data:", *_lines(_source(draft, root)), *_lines(draft.data), ""]
-    return "\n".join([*lines, "trainer:", *_lines(draft.trainer)]) + "\n"
+    files = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=files, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["scalar"] = partial(json.dumps, ensure_ascii=False, default=str)  # JSON is YAML on one line
+    columns = [draft.columns[task.name] for task in draft.tasks]
+    return environment.get_template("experiment.yaml.jinja").render(
+        draft=draft,
+        root=root,
+        name=name,
+        config_dir=config_dir,
+        model=model,
+        columns=columns,
+        is_alike=all(other.rules == columns[0].rules for other in columns),
+        tasks=[_named(task) | dict(own.rules) for task, own in zip(draft.tasks, columns, strict=True)],
+    )
+
+
+def _named(task: Task) -> dict[str, Any]:
+    """Return a task's name, and where its rows are."""
+    given = {name: getattr(task, name) for name in ("name", *SPLITS, "where")}
+    return {name: value for name, value in given.items() if value}
 
 
 def write_draft(path: str | PathLike[str], text: str, force: bool = False) -> None:
@@ -190,56 +195,3 @@ def write_draft(path: str | PathLike[str], text: str, force: bool = False) -> No
         raise FileExistsError(f"{place} exists, and may have been edited. Add --force to replace it, or give --out.")
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text, encoding="utf-8")
-
-
-def _source(draft: RunDraft, root: str) -> dict[str, Setting]:
-    """Return what is read: all of the folder by one rule, or where the columns differ each task by its own."""
-    first, *others = draft.columns.values()
-    if all(other.rules == first.rules for other in others):
-        return {"root": Setting(root, "seen from where coba-train is started"), **_rules(first)}
-    tasks = [_task(task) | _rules(draft.columns[task.name]) for task in draft.tasks]
-    why = "their columns differ, so each is named; paths are seen from where it is started"
-    return {"root": Setting(None), "tasks": Setting(tasks, why)}
-
-
-def _task(task: Task) -> dict[str, Setting]:
-    settings: dict[str, Any] = {"_target_": "lightning_coba.Task", "name": task.name}
-    for split in SPLITS:
-        if (source := getattr(task, split)) is not None:
-            settings[split] = [str(path) for path in source] if isinstance(source, list) else str(source)
-    if task.where:
-        settings["where"] = dict(task.where)
-    return {name: Setting(value) for name, value in settings.items()}
-
-
-def _rules(columns: Columns) -> dict[str, Setting]:
-    """Say why once, at the first of the rules."""
-    return {name: Setting(rule, columns.why * (not k)) for k, (name, rule) in enumerate(columns.rules.items())}
-
-
-def _lines(settings: Mapping[str, Setting], indent: str = "  ") -> list[str]:
-    lines = []
-    for name, (value, why) in settings.items():
-        items = value if name == "tasks" else []
-        lines.append(f"{indent}{name}:{'' if items else ' ' + _scalar(value)}{why and f' # {why}'}")
-        for item in items:
-            first, *others = _lines(item, f"{indent}    ")
-            lines += [f"{indent}  - {first.strip()}", *others]
-    return lines
-
-
-def _comment(text: str) -> list[str]:
-    marks = {"initial_indent": "# ", "subsequent_indent": "# "}
-    return textwrap.wrap(text, 118, **marks, break_long_words=False, break_on_hyphens=False)  # type: ignore[arg-type]
-
-
-def _scalar(value: Any) -> str:
-    r"""Return a value as YAML on one line.
-
-    Example:
-        >>> _scalar("answer"), _scalar("{question}\n"), _scalar(None)
-        ('answer', '"{question}\\n"', 'null')
-    """
-    plain = isinstance(value, str) and re.fullmatch(r"[^\W\d_][\w.-]*", value)
-    reserved = str(value).lower() in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
-    return value if plain and not reserved else json.dumps(value, ensure_ascii=False)
