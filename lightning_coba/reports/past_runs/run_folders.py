@@ -58,7 +58,7 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> LossTable
     # The metrics of a run may hold more under the names of its tasks.
     named = [task for task in run.tasks if task_key(VAL_LOSS, task) in log.columns]
     columns = task_columns(log, tasks or named or None, f"{VAL_LOSS}/{{task}}")
-    found = line_up(log, columns, keep_aggregates=bool(tasks or named))
+    found = line_up(log, columns)
     notes = [f"{run.method} works on training losses; its validation passes are replayed."] if of_training else []
     # A row is numbered by the step during which it was logged, from 0.
     return replace(found, steps=found.steps + 1, source=str(folder), notes=[*notes, *found.notes])
