@@ -4,7 +4,10 @@ import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lightning_coba.data.reading.formats import Fields
 from lightning_coba.data.reading.rows import has_columns, matches
@@ -13,29 +16,6 @@ from lightning_coba.data.reading.task import Task
 
 _ROWS_LOOKED_AT = 200
 _CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "chat", "turns")
-#: Columns that are read, in their order -> those that may be learned; the surest first.
-_PAIRS = {
-    "prompt": "completion response",
-    "instruction input": "output",
-    "instruction context": "response",
-    "instruction": "output response",
-    "context question": "answer",
-    "passage question": "answer",
-    "question": "answer response",
-    "query": "response answer",
-    "problem": "solution",
-    "premise hypothesis": "label",
-    "sentence1 sentence2": "label",
-    "document": "summary",
-    "article": "highlights summary",
-    "dialogue": "summary",
-    "text": "summary label_text label",
-    "sentence": "label",
-    "source": "target",
-    "src": "tgt",
-    "inputs": "targets",
-    "input": "target output",
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +50,8 @@ def guess_columns(task: Task) -> Columns:
         raise ValueError(f"The train split of task {task.name!r} is empty ({origin}). Give it rows, or leave it out.")
     told_apart = task.where or {}
     common = [name for name in rows[0] if name not in told_apart and all(row.get(name) is not None for row in rows)]
-    for read, answers in _PAIRS.items():
+    pairs = yaml.safe_load(Path(__file__).with_name("columns.yaml").read_text(encoding="utf-8"))
+    for read, answers in pairs.items():
         for learned in answers.split():
             if {*read.split(), learned} <= set(common):
                 return _of_pair(rows, read.split(), learned)

@@ -4,14 +4,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-import pyarrow.compute as pc
 
 from lightning_coba.data.tokens.splits import SharedPrompts, Splits
 from lightning_coba.inspection.findings import Finding, counted, warning_from
 from lightning_coba.inspection.inspected_task import InspectedTask
-
-#: Completions from this many characters on are no labels: to meet one again in test is to have seen the answer.
-_LONG_COMPLETION = 40
 
 
 def shared_prompt_findings(
@@ -71,19 +67,3 @@ def common_train_findings(tasks: Sequence[InspectedTask]) -> list[Finding]:
         cure = "Name the task in its prompts, such as data.prompt='Summarise: {text}\\n'."
         found.append(Finding(warning_from(0.02, share), task.name, what, cure, task.origin(first)))
     return found
-
-
-def known_answer_findings(task: InspectedTask) -> list[Finding]:
-    """Return how many long completions of test are completions of train too."""
-    train, test = task.kept["train"], task.kept["test"]
-    long = test[pc.utf8_length(task.texts("completion", test)).to_numpy() >= _LONG_COMPLETION]
-    known = long[np.isin(task.completion_codes[long], task.completion_codes[train])]
-    if not len(known):
-        return []
-    share = len(known) / len(test)
-    what = (
-        f"{len(known)} completions of test ({share:.1%}) of {_LONG_COMPLETION} characters or more are in train too, "
-        "after other prompts"
-    )
-    cure = "Look whether the prompts are variants of each other; if so, keep them in one split."
-    return [Finding(warning_from(0.05, share), task.name, what, cure, task.origin(known[0]))]

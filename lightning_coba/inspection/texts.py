@@ -28,8 +28,10 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no two completions becom
 
 
 def label_findings(task: InspectedTask) -> list[Finding]:
-    """Return what the labels of a task call for."""
-    told = []
+    """Return what the labels of a task call for, where its completions are labels."""
+    told: list[tuple[str, str]] = []
+    if not task.labels:
+        return []
     if task.unseen_labels:
         unseen = listed(map(repr, task.unseen_labels))
         what = f"{counted(len(task.unseen_labels), 'label')} of test that train lacks: {unseen}"

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         final_weights_figure,
         replayed_weights_figure,
         turning_points_figure,
-        weight_range_figure,
     )
 
 __all__ = [
@@ -46,7 +45,6 @@ __all__ = [
     "replayed_weights_figure",
     "task_findings",
     "turning_points_figure",
-    "weight_range_figure",
     "write_before_after",
     "write_comparison_report",
     "write_replay_report",
@@ -65,7 +63,6 @@ _HEAVY = {
     "replayed_weights_figure": "replay.setting_figures",
     "task_findings": "findings",
     "turning_points_figure": "replay.setting_figures",
-    "weight_range_figure": "replay.setting_figures",
     "write_replay_report": "replay.report",
 }
 

@@ -13,6 +13,8 @@ from lightning_coba.balancers import Balancer, CoBa
 
 #: What is tried where nothing was asked for: windows, warm-ups, temperatures.
 WINDOWS, WARMUPS, TEMPERATURES = (5, 10, 20), (2, 3, 5), (1.0, 5.0, 20.0)
+#: Balancers by name, or balancers, which get names of their own.
+Settings = Mapping[str, Balancer] | Iterable[Balancer] | Balancer
 _COMMAS = re.compile(r",(?![^\[{]*[\]}])")  # those between values, not those inside a list
 _SHORT = {"window_records": "window", "warmup_records": "warm-up", "block_records": "block", "initial_records": "first"}
 
@@ -152,17 +154,19 @@ def default_settings(own: CoBa | None, num_records: int) -> dict[str, Balancer]:
         if first.form == "paper" or 3 <= warmup < window
     ]
     known = f"{describe(first)} ({'the run' if own else 'default'})"
-    return {known: first} | name_settings(balancer for balancer in grid if balancer != first)
+    return {known: first, **name_settings(balancer for balancer in grid if balancer != first)}
 
 
-def name_settings(settings: Iterable[Balancer]) -> dict[str, Balancer]:
-    """Name settings by their method and what differs from its defaults.
+def name_settings(settings: Settings) -> Mapping[str, Balancer]:
+    """Name settings by their method and what differs from its defaults; those that have names keep them.
 
     Example:
         >>> list(name_settings([CoBa(), CoBa(window_records=5)]))
         ['CoBa', 'CoBa window 5']
     """
-    return {describe(setting): setting for setting in settings}
+    if isinstance(settings, Mapping):
+        return settings
+    return {describe(setting): setting for setting in ([settings] if isinstance(settings, Balancer) else settings)}
 
 
 def describe(balancer: Balancer) -> str:

@@ -1,6 +1,6 @@
 """Run balancers over the losses of a past run, without a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -8,15 +8,14 @@ import torch
 from lightning_coba.balancers import Balancer, Observation
 from lightning_coba.balancers.base import check_baseline
 from lightning_coba.reports.past_runs.loss_table import LossTable
+from lightning_coba.reports.replay.grid import Settings, name_settings
 from lightning_coba.simplex.records import BalanceTable
 
 #: Columns of a BalanceTable that the state of a balancer may hold.
 SCORES = ("slope", "rcs", "acs", "divergence_factor")
 
 
-def replay_settings(
-    table: LossTable, settings: Mapping[str, Balancer] | Sequence[Balancer] | Balancer
-) -> dict[str, BalanceTable]:
+def replay_settings(table: LossTable, settings: Settings) -> dict[str, BalanceTable]:
     """Return what each setting would have made of the losses of a past run.
 
     Use it to choose a setting before training again. The results draw themselves: ``weights_figure(result)``,
@@ -43,13 +42,7 @@ def replay_settings(
         >>> {name: result.weight[2].round(2).tolist() for name, result in found.items()}
         {'CoBa window 4, warm-up 2': [0.75, 0.25], 'CoBa warm-up 4': [0.5, 0.5]}
     """
-    from lightning_coba.reports.replay.grid import name_settings
-
-    given = (
-        settings
-        if isinstance(settings, Mapping)
-        else name_settings([settings] if isinstance(settings, Balancer) else settings)
-    )
+    given = name_settings(settings)
     check_baseline(torch.from_numpy(table.first_losses), tasks=list(table.tasks))
     return {name: _replay(table, balancer) for name, balancer in given.items()}
 
