@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import yaml
 
 Level = Literal["error", "warning", "note"]
 #: Most severe first. An error stops the training, a warning harms it, a note is worth knowing.
@@ -44,6 +47,32 @@ class Fault(NamedTuple):
     rows: np.ndarray
     what: str
     cure: str
+
+
+def finding(kind: str, task: str = "", place: str = "", level: Level | None = None, **facts: Any) -> Finding:
+    """Return a finding in the words of ``findings.yaml``.
+
+    Args:
+        kind: Its key there.
+        task: See `Finding`.
+        place: See `Finding`.
+        level: The level, where the kind has none of its own.
+        **facts: What its words leave open.
+    """
+    told = _kinds()[kind]
+    what, cure = (told[part].format(**facts) for part in ("what", "cure"))
+    return Finding(level or told["level"], task, what, cure, place)
+
+
+def fault(kind: str, rows: np.ndarray, level: Level | None = None, **facts: Any) -> Fault:
+    """Return the rows that have a fault, in the words of ``findings.yaml``; see `finding`."""
+    found = finding(kind, level=level, **facts)
+    return Fault(found.level, rows, found.what, found.cure)
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name("findings.yaml").read_text(encoding="utf-8"))
 
 
 def fault_findings(faults: Iterable[tuple[str, Callable[[int], str], Fault]]) -> list[Finding]:

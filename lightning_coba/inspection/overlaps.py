@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 
 from lightning_coba.data.tokens.splits import SharedPrompts, Splits
-from lightning_coba.inspection.findings import Finding, counted, warning_from
+from lightning_coba.inspection.findings import Finding, counted, finding, warning_from
 from lightning_coba.inspection.inspected_task import InspectedTask
 
 
@@ -31,9 +31,9 @@ def shared_prompt_findings(
         if stops:
             cure += ", or set data.overlap=drop"
         level = "error" if stops else warning_from(0.02, one.num_rows / len(splits[one.task].rows[one.split]))
-        what = f"{counted(one.num_rows)} of {one.split} with a prompt of {other}: {done}"
         place = f"{splits[one.task].origin(one.row)} and {splits[one.other_task].origin(one.other_row)}"
-        found.append(Finding(level, one.task, what, f"{cure}.", place))
+        facts = {"rows": counted(one.num_rows), "split": one.split, "other": other, "done": done, "cure": cure}
+        found.append(finding("shared prompts", one.task, place, level, **facts))
     return found
 
 
@@ -43,9 +43,7 @@ def emptied_findings(splits: Mapping[str, Splits], shared: Sequence[SharedPrompt
     for task, own in splits.items():
         for split, rows in own.rows.items():
             if sum(one.num_rows for one in shared if (one.task, one.split) == (task, split)) == len(rows):
-                what = f"nothing is left of {split}: all its prompts are held out in another split or task"
-                cure = "Give other rows, or name the task in its prompts."
-                found.append(Finding("error", task, what, cure, own.origin(int(rows[0]))))
+                found.append(finding("emptied split", task, own.origin(int(rows[0])), split=split))
     return found
 
 
@@ -60,10 +58,7 @@ def common_train_findings(tasks: Sequence[InspectedTask]) -> list[Finding]:
         share = len(common) / min(len(hashes[task.name]), len(hashes[other.name]))
         rows = task.kept["train"]
         first = rows[np.isin(task.splits.identity[rows], common)][0]
-        what = (
-            f"{len(common)} training prompts are also those of {other.name} ({share:.1%} of the smaller): nothing "
-            "tells the model which task is meant"
-        )
-        cure = "Name the task in its prompts, such as data.prompt='Summarise: {text}\\n'."
-        found.append(Finding(warning_from(0.02, share), task.name, what, cure, task.origin(first)))
+        facts = {"prompts": len(common), "other": other.name, "share": share}
+        level = warning_from(0.02, share)
+        found.append(finding("common training prompts", task.name, task.origin(first), level, **facts))
     return found
