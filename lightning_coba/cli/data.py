@@ -1,7 +1,6 @@
 """``coba-data``: look at your own data before training on it, and write the configuration that trains on it."""
 
 import argparse
-import itertools
 import re
 import shlex
 import sys
@@ -45,7 +44,7 @@ INIT = """\
 Look at your data and write a configuration to train on it, with a comment at each choice.
 
   coba-data init my_tasks
-  coba-data init my_tasks --prompt '{en}\\n' --completion de
+  coba-data init my_tasks --columns '{en}\\n' de
   coba-data init all.jsonl --model HuggingFaceTB/SmolLM2-360M --out conf/experiment/first.yaml
 """
 INIT_EPILOG = """\
@@ -53,7 +52,7 @@ Columns are told by their names (prompt/completion, question/answer, instruction
 each task by itself; where that is not sure, the error lists them and what to type. What is typed counts for the tasks
 that have these columns, and the others are told by their names as before. For tasks with yet other columns, repeat it:
 
-  coba-data init my_tasks --prompt '{en}\\n' --completion de --prompt '{symbol}\\n' --completion name
+  coba-data init my_tasks --columns '{en}\\n' de --columns '{symbol}\\n' name
 
 Written: experiment/<name of DIR>.yaml, or --out FILE, which must be in a folder named `experiment`. It is used with
 
@@ -90,12 +89,10 @@ def _add_init(made: argparse.ArgumentParser) -> None:
     made.add_argument("--out", metavar="FILE", help="file to write (default: experiment/<name of DIR>.yaml)")
     made.add_argument("--force", action="store_true", help="replace a file that is there")
     made.add_argument("--model", metavar="MODEL", help="hub id, folder or .gguf (default: that of model=smollm2)")
-    for name, what in (
-        ("prompt", "column or template, instead of a guess, of the tasks that have it"),
-        ("completion", "the same of what is learned"),
-        ("messages", "column of conversations, of the tasks that have it"),
-    ):
-        made.add_argument(f"--{name}", metavar="COLUMN", action="append", default=[], help=what)
+    typed = partial(made.add_argument, action="append", default=[])
+    what = "columns or templates of what is read and what is learned, instead of a guess, for the tasks that have them"
+    typed("--columns", metavar=("PROMPT", "COMPLETION"), nargs=2, help=what)
+    typed("--messages", metavar="COLUMN", help="column of conversations, for the tasks that have it")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -164,7 +161,8 @@ def init(given: argparse.Namespace) -> bool:
     from lightning_coba.models.tokenizer import load_tokenizer
 
     tasks = tasks_at(given.dir)
-    columns = rules_of(tasks, _typed_rules(given))
+    pairs = [{"prompt": unescaped(prompt), "completion": unescaped(learned)} for prompt, learned in given.columns]
+    columns = rules_of(tasks, [*pairs, *({"messages": column} for column in given.messages)])
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(given.dir).resolve().name.partition(".")[0])
     out = Path(given.out or Path("experiment") / f"{name}.yaml")
     config_dir = str(out.parent.parent)
@@ -190,21 +188,6 @@ def _all_bad_rows(tasks: Sequence[Any], columns: Mapping[str, Any]) -> str:
 
     read = [readable_rows(replace(task, **columns[task.name].rules)) for task in tasks]
     return f"All that cannot be used: {listed((problem.origin for _, problems in read for problem in problems), 20)}."
-
-
-def _typed_rules(given: argparse.Namespace) -> list[dict[str, str]]:
-    """Return the column rules of the command line, those of one task together."""
-    prompts, completions = given.prompt, given.completion
-    if prompts and completions and len(prompts) != len(completions):
-        raise ValueError(
-            f"--prompt and --completion must go in pairs; got {len(prompts)} and {len(completions)}. Type both for "
-            "each kind of task."
-        )
-    pairs = [
-        {name: unescaped(rule) for name, rule in (("prompt", prompt), ("completion", completion)) if rule}
-        for prompt, completion in itertools.zip_longest(prompts, completions)
-    ]
-    return [*filter(None, pairs), *({"messages": column} for column in given.messages)]
 
 
 if __name__ == "__main__":

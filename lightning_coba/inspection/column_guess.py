@@ -111,7 +111,7 @@ def _unsure(task: str, origin: str, rows: Sequence[Fields], common: Sequence[str
         )
     return (
         f"{told} Each row needs a text that is read and one that is learned, in columns of their own. To learn whole "
-        f"texts, add a column 'prompt' that is empty, and type --completion {texts[0] if texts else 'text'}."
+        f"texts, add a column 'prompt' that is empty, and type --columns prompt {texts[0] if texts else 'text'}."
     )
 
 
@@ -121,7 +121,7 @@ def rules_of(tasks: Sequence[Task], given: Sequence[Mapping[str, str]] = ()) -> 
     Args:
         tasks: At least one.
         given: Rules that were typed, each of ``prompt`` and ``completion``, or of ``messages``. They hold for the
-            tasks that have their columns; where two say the same of a task, the first does.
+            tasks that have their columns; where two fit a task, the first does.
 
     Raises:
         ValueError: It cannot be told, see `guess_columns`; or no task has the columns of a rule.
@@ -135,10 +135,7 @@ def rules_of(tasks: Sequence[Task], given: Sequence[Mapping[str, str]] = ()) -> 
             raise ValueError(f"No task has the columns of {as_typed(typed)}. They are {columns}. Name some of them.")
     found = {}
     for task in tasks:
-        rules: dict[str, str] = {}
-        for typed in given:
-            if _fits(typed, rows[task.name]):
-                rules = {**typed, **rules}  # the first counts
+        rules = next((typed for typed in given if _fits(typed, rows[task.name])), None)
         found[task.name] = Columns(rules, "as typed") if rules else guess_columns(task)
     return found
 
@@ -149,4 +146,5 @@ def _fits(rules: Mapping[str, str], rows: Sequence[Fields]) -> bool:
 
 def as_typed(rules: Mapping[str, str]) -> str:
     """Return rules as the options of a command."""
-    return " ".join(f"--{name} {shlex.quote(rule.replace(chr(10), chr(92) + 'n'))}" for name, rule in rules.items())
+    option = "messages" if "messages" in rules else "columns"
+    return shlex.join([f"--{option}", *(rule.replace("\n", "\\n") for rule in rules.values())])

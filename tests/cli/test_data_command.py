@@ -88,24 +88,18 @@ def test_unsure_columns_are_asked_for(my_tasks, capsys, model_folder):
     with pytest.raises(SystemExit) as end:
         main(["init", "my_tasks", "--model", str(model_folder)])
     assert end.value.code == 2
-    assert r"--prompt '{en}\n' --completion de" in capsys.readouterr().err
+    assert r"--columns '{en}\n' de" in capsys.readouterr().err
     assert not (my_tasks.parent / "experiment").exists()
 
 
 def test_what_is_asked_for_can_be_typed(my_tasks, capsys, model_folder):
     lines = "en,de\n" + "".join(f"number {i},Nummer {i}\n" for i in range(40))
     (my_tasks / "qa" / "train.csv").write_text(lines)
-    main(["init", "my_tasks", "--model", str(model_folder), "--prompt", "{en}\\n", "--completion", "de"])
+    main(["init", "my_tasks", "--model", str(model_folder), "--columns", "{en}\\n", "de"])
     main(["check", "experiment/my_tasks.yaml"])
     shown = capsys.readouterr().out
     assert "Training would run" in shown
     assert "Nummer " in shown
-
-
-def test_half_a_pair_is_refused(my_tasks, capsys):
-    with pytest.raises(SystemExit):
-        main(["init", "my_tasks", "--prompt", "a", "--prompt", "b", "--completion", "c"])
-    assert "--prompt and --completion must go in pairs; got 2 and 1" in capsys.readouterr().err
 
 
 def test_a_bad_row_leads_to_the_list_of_all(my_tasks, capsys, model_folder):
