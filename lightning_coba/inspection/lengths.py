@@ -9,7 +9,7 @@ import pyarrow as pa
 from lightning_coba.data.reading.row_cache import RowTable
 from lightning_coba.data.reading.task import SPLITS
 from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, Encoder
-from lightning_coba.inspection.findings import Fault, Finding, fault, finding, listed, warning_from
+from lightning_coba.inspection.findings import Fault, Finding, finding, listed, warning_from
 from lightning_coba.inspection.inspected_task import InspectedTask
 
 #: Held-out losses of fewer rows are too noisy for the slope of a task.
@@ -53,8 +53,8 @@ def length_faults(task: InspectedTask, max_length: int, overlong: str, context: 
     if len(over):
         stops = overlong == "error"
         cure = _overlong_cure(int(totals[over].max()), int(task.completion_tokens[over].max()), stops, context)
-        facts = {"max_length": max_length, "dropped": "" if stops else ": dropped", "cure": cure}
-        faults.append(fault("overlong", over, "error" if stops else "warning", **facts))
+        facts: dict[str, Any] = {"max_length": max_length, "dropped": "" if stops else ": dropped", "cure": cure}
+        faults.append((finding("overlong", level="error" if stops else "warning", **facts), over))
     if len(cut):
         longest, share = int(totals[cut].max()), len(cut) / len(rows)
         facts = {
@@ -62,7 +62,7 @@ def length_faults(task: InspectedTask, max_length: int, overlong: str, context: 
             "lost": longest - max_length,
             "cure": _cut_cure(longest, max_length, context),
         }
-        faults.append(fault("cut", cut, warning_from(0.01, share), share=share, **facts))
+        faults.append((finding("cut", level=warning_from(0.01, share), share=share, **facts), cut))
     return faults if context is None else [*faults, _beyond_context(task, overlong, context)]
 
 
@@ -73,7 +73,7 @@ def _beyond_context(task: InspectedTask, overlong: str, context: int) -> Fault:
     unfit = int((task.completion_tokens[over] >= context).sum())
     option = "are then dropped" if overlong == "drop" else "need data.overlong=drop"
     also = f" {unfit} of them, whose completion does not fit, {option}, or must be shortened." if unfit else ""
-    return fault("beyond the context", over, context=context, longest=lengths.max(initial=0), unfit=also)
+    return finding("beyond the context", context=context, longest=lengths.max(initial=0), unfit=also), over
 
 
 def _overlong_cure(longest: int, completion: int, stops: bool, context: int | None) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightning_coba.data.reading.task import SPLITS
-from lightning_coba.inspection.findings import Fault, Finding, counted, fault, finding, listed, warning_from
+from lightning_coba.inspection.findings import Fault, Finding, counted, finding, listed, warning_from
 from lightning_coba.inspection.inspected_task import InspectedTask
 
 _BLANK = r"[\s\p{Z}]"  # RE2's \s is ASCII alone
@@ -52,16 +52,16 @@ def _joint_faults(task: InspectedTask) -> Iterator[Fault]:
     blank_start = _matching(completions, rf"^{_BLANK}")
     rule = task.prompt_rule if "{" in task.prompt_rule else f"{{{task.prompt_rule}}}"
     typed = shlex.quote(f"{rule}\n".replace("\n", "\\n"))
-    yield fault("empty prompt", rows[empty])
-    yield fault("prompt without an end", rows[~empty & ~blank_end & ~blank_start], typed=typed)
-    yield fault("white space twice", rows[blank_end & _matching(completions, r"^( \S|[\r\n])")])
-    yield fault("white space at the end", rows[_matching(completions, rf"{_BLANK}$")])
+    yield finding("empty prompt"), rows[empty]
+    yield finding("prompt without an end", typed=typed), rows[~empty & ~blank_end & ~blank_start]
+    yield finding("white space twice"), rows[blank_end & _matching(completions, r"^( \S|[\r\n])")]
+    yield finding("white space at the end"), rows[_matching(completions, rf"{_BLANK}$")]
 
 
 def _character_faults(task: InspectedTask) -> Iterator[Fault]:
     texts = [task.texts(column, task.rows) for column in ("prompt", "completion")]
     for kind, pattern in _CHARACTERS.items():
-        yield fault(kind, task.rows[_matching(texts[0], pattern) | _matching(texts[1], pattern)])
+        yield finding(kind), task.rows[_matching(texts[0], pattern) | _matching(texts[1], pattern)]
 
 
 def _matching(texts: pa.Array, pattern: str) -> np.ndarray:
@@ -74,8 +74,8 @@ def _repetitions(task: InspectedTask) -> Iterator[Fault]:
         again = np.ones(len(task.splits.rows[split]), dtype=bool)
         again[_first_of_each(task, split)] = False
         share = again.mean()
-        rows = task.splits.rows[split][again]
-        yield fault("repetition", rows, warning_from(0.05, share), split=split, share=share)
+        kind = finding("repetition", level=warning_from(0.05, share), split=split, share=share)
+        yield kind, task.splits.rows[split][again]
 
 
 def contradiction_findings(task: InspectedTask) -> list[Finding]:
