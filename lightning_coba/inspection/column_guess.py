@@ -4,7 +4,10 @@ import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lightning_coba.data.reading.formats import Fields
 from lightning_coba.data.reading.rows import has_columns, matches
@@ -13,29 +16,6 @@ from lightning_coba.data.reading.task import Task
 
 _ROWS_LOOKED_AT = 200
 _CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "chat", "turns")
-#: Columns that are read, in their order -> those that may be learned; the surest first.
-_PAIRS = {
-    "prompt": "completion response",
-    "instruction input": "output",
-    "instruction context": "response",
-    "instruction": "output response",
-    "context question": "answer",
-    "passage question": "answer",
-    "question": "answer response",
-    "query": "response answer",
-    "problem": "solution",
-    "premise hypothesis": "label",
-    "sentence1 sentence2": "label",
-    "document": "summary",
-    "article": "highlights summary",
-    "dialogue": "summary",
-    "text": "summary label_text label",
-    "sentence": "label",
-    "source": "target",
-    "src": "tgt",
-    "inputs": "targets",
-    "input": "target output",
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +50,8 @@ def guess_columns(task: Task) -> Columns:
         raise ValueError(f"The train split of task {task.name!r} is empty ({origin}). Give it rows, or leave it out.")
     told_apart = task.where or {}
     common = [name for name in rows[0] if name not in told_apart and all(row.get(name) is not None for row in rows)]
-    for read, answers in _PAIRS.items():
+    pairs = yaml.safe_load(Path(__file__).with_name("columns.yaml").read_text(encoding="utf-8"))
+    for read, answers in pairs.items():
         for learned in answers.split():
             if {*read.split(), learned} <= set(common):
                 return _of_pair(rows, read.split(), learned)
@@ -130,7 +111,7 @@ def _unsure(task: str, origin: str, rows: Sequence[Fields], common: Sequence[str
         )
     return (
         f"{told} Each row needs a text that is read and one that is learned, in columns of their own. To learn whole "
-        f"texts, add a column 'prompt' that is empty, and type --completion {texts[0] if texts else 'text'}."
+        f"texts, add a column 'prompt' that is empty, and type --columns prompt {texts[0] if texts else 'text'}."
     )
 
 
@@ -140,7 +121,7 @@ def rules_of(tasks: Sequence[Task], given: Sequence[Mapping[str, str]] = ()) -> 
     Args:
         tasks: At least one.
         given: Rules that were typed, each of ``prompt`` and ``completion``, or of ``messages``. They hold for the
-            tasks that have their columns; where two say the same of a task, the first does.
+            tasks that have their columns; where two fit a task, the first does.
 
     Raises:
         ValueError: It cannot be told, see `guess_columns`; or no task has the columns of a rule.
@@ -154,10 +135,7 @@ def rules_of(tasks: Sequence[Task], given: Sequence[Mapping[str, str]] = ()) -> 
             raise ValueError(f"No task has the columns of {as_typed(typed)}. They are {columns}. Name some of them.")
     found = {}
     for task in tasks:
-        rules: dict[str, str] = {}
-        for typed in given:
-            if _fits(typed, rows[task.name]):
-                rules = {**typed, **rules}  # the first counts
+        rules = next((typed for typed in given if _fits(typed, rows[task.name])), None)
         found[task.name] = Columns(rules, "as typed") if rules else guess_columns(task)
     return found
 
@@ -168,4 +146,5 @@ def _fits(rules: Mapping[str, str], rows: Sequence[Fields]) -> bool:
 
 def as_typed(rules: Mapping[str, str]) -> str:
     """Return rules as the options of a command."""
-    return " ".join(f"--{name} {shlex.quote(rule.replace(chr(10), chr(92) + 'n'))}" for name, rule in rules.items())
+    option = "messages" if "messages" in rules else "columns"
+    return shlex.join([f"--{option}", *(rule.replace("\n", "\\n") for rule in rules.values())])

@@ -1,10 +1,13 @@
 """What an inspection of data found: how severe it is, and what to do about it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import yaml
 
 Level = Literal["error", "warning", "note"]
 #: Most severe first. An error stops the training, a warning harms it, a note is worth knowing.
@@ -30,20 +33,28 @@ class Finding:
     place: str = ""
 
 
-class Fault(NamedTuple):
-    """The rows of a task that have one fault.
+#: What is wrong with some rows, in words to be read after "3 rows", and their numbers, int64 ``[rows]``.
+Fault = tuple[Finding, np.ndarray]
 
-    Attributes:
-        level: See `Finding`.
-        rows: Their numbers, int64 ``[rows]``; may be empty.
-        what: What is wrong with them, to be read after "3 rows".
-        cure: See `Finding`.
+
+def finding(kind: str, task: str = "", place: str = "", level: Level | None = None, **facts: Any) -> Finding:
+    """Return a finding in the words of ``findings.yaml``.
+
+    Args:
+        kind: Its key there.
+        task: See `Finding`.
+        place: See `Finding`.
+        level: The level, where the kind has none of its own.
+        **facts: What its words leave open.
     """
+    told = _kinds()[kind]
+    what, cure = (told[part].format(**facts) for part in ("what", "cure"))
+    return Finding(level or told["level"], task, what, cure, place)
 
-    level: Level
-    rows: np.ndarray
-    what: str
-    cure: str
+
+@cache
+def _kinds() -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name("findings.yaml").read_text(encoding="utf-8"))
 
 
 def fault_findings(faults: Iterable[tuple[str, Callable[[int], str], Fault]]) -> list[Finding]:
@@ -53,23 +64,23 @@ def fault_findings(faults: Iterable[tuple[str, Callable[[int], str], Fault]]) ->
         faults: The name of a task, where its rows came from, and a fault of it.
 
     Example:
-        >>> empty = Fault("warning", np.array([4, 6]), "with an empty prompt", "Fill it.")
-        >>> [found] = fault_findings([("a", "a.csv:{}".format, empty), ("b", "b.csv:{}".format, empty)])
+        >>> empty, rows = Finding("warning", "", "with an empty prompt", "Fill it."), np.array([4, 6])
+        >>> [found] = fault_findings([("a", "a.csv:{}".format, (empty, rows)), ("b", "b.csv:{}".format, (empty, rows))])
         >>> found.what, found.place
         ('rows with an empty prompt, in a (2), b (2)', 'a.csv:4')
     """
-    kinds: dict[tuple[Level, str, str], dict[str, int]] = {}
-    places: dict[tuple[Level, str, str], str] = {}
-    for task, origin, (level, rows, what, cure) in faults:
+    kinds: dict[Finding, dict[str, int]] = {}
+    places: dict[Finding, str] = {}
+    for task, origin, (kind, rows) in faults:
         if len(rows):
-            kinds.setdefault((level, what, cure), {})[task] = len(rows)
-            places.setdefault((level, what, cure), origin(int(rows[0])))
+            kinds.setdefault(kind, {})[task] = len(rows)
+            places.setdefault(kind, origin(int(rows[0])))
     found = []
-    for (level, what, cure), counts in kinds.items():
+    for kind, counts in kinds.items():
         (task, count), *others = counts.items()
         told = ", ".join(f"{task} ({count})" for task, count in counts.items())
-        said = f"rows {what}, in {told}" if others else f"{counted(count)} {what}"
-        found.append(Finding(level, "" if others else task, said, cure, places[level, what, cure]))
+        what = f"rows {kind.what}, in {told}" if others else f"{counted(count)} {kind.what}"
+        found.append(replace(kind, task="" if others else task, what=what, place=places[kind]))
     return found
 
 

@@ -20,12 +20,7 @@ from lightning_coba.inspection.example import Example, example_of
 from lightning_coba.inspection.findings import Finding, fault_findings, most_severe_first
 from lightning_coba.inspection.inspected_task import InspectedTask
 from lightning_coba.inspection.lengths import length_faults, size_findings, uncut_lengths
-from lightning_coba.inspection.overlaps import (
-    common_train_findings,
-    emptied_findings,
-    known_answer_findings,
-    shared_prompt_findings,
-)
+from lightning_coba.inspection.overlaps import common_train_findings, emptied_findings, shared_prompt_findings
 from lightning_coba.inspection.steps import RunLength, StepFacts, step_facts, step_findings
 from lightning_coba.inspection.texts import contradiction_findings, label_findings, text_faults
 
@@ -113,7 +108,7 @@ def _inspected(datamodule: MultitaskDataModule, length: RunLength, context: int 
         findings += contradiction_findings(task)
     usable = [task for task in tasks if all(map(len, task.kept.values()))]
     for task in usable:
-        findings += label_findings(task) if task.labels else known_answer_findings(task)
+        findings += label_findings(task)
     findings += [*size_findings(tasks), *common_train_findings(usable)]
     steps = _steps(datamodule, usable, length) if usable else None
     if steps is not None:

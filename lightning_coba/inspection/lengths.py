@@ -9,7 +9,7 @@ import pyarrow as pa
 from lightning_coba.data.reading.row_cache import RowTable
 from lightning_coba.data.reading.task import SPLITS
 from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, Encoder
-from lightning_coba.inspection.findings import Fault, Finding, Level, listed, warning_from
+from lightning_coba.inspection.findings import Fault, Finding, finding, listed, warning_from
 from lightning_coba.inspection.inspected_task import InspectedTask
 
 #: Held-out losses of fewer rows are too noisy for the slope of a task.
@@ -26,21 +26,15 @@ def uncut_lengths(table: RowTable, rows: np.ndarray, tokenizer: Any) -> tuple[np
 
 def size_findings(tasks: Sequence[InspectedTask]) -> list[Finding]:
     """Return which held-out splits are small, and which are carved from train."""
-    harms: dict[str, tuple[Level, str]] = {
-        "validation": ("warning", "its loss is noisy, and so is the slope that steers"),
-        "test": ("note", "its loss says little"),
-    }
     found = []
-    for split, (level, why) in harms.items():
+    for split in ("validation", "test"):
         sizes = {task.name: len(task.kept[split]) for task in tasks}
         small = [f"{task} ({rows})" for task, rows in sizes.items() if rows < FEWEST_HELD_OUT_ROWS]
         if small:
-            what = f"{split} has fewer than {FEWEST_HELD_OUT_ROWS} rows in {listed(small)}: {why}"
-            found.append(Finding(level, "", what, f"Hold out more: a file {split}.jsonl of its own, or more rows."))
+            found.append(finding(f"small {split}", fewest=FEWEST_HELD_OUT_ROWS, tasks=listed(small)))
         carved = [task.name for task in tasks if split in task.carved]
         if carved:
-            what = f"{split} of {listed(carved)} is carved from train: a tenth, always the same rows"
-            found.append(Finding("note", "", what, f"Give a file {split}.jsonl to choose the rows yourself."))
+            found.append(finding("carved", split=split, tasks=listed(carved)))
     return found
 
 
@@ -58,16 +52,17 @@ def length_faults(task: InspectedTask, max_length: int, overlong: str, context: 
     faults = []
     if len(over):
         stops = overlong == "error"
-        what = f"with a completion that does not fit into max_length={max_length} tokens{'' if stops else ': dropped'}"
         cure = _overlong_cure(int(totals[over].max()), int(task.completion_tokens[over].max()), stops, context)
-        faults.append(Fault("error" if stops else "warning", over, what, cure))
+        facts: dict[str, Any] = {"max_length": max_length, "dropped": "" if stops else ": dropped", "cure": cure}
+        faults.append((finding("overlong", level="error" if stops else "warning", **facts), over))
     if len(cut):
         longest, share = int(totals[cut].max()), len(cut) / len(rows)
-        what = (
-            f"longer than max_length={max_length} tokens ({share:.1%} of the task): they lose the beginning of their "
-            f"prompt (up to {longest - max_length} tokens)"
-        )
-        faults.append(Fault(warning_from(0.01, share), cut, what, _cut_cure(longest, max_length, context)))
+        facts = {
+            "max_length": max_length,
+            "lost": longest - max_length,
+            "cure": _cut_cure(longest, max_length, context),
+        }
+        faults.append((finding("cut", level=warning_from(0.01, share), share=share, **facts), cut))
     return faults if context is None else [*faults, _beyond_context(task, overlong, context)]
 
 
@@ -75,13 +70,10 @@ def _beyond_context(task: InspectedTask, overlong: str, context: int) -> Fault:
     rows = np.sort(np.concatenate([task.kept[split] for split in SPLITS]))
     lengths = task.tokens.numbers("num_tokens")[rows]
     over = rows[lengths > context]
-    cure = f"Set data.max_length={context}: longer prompts then lose their beginning."
     unfit = int((task.completion_tokens[over] >= context).sum())
-    if unfit:
-        option = "are then dropped" if overlong == "drop" else "need data.overlong=drop"
-        cure += f" {unfit} of them, whose completion does not fit, {option}, or must be shortened."
-    longest = lengths.max(initial=0)
-    return Fault("error", over, f"longer than the model's context of {context} tokens (up to {longest})", cure)
+    option = "are then dropped" if overlong == "drop" else "need data.overlong=drop"
+    also = f" {unfit} of them, whose completion does not fit, {option}, or must be shortened." if unfit else ""
+    return finding("beyond the context", context=context, longest=lengths.max(initial=0), unfit=also), over
 
 
 def _overlong_cure(longest: int, completion: int, stops: bool, context: int | None) -> str:

@@ -4,14 +4,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-import pyarrow.compute as pc
 
 from lightning_coba.data.tokens.splits import SharedPrompts, Splits
-from lightning_coba.inspection.findings import Finding, counted, warning_from
+from lightning_coba.inspection.findings import Finding, counted, finding, warning_from
 from lightning_coba.inspection.inspected_task import InspectedTask
-
-#: Completions from this many characters on are no labels: to meet one again in test is to have seen the answer.
-_LONG_COMPLETION = 40
 
 
 def shared_prompt_findings(
@@ -35,9 +31,9 @@ def shared_prompt_findings(
         if stops:
             cure += ", or set data.overlap=drop"
         level = "error" if stops else warning_from(0.02, one.num_rows / len(splits[one.task].rows[one.split]))
-        what = f"{counted(one.num_rows)} of {one.split} with a prompt of {other}: {done}"
         place = f"{splits[one.task].origin(one.row)} and {splits[one.other_task].origin(one.other_row)}"
-        found.append(Finding(level, one.task, what, f"{cure}.", place))
+        facts = {"rows": counted(one.num_rows), "split": one.split, "other": other, "done": done, "cure": cure}
+        found.append(finding("shared prompts", one.task, place, level, **facts))
     return found
 
 
@@ -47,9 +43,7 @@ def emptied_findings(splits: Mapping[str, Splits], shared: Sequence[SharedPrompt
     for task, own in splits.items():
         for split, rows in own.rows.items():
             if sum(one.num_rows for one in shared if (one.task, one.split) == (task, split)) == len(rows):
-                what = f"nothing is left of {split}: all its prompts are held out in another split or task"
-                cure = "Give other rows, or name the task in its prompts."
-                found.append(Finding("error", task, what, cure, own.origin(int(rows[0]))))
+                found.append(finding("emptied split", task, own.origin(int(rows[0])), split=split))
     return found
 
 
@@ -64,26 +58,7 @@ def common_train_findings(tasks: Sequence[InspectedTask]) -> list[Finding]:
         share = len(common) / min(len(hashes[task.name]), len(hashes[other.name]))
         rows = task.kept["train"]
         first = rows[np.isin(task.splits.identity[rows], common)][0]
-        what = (
-            f"{len(common)} training prompts are also those of {other.name} ({share:.1%} of the smaller): nothing "
-            "tells the model which task is meant"
-        )
-        cure = "Name the task in its prompts, such as data.prompt='Summarise: {text}\\n'."
-        found.append(Finding(warning_from(0.02, share), task.name, what, cure, task.origin(first)))
+        facts = {"prompts": len(common), "other": other.name, "share": share}
+        level = warning_from(0.02, share)
+        found.append(finding("common training prompts", task.name, task.origin(first), level, **facts))
     return found
-
-
-def known_answer_findings(task: InspectedTask) -> list[Finding]:
-    """Return how many long completions of test are completions of train too."""
-    train, test = task.kept["train"], task.kept["test"]
-    long = test[pc.utf8_length(task.texts("completion", test)).to_numpy() >= _LONG_COMPLETION]
-    known = long[np.isin(task.completion_codes[long], task.completion_codes[train])]
-    if not len(known):
-        return []
-    share = len(known) / len(test)
-    what = (
-        f"{len(known)} completions of test ({share:.1%}) of {_LONG_COMPLETION} characters or more are in train too, "
-        "after other prompts"
-    )
-    cure = "Look whether the prompts are variants of each other; if so, keep them in one split."
-    return [Finding(warning_from(0.05, share), task.name, what, cure, task.origin(known[0]))]

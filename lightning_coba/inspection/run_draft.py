@@ -1,14 +1,14 @@
 """A first run on some data: its settings, and the Hydra experiment that a person can read and edit."""
 
 import json
-import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 
 from lightning_coba.data.reading.row_cache import RowTable, row_tables
@@ -29,11 +29,26 @@ _CARVED = 0.1
 _UNEVEN = 10
 
 
-class Setting(NamedTuple):
-    """A value, and why it was chosen."""
+class Lengths(NamedTuple):
+    """How long the rows of all tasks are in tokens, and what that leads to.
 
-    value: Any
-    why: str = ""
+    Attributes:
+        usual: What 99 % of the rows of each task have at most.
+        longest: What the longest row has.
+        context: What the model reads at most.
+        max_length: What a row may have.
+        measured: Rows that were looked at.
+        is_sample: Whether there are others.
+        dropped: Rows looked at whose completion does not fit.
+    """
+
+    usual: int
+    longest: int
+    context: int
+    max_length: int
+    measured: int
+    is_sample: bool
+    dropped: int
 
 
 @dataclass(frozen=True)
@@ -44,15 +59,19 @@ class RunDraft:
         tasks: The tasks with their column rules.
         columns: Task -> its rules, and what they were told from.
         sizes: Task -> rows of its train split, after carving.
-        data: Arguments of `MultitaskDataModule`.
-        trainer: Arguments of the Trainer.
+        lengths: How long the rows are.
+        batch_size: Rows at a time.
+        max_steps: Optimizer steps.
+        interval: Optimizer steps between two validation passes.
     """
 
     tasks: Sequence[Task]
     columns: Mapping[str, Columns]
     sizes: Mapping[str, int]
-    data: Mapping[str, Setting]
-    trainer: Mapping[str, Setting]
+    lengths: Lengths
+    batch_size: int
+    max_steps: int
+    interval: int
 
 
 def draft_run(
@@ -73,11 +92,12 @@ def draft_run(
     ruled = [replace(task, **columns[task.name].rules) for task in tasks]
     tables = row_tables(ruled)
     sizes = {task.name: _train_rows(table) for task, table in zip(ruled, tables, strict=True)}
-    data = _length_settings(tables, tokenizer, context or tokenizer.model_max_length)
-    batch_size = max(1, min(_ROWS_A_STEP, _TOKENS_A_BATCH // data["max_length"].value))
-    data["batch_size"] = Setting(batch_size, f"rows at a time; {_ROWS_A_STEP} share an optimizer step")
-    data["mixing"] = _mixing(sizes)
-    return RunDraft(ruled, columns, sizes, data, _trainer_settings(sizes, _ROWS_A_STEP // batch_size))
+    lengths = _lengths(tables, tokenizer, context or tokenizer.model_max_length)
+    batch_size = max(1, min(_ROWS_A_STEP, _TOKENS_A_BATCH // lengths.max_length))
+    an_epoch = -(-sum(sizes.values()) // _ROWS_A_STEP)
+    fewest = min(_FEWEST_STEPS, _MOST_EPOCHS * an_epoch)
+    steps = int(np.clip(_EPOCHS * an_epoch, fewest, _MOST_STEPS))
+    return RunDraft(ruled, columns, sizes, lengths, batch_size, steps, max(1, steps // _RECORDS))
 
 
 def _train_rows(table: RowTable) -> int:
@@ -85,7 +105,7 @@ def _train_rows(table: RowTable) -> int:
     return round(len(own["train"]) * (1 - _CARVED * (len(SPLITS) - len(own))))
 
 
-def _length_settings(tables: Sequence[RowTable], tokenizer: Any, context: int) -> dict[str, Setting]:
+def _lengths(tables: Sequence[RowTable], tokenizer: Any, context: int) -> Lengths:
     lengths, answers = [], []
     for table in tables:
         total = len(table.store)
@@ -94,49 +114,14 @@ def _length_settings(tables: Sequence[RowTable], tokenizer: Any, context: int) -
         lengths.append(whole)
         answers.append(learned)
     # Task by task: the rows of a small one may all be longer than nearly all of the others.
-    most = max(int(np.quantile(task, 0.99, method="lower")) for task in lengths)
+    usual = max(int(np.quantile(task, 0.99, method="lower")) for task in lengths)
     longest = max(int(task.max()) for task in lengths)
     # A few more tokens are cheap where only the longest rows need them: a step is as wide as its own longest row.
-    needed = longest if longest <= 2 * most else most
-    max_length = -(-needed // 64) * 64
-    why = f"99 % of the rows of each task have at most {most} tokens, the longest {longest}"
-    if max_length > context:
-        max_length, why = context, f"the model's context; {why}"
-    else:
-        why += "; longer prompts lose their beginning"
-    settings = {"max_length": Setting(max_length, why)}
+    needed = longest if longest <= 2 * usual else usual
+    max_length = min(-(-needed // 64) * 64, context)
     dropped = sum(int((learned + 1 > max_length).sum()) for learned in answers)
-    sampled = any(len(table.store) > _ROWS_MEASURED for table in tables)
-    if sampled or dropped:
-        what = f"drops {dropped:,} of the {sum(map(len, answers)):,} rows{' measured' if sampled else ''}"
-        settings["overlong"] = Setting("drop", f"{what}, whose completion does not fit; error = stop at the first")
-    return settings
-
-
-def _mixing(sizes: Mapping[str, int]) -> Setting:
-    largest, smallest = (extreme(sizes, key=lambda task: sizes[task]) for extreme in (max, min))
-    times = sizes[largest] / max(1, sizes[smallest])
-    if times < _UNEVEN:
-        return Setting("proportional", "every row once an epoch")
-    return Setting("temperature", f"{largest} has {times:.0f} times the rows of {smallest}, which so comes more often")
-
-
-def _trainer_settings(sizes: Mapping[str, int], accumulate: int) -> dict[str, Setting]:
-    rows = sum(sizes.values())
-    an_epoch = -(-rows // _ROWS_A_STEP)
-    fewest = min(_FEWEST_STEPS, _MOST_EPOCHS * an_epoch)
-    steps = int(np.clip(_EPOCHS * an_epoch, fewest, _MOST_STEPS))
-    interval = max(1, steps // _RECORDS)
-    passes = f"{steps * _ROWS_A_STEP / rows:.1f} passes over {rows:,} training rows"
-    records = f"{steps // interval} validation passes in all; CoBa's weights move from the 3rd on and look back on 10"
-    settings = {
-        "max_steps": Setting(steps, f"optimizer steps: {passes}"),
-        "val_check_interval": Setting(interval * accumulate, f"batches: {records}"),
-        "check_val_every_n_epoch": Setting(None, "count val_check_interval across epochs"),
-    }
-    if accumulate > 1:
-        settings["accumulate_grad_batches"] = Setting(accumulate, f"batches that share a step of {_ROWS_A_STEP} rows")
-    return settings
+    is_sample = any(len(table.store) > _ROWS_MEASURED for table in tables)
+    return Lengths(usual, longest, context, max_length, sum(map(len, answers)), is_sample, dropped)
 
 
 def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: str | None) -> str:
@@ -149,23 +134,26 @@ def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: st
         config_dir: What ``--config-dir`` of coba-train must be.
         model: Hub id, folder or file of the model; ``None`` = the default one.
     """
-    sizes = ", ".join(f"{task} {rows:,}" for task, rows in draft.sizes.items())
-    lines = [
-        "# @package _global_",
-        f"# coba-train --config-dir {config_dir} experiment={name}",
-        *_comment(f"Drafted by coba-data init from {root}. Edit it; what is not named here is as coba-train has it."),
-        *_comment(f"Training rows: {sizes}."),
-        "defaults:",
-        "  - override /data: files",
-        f"  - override /model: {'smollm2' if model is None else 'causal_lm'}",
-        "",
-        f"suite: {_scalar(name)} # what the tasks are called together, in the names of runs",
-        "",
-    ]
-    if model is not None:
-        lines += ["model:", f"  model: {_scalar(model)}", ""]
-    lines += ["data:", *_lines(_source(draft, root)), *_lines(draft.data), ""]
-    return "\n".join([*lines, "trainer:", *_lines(draft.trainer)]) + "\n"
+    files = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=files, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["scalar"] = partial(json.dumps, ensure_ascii=False, default=str)  # JSON is YAML on one line
+    columns = [draft.columns[task.name] for task in draft.tasks]
+    sources = ("name", *SPLITS, "where")
+    named = [{name: value for name in sources if (value := getattr(task, name))} for task in draft.tasks]
+    return environment.get_template("experiment.yaml.jinja").render(
+        draft=draft,
+        root=root,
+        name=name,
+        config_dir=config_dir,
+        model=model,
+        columns=columns,
+        is_alike=all(other.rules == columns[0].rules for other in columns),
+        uneven=_UNEVEN,
+        rows_a_step=_ROWS_A_STEP,
+        tasks=[where | dict(own.rules) for where, own in zip(named, columns, strict=True)],
+    )
 
 
 def write_draft(path: str | PathLike[str], text: str, force: bool = False) -> None:
@@ -190,56 +178,3 @@ def write_draft(path: str | PathLike[str], text: str, force: bool = False) -> No
         raise FileExistsError(f"{place} exists, and may have been edited. Add --force to replace it, or give --out.")
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text, encoding="utf-8")
-
-
-def _source(draft: RunDraft, root: str) -> dict[str, Setting]:
-    """Return what is read: all of the folder by one rule, or where the columns differ each task by its own."""
-    first, *others = draft.columns.values()
-    if all(other.rules == first.rules for other in others):
-        return {"root": Setting(root, "seen from where coba-train is started"), **_rules(first)}
-    tasks = [_task(task) | _rules(draft.columns[task.name]) for task in draft.tasks]
-    why = "their columns differ, so each is named; paths are seen from where it is started"
-    return {"root": Setting(None), "tasks": Setting(tasks, why)}
-
-
-def _task(task: Task) -> dict[str, Setting]:
-    settings: dict[str, Any] = {"_target_": "lightning_coba.Task", "name": task.name}
-    for split in SPLITS:
-        if (source := getattr(task, split)) is not None:
-            settings[split] = [str(path) for path in source] if isinstance(source, list) else str(source)
-    if task.where:
-        settings["where"] = dict(task.where)
-    return {name: Setting(value) for name, value in settings.items()}
-
-
-def _rules(columns: Columns) -> dict[str, Setting]:
-    """Say why once, at the first of the rules."""
-    return {name: Setting(rule, columns.why * (not k)) for k, (name, rule) in enumerate(columns.rules.items())}
-
-
-def _lines(settings: Mapping[str, Setting], indent: str = "  ") -> list[str]:
-    lines = []
-    for name, (value, why) in settings.items():
-        items = value if name == "tasks" else []
-        lines.append(f"{indent}{name}:{'' if items else ' ' + _scalar(value)}{why and f' # {why}'}")
-        for item in items:
-            first, *others = _lines(item, f"{indent}    ")
-            lines += [f"{indent}  - {first.strip()}", *others]
-    return lines
-
-
-def _comment(text: str) -> list[str]:
-    marks = {"initial_indent": "# ", "subsequent_indent": "# "}
-    return textwrap.wrap(text, 118, **marks, break_long_words=False, break_on_hyphens=False)  # type: ignore[arg-type]
-
-
-def _scalar(value: Any) -> str:
-    r"""Return a value as YAML on one line.
-
-    Example:
-        >>> _scalar("answer"), _scalar("{question}\n"), _scalar(None)
-        ('answer', '"{question}\\n"', 'null')
-    """
-    plain = isinstance(value, str) and re.fullmatch(r"[^\W\d_][\w.-]*", value)
-    reserved = str(value).lower() in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
-    return value if plain and not reserved else json.dumps(value, ensure_ascii=False)

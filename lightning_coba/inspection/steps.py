@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lightning_coba.balancing.run_length import ValidationRule
 from lightning_coba.data.planning.planner import Planner
 from lightning_coba.data.tokens.tokenization import TokenizedRows
-from lightning_coba.inspection.findings import Finding, listed
+from lightning_coba.inspection.findings import Finding, finding, listed
 
 _STEPS_MEASURED = 200  # of padding, which is alike throughout
 
@@ -141,8 +142,7 @@ def step_findings(facts: StepFacts) -> list[Finding]:
     if len(facts.tasks) > 1:
         found += _mixture_findings(facts)
     if facts.padding >= 0.3:
-        what = f"{facts.padding:.0%} of what the model computes is padding"
-        found.append(Finding("note", "", what, "Set data.batching=grouped, or data.batching=packed."))
+        found.append(finding("padding", share=facts.padding))
     return found
 
 
@@ -152,16 +152,13 @@ def _record_findings(facts: StepFacts) -> list[Finding]:
     wanted = length.window_records + length.warmup_records
     if records >= wanted:
         return []
-    plan = f"the run has {steps} optimizer steps and {records} validation passes"
     if steps < wanted:
         cure = f"Train longer: trainer.max_steps={4 * wanted} {_validated_every(2)}."
     else:
         cure = f"Set {_validated_every(max(1, steps // (2 * wanted)))}."
-    if records < length.warmup_records + 2:
-        what = f"{plan}: too few for CoBa, whose weights move from record {length.warmup_records} on"
-        return [Finding("warning", "", what, cure)]
-    what = f"{plan}; CoBa's slopes look back on {length.window_records}, so most of the run has shorter ones"
-    return [Finding("note", "", what, cure)]
+    kind = "too few records" if records < length.warmup_records + 2 else "few records"
+    spans: dict[str, Any] = {"warmup": length.warmup_records, "window": length.window_records}
+    return [finding(kind, steps=steps, records=records, cure=cure, **spans)]
 
 
 def _validated_every(steps: int) -> str:
@@ -173,19 +170,9 @@ def _mixture_findings(facts: StepFacts) -> list[Finding]:
     found = []
     rare = [task for task, share in zip(facts.tasks, facts.presence, strict=True) if share < 0.5]
     if rare:
-        what = f"fewer than half of the steps hold a row of {listed(rare)}"
-        cure = (
-            "data.mixing=stratified puts every task into each step (small ones repeat); data.batching=random does not "
-            "gather rows of similar length, at the price of padding."
-        )
-        found.append(Finding("warning", "", what, cure))
+        found.append(finding("rare tasks", tasks=listed(rare)))
     largest = int(np.argmax(facts.completion_shares))
     share = facts.completion_shares[largest]
     if share >= 0.8:
-        what = (
-            f"{share:.0%} of all learned tokens of an epoch are this task's (a task's loss is a mean, so it still "
-            "counts as one of them)"
-        )
-        cure = "data.mixing=temperature shows the others more often; max_rows of Task caps it."
-        found.append(Finding("note", facts.tasks[largest], what, cure))
+        found.append(finding("dominating task", facts.tasks[largest], share=share))
     return found

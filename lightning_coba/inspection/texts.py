@@ -8,41 +8,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightning_coba.data.reading.task import SPLITS
-from lightning_coba.inspection.findings import Fault, Finding, counted, listed, warning_from
+from lightning_coba.inspection.findings import Fault, Finding, counted, finding, listed, warning_from
 from lightning_coba.inspection.inspected_task import InspectedTask
 
 _BLANK = r"[\s\p{Z}]"  # RE2's \s is ASCII alone
-#: Pattern -> what it shows, and the cure. Mojibake is UTF-8 that was read as Windows-1252 or Latin-1.
+#: Kind of finding -> what shows it. Mojibake is UTF-8 that was read as Windows-1252 or Latin-1.
 _CHARACTERS = {
-    "�": ("with � (U+FFFD), the trace of a wrong encoding", "Export the text again."),
-    "Ã[\u0080-\u00bf]|â€|Â[\u0080-\u00bf]|Ð[\u0080-\u00bf]Ñ": (
-        "with mojibake such as 'Ã©' for 'é': UTF-8 that was read as Latin-1",
-        "Export it as UTF-8.",
-    ),
-    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\u0080-\u0084\u0086-\u009f]": (
-        "with control characters",
-        "Delete these characters.",
-    ),
+    "wrong encoding": "�",
+    "mojibake": "Ã[\u0080-\u00bf]|â€|Â[\u0080-\u00bf]|Ð[\u0080-\u00bf]Ñ",
+    "control characters": "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\u0080-\u0084\u0086-\u009f]",
 }
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no two completions become one
 
 
 def label_findings(task: InspectedTask) -> list[Finding]:
-    """Return what the labels of a task call for."""
-    told = []
-    if task.unseen_labels:
-        unseen = listed(map(repr, task.unseen_labels))
-        what = f"{counted(len(task.unseen_labels), 'label')} of test that train lacks: {unseen}"
-        told.append((what, "Add training rows of them, or take the rows out of test."))
-    first, count = next(iter(task.labels.items()))
+    """Return what the labels of a task call for, where its completions are labels."""
+    if not task.labels:
+        return []
+    found = []
+    if unseen := task.unseen_labels:
+        labels = counted(len(unseen), "label")
+        found.append(finding("unseen labels", task.name, labels=labels, unseen=listed(map(repr, unseen))))
+    label, count = next(iter(task.labels.items()))
     share = count / len(task.kept["train"])
     if len(task.labels) == 1:
-        what = f"every completion is {first!r}: the model learns to ignore the prompt"
-        told.append((what, "Name the column that differs: --completion."))
+        found.append(finding("one label", task.name, label=label))
     elif share >= 0.8:
-        what = f"{share:.0%} of the training rows have the label {first!r}"
-        told.append((what, "Judge by more than accuracy; add rows of the others, or fewer of this one."))
-    return [Finding("warning", task.name, what, cure) for what, cure in told]
+        found.append(finding("frequent label", task.name, label=label, share=share))
+    return found
 
 
 def text_faults(task: InspectedTask) -> list[Fault]:
@@ -57,39 +50,18 @@ def _joint_faults(task: InspectedTask) -> Iterator[Fault]:
     empty = _matching(prompts, rf"^{_BLANK}*$")
     blank_end = _matching(prompts, rf"{_BLANK}$")
     blank_start = _matching(completions, rf"^{_BLANK}")
-    yield Fault(
-        "warning",
-        rows[empty],
-        "with an empty prompt: the completion is learned from nothing",
-        "Fill them in, or delete the rows.",
-    )
     rule = task.prompt_rule if "{" in task.prompt_rule else f"{{{task.prompt_rule}}}"
     typed = shlex.quote(f"{rule}\n".replace("\n", "\\n"))
-    yield Fault(
-        "warning",
-        rows[~empty & ~blank_end & ~blank_start],
-        "with a prompt that ends without a space or line break: the completion follows straight on its last letter",
-        f"Set data.prompt={typed} (where tasks are listed one by one: prompt of the task), or end the prompts so.",
-    )
-    yield Fault(
-        "note",
-        rows[blank_end & _matching(completions, r"^( \S|[\r\n])")],
-        "with a completion that begins with white space although the prompt ends with it",
-        "Take it from one of the two; the model learns to write it.",
-    )
-    yield Fault(
-        "note",
-        rows[_matching(completions, rf"{_BLANK}$")],
-        "with a completion that ends with white space, which the model learns to write",
-        "Strip it.",
-    )
+    yield finding("empty prompt"), rows[empty]
+    yield finding("prompt without an end", typed=typed), rows[~empty & ~blank_end & ~blank_start]
+    yield finding("white space twice"), rows[blank_end & _matching(completions, r"^( \S|[\r\n])")]
+    yield finding("white space at the end"), rows[_matching(completions, rf"{_BLANK}$")]
 
 
 def _character_faults(task: InspectedTask) -> Iterator[Fault]:
     texts = [task.texts(column, task.rows) for column in ("prompt", "completion")]
-    for pattern, (what, cure) in _CHARACTERS.items():
-        hit = _matching(texts[0], pattern) | _matching(texts[1], pattern)
-        yield Fault("warning", task.rows[hit], what, cure)
+    for kind, pattern in _CHARACTERS.items():
+        yield finding(kind), task.rows[_matching(texts[0], pattern) | _matching(texts[1], pattern)]
 
 
 def _matching(texts: pa.Array, pattern: str) -> np.ndarray:
@@ -102,12 +74,8 @@ def _repetitions(task: InspectedTask) -> Iterator[Fault]:
         again = np.ones(len(task.splits.rows[split]), dtype=bool)
         again[_first_of_each(task, split)] = False
         share = again.mean()
-        yield Fault(
-            warning_from(0.05, share),
-            task.splits.rows[split][again],
-            f"of {split} repeat an earlier row, prompt and completion ({share:.1%})",
-            "Delete them: what is repeated is learned by heart, and counts twice.",
-        )
+        kind = finding("repetition", level=warning_from(0.05, share), split=split, share=share)
+        yield kind, task.splits.rows[split][again]
 
 
 def contradiction_findings(task: InspectedTask) -> list[Finding]:
@@ -121,13 +89,10 @@ def contradiction_findings(task: InspectedTask) -> list[Finding]:
             continue
         first, partner = rows[inverse == inverse[places[0]]][:2]
         share = len(places) / len(rows)
-        what = (
-            f"{counted(int((counts > 1).sum()), 'prompt')} of {split} (case and spaces apart) with different "
-            f"completions ({counted(len(places))}, {share:.1%})"
-        )
-        cure = "Keep one, if only one is right; a prompt that lacks what tells them apart cannot be learned."
+        facts = {"prompts": counted(int((counts > 1).sum()), "prompt"), "rows": counted(len(places)), "share": share}
         place = f"{task.origin(first)} and {task.origin(partner).rpartition('/')[2]}"  # the file was named before
-        found.append(Finding(warning_from(0.05, share), task.name, what, cure, place))
+        level = warning_from(0.05, share)
+        found.append(finding("contradiction", task.name, place, level, split=split, **facts))
     return found
 
 

@@ -21,7 +21,6 @@ from .replay.setting_figures import (
     final_weights_figure as final_weights_figure,
     replayed_weights_figure as replayed_weights_figure,
     turning_points_figure as turning_points_figure,
-    weight_range_figure as weight_range_figure,
 )
 from .run_page.writing import write_run_page as write_run_page
 from .statistics import bootstrap_interval as bootstrap_interval

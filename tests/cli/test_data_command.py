@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lightning_coba.cli.data import default_model, main, parser
+from lightning_coba.cli.data import main
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_errors_end_with_code_1_and_everything_named(my_tasks, capsys, model_fol
     with (my_tasks / "chat" / "train.jsonl").open("a") as stream:
         stream.write('{"prompt": "x"}\n')
     with pytest.raises(SystemExit) as end:
-        main(["check", "my_tasks", "--tokenizer", str(model_folder), "--out", "seen"])
+        main(["check", "my_tasks", f"model.model={model_folder}", "--out", "seen"])
     assert end.value.code == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert "Training would stop" in shown
@@ -52,10 +52,10 @@ def test_errors_end_with_code_1_and_everything_named(my_tasks, capsys, model_fol
 
 
 def test_options_reach_the_reading(my_tasks, capsys, model_folder):
-    options = ["--prompt", "{question}\\n", "--completion", "answer", "--max-length", "32", "--batch-size", "4"]
+    options = ["data.prompt={question}\\n", "data.completion=answer", "data.max_length=32", "data.batch_size=4"]
     (my_tasks / "chat" / "train.jsonl").unlink()
     (my_tasks / "chat").rmdir()
-    main(["check", "my_tasks", "--tokenizer", str(model_folder), *options])
+    main(["check", "my_tasks", f"model.model={model_folder}", *options])
     shown = capsys.readouterr().out
     assert "An epoch has 8 optimizer steps" in shown
     assert "?↵" in shown
@@ -67,7 +67,10 @@ def test_options_reach_the_reading(my_tasks, capsys, model_folder):
         (["check", "nowhere"], "must be a folder"),
         (["check", "experiment/no.yaml"], "Write one with coba-data init DIR"),
         (["init", "my_tasks", "--out", "here.yaml"], "in a folder named 'experiment'"),
-        (["check", "my_tasks", "--tokenizer", "./nowhere"], "must be a folder, a .gguf file or a hub id"),
+        (["check", "my_tasks", "model.model=./nowhere"], "must be a folder, a .gguf file or a hub id"),
+        (["check", "my_tasks", "data.max_lenght=9"], "Did you mean data.max_length=...?"),
+        (["check", "my_tasks", "data.max_length=long"], "`data.max_length` must be a whole number; got 'long'"),
+        (["check", "my_tasks", "data=quickstart"], "data.root"),
     ],
 )
 def test_wrong_usage_is_one_plain_message(my_tasks, capsys, model_folder, arguments, says):
@@ -85,24 +88,18 @@ def test_unsure_columns_are_asked_for(my_tasks, capsys, model_folder):
     with pytest.raises(SystemExit) as end:
         main(["init", "my_tasks", "--model", str(model_folder)])
     assert end.value.code == 2
-    assert r"--prompt '{en}\n' --completion de" in capsys.readouterr().err
+    assert r"--columns '{en}\n' de" in capsys.readouterr().err
     assert not (my_tasks.parent / "experiment").exists()
 
 
 def test_what_is_asked_for_can_be_typed(my_tasks, capsys, model_folder):
     lines = "en,de\n" + "".join(f"number {i},Nummer {i}\n" for i in range(40))
     (my_tasks / "qa" / "train.csv").write_text(lines)
-    main(["init", "my_tasks", "--model", str(model_folder), "--prompt", "{en}\\n", "--completion", "de"])
+    main(["init", "my_tasks", "--model", str(model_folder), "--columns", "{en}\\n", "de"])
     main(["check", "experiment/my_tasks.yaml"])
     shown = capsys.readouterr().out
     assert "Training would run" in shown
     assert "Nummer " in shown
-
-
-def test_half_a_pair_is_refused(my_tasks, capsys):
-    with pytest.raises(SystemExit):
-        main(["init", "my_tasks", "--prompt", "a", "--prompt", "b", "--completion", "c"])
-    assert "--prompt and --completion must go in pairs; got 2 and 1" in capsys.readouterr().err
 
 
 def test_a_bad_row_leads_to_the_list_of_all(my_tasks, capsys, model_folder):
@@ -124,11 +121,11 @@ def test_rows_beyond_the_context_of_the_model_are_errors(my_tasks, capsys, model
     (my_tasks / "qa" / "train.csv").unlink()
     (my_tasks / "qa").rmdir()
     with pytest.raises(SystemExit) as end:
-        main(["check", "my_tasks", "--tokenizer", str(model_folder)])
+        main(["check", "my_tasks", f"model.model={model_folder}"])
     assert end.value.code == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert "model's context of 256 tokens" in shown
-    main(["check", "my_tasks", "--tokenizer", str(model_folder), "--max-length", "256"])
+    main(["check", "my_tasks", f"model.model={model_folder}", "data.max_length=256"])
     assert "Training would run" in capsys.readouterr().out
 
 
@@ -142,13 +139,27 @@ def test_help_is_something_to_act_on(arguments, capsys):
     assert "experiment" in text
 
 
-def test_defaults_are_those_of_training(here, tmp_path):
-    composed = here(tmp_path, "data=files", "data.root=x", "model=smollm2", only_compose=True)
-    given = parser().parse_args(["check", "x"])
-    for name in ("prompt", "completion", "messages", "chat", "max_length", "overlong", "overlap", "batch_size"):
-        assert getattr(given, name) == composed.data[name], name
-    for name in ("batching", "mixing", "validation_rows"):
-        assert getattr(given, name) == composed.data[name], name
-    for name in ("max_epochs", "max_steps", "val_check_interval"):
-        assert getattr(given, name) == composed.trainer[name], name
-    assert default_model() == composed.model.model
+@pytest.mark.parametrize(("settings", "steps"), [([], 6), (["trainer.max_epochs=1", "data.batch_size=8"], 4)])
+def test_the_length_of_the_run_is_that_of_training(my_tasks, capsys, model_folder, settings, steps):
+    main(["check", "my_tasks", f"model.model={model_folder}", "data.only=[chat]", *settings])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"The run has {steps} steps and {steps} validation passes" in said
+
+
+@pytest.mark.parametrize("verb", ["check", "init"])
+def test_the_folder_of_a_run_is_no_data(finished_run, capsys, verb):
+    with pytest.raises(SystemExit) as end:
+        main([verb, str(finished_run)])
+    assert end.value.code == 2
+    assert f"{finished_run} is the folder of a run. Give the data" in capsys.readouterr().err
+
+
+def test_an_experiment_of_another_system_is_refused(tmp_path, capsys):
+    file = tmp_path / "experiment" / "other.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\nsystem_name: other\n")
+    with pytest.raises(SystemExit) as end:
+        main(["check", str(file)])
+    assert end.value.code == 2
+    assert "serves system=multitask; " in (said := capsys.readouterr().err)
+    assert "of system=other, whose data coba-train reads" in said

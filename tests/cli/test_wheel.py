@@ -36,7 +36,9 @@ def test_wheel_holds_every_yaml_and_nothing_else_of_the_clone(wheel):
     assert len(expected) > 15
     assert expected <= names
     packaged = {
-        f"lightning_coba/{f.relative_to(CLONE / 'lightning_coba')}" for f in (CLONE / "lightning_coba").rglob("*.py")
+        f"lightning_coba/{f.relative_to(CLONE / 'lightning_coba')}"
+        for kind in ("*.py", "*.jinja", "*.yaml")
+        for f in (CLONE / "lightning_coba").rglob(kind)
     }
     assert packaged <= names
     assert "lightning_coba/py.typed" in names

@@ -45,9 +45,9 @@ def test_columns_are_told_by_their_names_and_the_rows_can_be_read(row, rules):
 @pytest.mark.parametrize(
     ("row", "advice"),
     [
-        ({"en": "yes", "de": "ja"}, r"'en', 'de'. Type --prompt '\{en\}\\n' --completion de, or what is meant"),
-        ({"translation": {"en": "yes", "de": "ja"}}, r"Type --prompt '\{translation\[en\]\}\\n' --completion '\{tran"),
-        ({"text": "words"}, r"add a column 'prompt' that is empty, and type --completion text"),
+        ({"en": "yes", "de": "ja"}, r"'en', 'de'. Type --columns '\{en\}\\n' de, or what is meant"),
+        ({"translation": {"en": "yes", "de": "ja"}}, r"Type --columns '\{translation\[en\]\}\\n' '\{tran"),
+        ({"text": "words"}, r"add a column 'prompt' that is empty, and type --columns prompt text"),
     ],
 )
 def test_what_cannot_be_told_is_an_error_with_what_to_type(tmp_path, row, advice):
@@ -66,7 +66,7 @@ def test_a_column_that_some_rows_lack_is_not_taken():
 def test_only_the_rows_of_the_task_are_looked_at():
     rows = [{"task": "a", "en": "x", "de": "y"}, {"task": "b", "question": "q", "answer": "a"}]
     assert guess_columns(Task("b", rows, where={"task": "b"})).rules["completion"] == "answer"
-    with pytest.raises(ValueError, match=r"Type --prompt '\{en\}"):
+    with pytest.raises(ValueError, match=r"Type --columns '\{en\}"):
         guess_columns(Task("a", rows, where={"task": "a"}))
 
 
@@ -115,9 +115,7 @@ def test_what_was_typed_leaves_tasks_without_these_columns_alone():
 
 def test_typed_columns_that_no_task_has_are_refused():
     tasks = [Task("a", [{"question": "x", "answer": "y"}])]
-    with pytest.raises(
-        ValueError, match=r"columns of --prompt '\{q\}\\n' --completion a\. They are a: 'question', 'answer'"
-    ):
+    with pytest.raises(ValueError, match=r"columns of --columns '\{q\}\\n' a\. They are a: 'question', 'answer'"):
         rules_of(tasks, [{"prompt": "{q}\n", "completion": "a"}])
     with pytest.raises(ValueError, match="must be a column name or a template"):
         rules_of(tasks, [{"prompt": "{question", "completion": "answer"}])

@@ -14,8 +14,17 @@ def rows(count, width=3, **more):
 
 @pytest.fixture
 def draft(tokenizer):
-    def make(*tasks):
-        return draft_run(tasks, rules_of(tasks), tokenizer)
+    """Draft a run: its settings by name, each with its comment."""
+
+    def make(*tasks, context=None):
+        text = draft_yaml(draft_run(tasks, rules_of(tasks), tokenizer, context), "mine", "mine", ".", None)
+        settings = yaml.safe_load(text)
+        return {
+            name: (value, re.search(rf"^  {name}: .*?# (.*)$", text, re.MULTILINE)[1])
+            for group in ("data", "trainer")
+            for name, value in settings[group].items()
+            if name not in ("root", "tasks", "prompt", "completion")
+        }
 
     return make
 
@@ -23,53 +32,53 @@ def draft(tokenizer):
 def test_lengths_hold_nearly_all_rows_of_each_task(draft):
     many, long = rows(300), rows(1, width=700)
     # 3 characters, the line break of the template, "yes" and the end token.
-    assert draft(Task("a", many + long)).data["max_length"].value == 64
-    assert draft(Task("a", many + rows(1, width=100))).data["max_length"].value == 64
-    assert draft(Task("a", rows(300, width=58) + rows(1, width=90))).data["max_length"].value == 128  # nearly as long
-    assert draft(Task("a", rows(300, width=90))).data["max_length"].value == 128
+    assert draft(Task("a", many + long))["max_length"][0] == 64
+    assert draft(Task("a", many + rows(1, width=100)))["max_length"][0] == 64
+    assert draft(Task("a", rows(300, width=58) + rows(1, width=90)))["max_length"][0] == 128  # nearly as long
+    assert draft(Task("a", rows(300, width=90)))["max_length"][0] == 128
     few = rows(30, width=200)
-    assert draft(Task("a", rows(9000, width=4)), Task("b", few)).data["max_length"].value == 256
-    assert "overlong" not in draft(Task("a", many)).data
+    assert draft(Task("a", rows(9000, width=4)), Task("b", few))["max_length"][0] == 256
+    assert "overlong" not in draft(Task("a", many))
 
 
 def test_an_outlier_is_dropped_and_told(draft):
     found = draft(Task("a", [*rows(300), {"question": "x", "answer": "y" * 3000}]))
-    assert (found.data["max_length"].value, found.data["batch_size"].value) == (64, 16)
-    assert found.data["overlong"].value == "drop"
-    assert "drops 1 of the 301 rows, whose completion does not fit" in found.data["overlong"].why
+    assert (found["max_length"][0], found["batch_size"][0]) == (64, 16)
+    assert found["overlong"][0] == "drop"
+    assert "drops 1 of the 301 rows, whose completion does not fit" in found["overlong"][1]
 
 
-def test_no_row_is_longer_than_the_context(tokenizer):
-    tasks = [Task("a", rows(300, width=90))]
-    found = draft_run(tasks, rules_of(tasks), tokenizer, context=50)
-    assert found.data["max_length"].value == 50
-    assert found.data["max_length"].why.startswith("the model's context")
+def test_no_row_is_longer_than_the_context(draft):
+    found = draft(Task("a", rows(300, width=90)), context=50)
+    assert found["max_length"][0] == 50
+    assert found["max_length"][1].startswith("the model's context")
 
 
 def test_long_rows_share_a_step_over_several_batches(draft):
     found = draft(Task("a", rows(200, width=4000)))
-    assert found.data["batch_size"].value * found.trainer["accumulate_grad_batches"].value == 16
-    assert found.data["batch_size"].value < 16
-    interval, steps = (found.trainer[name].value for name in ("val_check_interval", "max_steps"))
-    assert interval % found.trainer["accumulate_grad_batches"].value == 0
-    assert 40 <= steps // (interval // found.trainer["accumulate_grad_batches"].value) <= 60
+    assert found["batch_size"][0] * found["accumulate_grad_batches"][0] == 16
+    assert found["batch_size"][0] < 16
+    interval, steps = (found[name][0] for name in ("val_check_interval", "max_steps"))
+    assert interval % found["accumulate_grad_batches"][0] == 0
+    assert 40 <= steps // (interval // found["accumulate_grad_batches"][0]) <= 60
 
 
 @pytest.mark.parametrize(("count", "steps"), [(20, 10), (4000, 600), (21_000, 3000)])
 def test_a_run_is_neither_learning_by_heart_nor_endless(draft, count, steps):
-    assert draft(Task("a", rows(count))).trainer["max_steps"].value == steps
+    assert draft(Task("a", rows(count)))["max_steps"][0] == steps
 
 
 def test_unequal_tasks_are_mixed_by_temperature(draft):
-    assert draft(Task("a", rows(90)), Task("b", rows(30))).data["mixing"].value == "proportional"
-    mixing = draft(Task("a", rows(400)), Task("b", rows(30))).data["mixing"]
-    assert mixing.value == "temperature"
-    assert "a has 13 times the rows of b" in mixing.why
+    assert draft(Task("a", rows(90)), Task("b", rows(30)))["mixing"][0] == "proportional"
+    mixing, why = draft(Task("a", rows(400)), Task("b", rows(30)))["mixing"]
+    assert mixing == "temperature"
+    assert "a has 13 times the rows of b" in why
 
 
-def test_carved_rows_are_not_counted(draft):
+def test_carved_rows_are_not_counted(tokenizer):
     held_out = [{"question": f"v{i}", "answer": "yes"} for i in range(5)]
-    assert draft(Task("a", rows(100)), Task("b", rows(100), held_out, held_out)).sizes == {"a": 80, "b": 100}
+    tasks = [Task("a", rows(100)), Task("b", rows(100), held_out, held_out)]
+    assert draft_run(tasks, rules_of(tasks), tokenizer).sizes == {"a": 80, "b": 100}
 
 
 def written(folder, contents):

@@ -347,32 +347,19 @@ def test_what_is_no_loss_of_a_task_is_left_out(write, names, extra, tasks):
 
 
 @pytest.mark.parametrize("prefix", ["", "val_loss/"])
-def test_a_mean_and_a_sum_of_the_others_are_left_out_by_name(write, prefix):
-    columns = ("step", *(prefix + name for name in ("code", "qa", "mean", "total")))
-    rows = [f"{s},{a},{b},{(a + b) / 2:.4f},{a + b}" for s, (a, b) in zip(STEPS, LOSSES, strict=True)]
-    table = read_losses(write(lines(",".join(columns), *rows)))
+def test_what_is_named_like_an_aggregate_is_a_task_on_request_alone(write, prefix):
+    columns = ("step", "other", *(prefix + name for name in ("code", "qa", "mean", "total")))
+    rows = [f"{s},x,{a},{b},{(a + b) / 2:.4f},{a + b}" for s, (a, b) in zip(STEPS, LOSSES, strict=True)]
+    log = write(lines(",".join(columns), *rows))
+    table = read_losses(log)
     check(table)
-    for name, kind in (("mean", "mean"), ("total", "sum")):
-        note = f"Left out: `{prefix}{name}`, taken for the {kind} of the others; --tasks code,qa,{name} includes it."
-        assert note in table.notes
-
-
-@pytest.mark.parametrize("prefix", ["", "val_loss/"])
-def test_a_task_named_like_an_aggregate_is_kept(write, prefix):
-    columns = ("step", *(prefix + name for name in ("code", "sum", "mean")))
-    rows = [f"{s},{a},{b},{(a + b) / 2}" for s, (a, b) in zip(STEPS, LOSSES, strict=True)]
-    table = read_losses(write(lines(",".join(columns), *rows)))
-    check(table, ("code", "sum"))
-    assert any(f"`{prefix}sum` counts as a task" in note for note in table.notes)
-    assert any(f"Left out: `{prefix}mean`" in note for note in table.notes)
-    with pytest.raises(ValueError, match=r"it has no nope. The tasks are: code, sum, mean\."):
-        read_losses(write(lines(",".join(columns), *rows)), ["code", "nope"])
-
-
-def test_a_task_without_losses_does_not_hide_an_aggregate(write):
-    columns = ",".join(["step", *(f"val_loss/{name}" for name in ("code", "qa", "never", "mean"))])
-    table = read_losses(write(lines(columns, "1,2.0,3.0,,2.5", "2,1.0,2.0,,1.5")))
-    assert table.tasks == ["code", "qa", "never"]
+    [note] = [note for note in table.notes if "Left out" in note]
+    assert {"other", f"{prefix}mean", f"{prefix}total"} == set(note.partition(": ")[2].partition(";")[0].split(", "))
+    assert "--tasks" in note
+    asked = read_losses(log, ["code", "qa", "total"])
+    check(asked, ("code", "qa", "total"), losses=[[a, b, a + b] for a, b in LOSSES])
+    with pytest.raises(ValueError, match=r"it has no nope. The tasks are: code, qa, mean, total\."):
+        read_losses(log, ["code", "nope"])
 
 
 def test_a_wrong_task_is_answered_with_every_column_of_losses(write):

@@ -121,12 +121,12 @@ def test_a_sweep_optimises_its_objective_and_the_report_compares_by_its_result(t
     assert {row.split(",")[label] for row in rows[1:]} == {"toy"}  # where an earlier phase lies is no difference
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "export"])
-def test_commands_that_serve_another_system_say_so(toy, tmp_path, verb):
+@pytest.mark.parametrize("command", [["evaluate"], ["export"], ["replay"], ["data", "check"]])
+def test_commands_that_serve_another_system_say_so(toy, tmp_path, command):
     toy(tmp_path)
-    said = coba(tmp_path, verb, tmp_path, code=2)
+    said = coba(tmp_path, *command, tmp_path, code=2)
     assert "system=multitask" in said
-    assert "system=toy" in said
+    assert f"system=toy. Its results: coba-report {tmp_path}" in " ".join(said.split())
     assert "Traceback" not in said
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lightning_coba.reports.formats import listed
 from lightning_coba.reports.past_runs.names import (
+    AGGREGATES,
     OF_ALL_TASKS,
     family,
     held_out_families,
@@ -43,6 +44,9 @@ def task_columns(log: Log, tasks: Sequence[str] | None = None, pattern: str | No
         found = _named_as_usual(log, columns, tasks or ()) or _named_as_tasks(log, columns)
     if not found:
         raise ValueError(_no_losses(log, columns))
+    if not tasks:
+        single = {task: name for task, name in found.items() if task.strip().lower() not in AGGREGATES}
+        found = single if len(single) > 1 else found  # of two tasks, one may well be called that
     unknown = [task for task in tasks or () if task not in found]
     if unknown:
         others = [name for name in columns if says_loss(name) and name not in found.values() and not is_training(name)]

@@ -8,24 +8,19 @@ import numpy as np
 
 from lightning_coba.reports.formats import listed
 from lightning_coba.reports.past_runs.loss_table import LossTable
-from lightning_coba.reports.past_runs.names import AGGREGATES, STEP_COLUMNS
+from lightning_coba.reports.past_runs.names import STEP_COLUMNS, is_training, says_loss
 from lightning_coba.reports.past_runs.rows import Log, Row, number
-
-#: An aggregate equals the mean or the sum of the others to this share.
-ROUNDING = 1e-3
-MOST_TASKS = 8  # a message writes so many out
 
 #: Step -> task -> loss, in the order of steps.
 Records = dict[float, dict[str, float]]
 
 
-def line_up(log: Log, columns: Mapping[str, str], keep_aggregates: bool) -> LossTable:
+def line_up(log: Log, columns: Mapping[str, str]) -> LossTable:
     """Return the losses of one run by step.
 
     Args:
         log: What was read of it.
         columns: Task -> column.
-        keep_aggregates: Whether a column that is the mean or the sum of the others counts as a task.
 
     Raises:
         ValueError: A cell is no number.
@@ -35,11 +30,8 @@ def line_up(log: Log, columns: Mapping[str, str], keep_aggregates: bool) -> Loss
     records, notes = _merged([row for row in log.rows if columns.values() & row.values.keys()], columns, step)
     records, joined = _rounds(records, len(columns))
     left = [name for name in log.columns if name not in {*columns.values(), step}]
-    notes = [step_note, *notes, *joined, *([f"Left out: {listed(left)}."] if left else [])]
-    if not keep_aggregates:
-        columns, said = _without_aggregates(records, columns)
-        notes += said
-    records = {at: record for at, record in records.items() if record.keys() & columns.keys()}
+    left.sort(key=lambda name: is_training(name) or not says_loss(name))  # first what may have been meant
+    notes = [step_note, *notes, *joined, *([f"Left out: {listed(left)}; --tasks includes what it names."] * bool(left))]
     losses = [[record.get(task, math.nan) for task in columns] for record in records.values()]
     steps: Sequence[float] = list(records)
     if any(at != int(at) for at in steps):
@@ -114,35 +106,3 @@ def _rounds(records: Records, num_tasks: int) -> tuple[Records, list[str]]:
         rounds.append((step, begun | record))
     note = f"Each step holds one task: {len(records)} steps were joined into {len(rounds)} records, one for each round."
     return dict(rounds), [note]
-
-
-def _without_aggregates(records: Records, columns: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the columns by task without the mean and the sum of the others, and what to say of them."""
-    logged = [task for task in columns if any(task in record for record in records.values())]
-    complete = [record for record in records.values() if record.keys() >= {*logged}]
-    named = [task for task in columns if task.strip().lower() in AGGREGATES]
-    kinds = {task: _kind(task, logged, named, complete) for task in named}
-    kept = [task for task in columns if not kinds.get(task)]
-    shown = ",".join(kept if len(kept) <= MOST_TASKS else [*kept[:2], "..."])
-    notes = [
-        f"Left out: `{columns[task]}`, taken for the {kind} of the others; --tasks {shown},{task} includes it."
-        if kind
-        else f"`{columns[task]}` counts as a task: its losses are not the mean or the sum of the others in all "
-        "complete records. --tasks can leave it out."
-        for task, kind in kinds.items()
-    ]
-    return {task: columns[task] for task in kept}, notes
-
-
-def _kind(task: str, logged: Sequence[str], named: Sequence[str], complete: Sequence[Mapping[str, float]]) -> str:
-    """Return "mean" or "sum", which a task is of all others, or of those not named like an aggregate; or ""."""
-    own = np.array([record.get(task, math.nan) for record in complete])
-    for unlike in ([task], named):
-        others = [name for name in logged if name not in unlike]
-        if len(others) < 2 or not complete:
-            continue
-        losses = np.array([[record[other] for other in others] for record in complete])
-        for kind, values in (("mean", losses.mean(axis=1)), ("sum", losses.sum(axis=1))):
-            if np.allclose(own, values, rtol=ROUNDING, atol=0):
-                return kind
-    return ""

@@ -10,7 +10,7 @@ STEP_COLUMNS = (
 )  # fmt: skip
 #: Names of one loss over all tasks.
 OF_ALL_TASKS = frozenset({"loss", "val_loss", "eval_loss", "valid_loss", "validation_loss"})
-#: Names that may stand for all tasks together; such a column is left out where its numbers say so too.
+#: Names that stand for all tasks together.
 AGGREGATES = frozenset({"mean", "avg", "average", "total", "sum", "all", "overall", "macro", "micro"})
 #: Names of columns of numbers that are no task.
 _NO_TASKS = frozenset({

@@ -75,7 +75,7 @@ def read_losses(
     if is_run_folder(path) and path.is_dir():  # which may hold event files too
         path = read_run(path).last_fit_with(lambda fit: fit.metrics).metrics
     log = (_of_file(path) if path.is_file() else _of_folder(path)).of_run(run)
-    return line_up(log, task_columns(log, tasks, pattern), keep_aggregates=tasks is not None)
+    return line_up(log, task_columns(log, tasks, pattern))
 
 
 def _of_file(file: Path) -> Log:

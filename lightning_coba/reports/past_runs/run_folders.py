@@ -18,6 +18,7 @@ from lightning_coba.runs.collection import UNKNOWN, Run, read_run
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.own_balancer import own_balancer
 from lightning_coba.runs.settings import read_settings
+from lightning_coba.runs.trained_run import TrainedRun
 from lightning_coba.simplex.records import BalanceTable, read_balance
 
 
@@ -39,10 +40,11 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> LossTable
 
     Raises:
         FileNotFoundError: The run has written neither.
-        ValueError: It holds no validation loss, or not of these tasks.
+        ValueError: It holds no validation loss, or not of these tasks, or is of a system other than multitask.
     """
     folder = path if path.is_dir() else path.parent
     run = read_run(folder)
+    TrainedRun(folder, run.card, settings={}).require_system("coba-replay")
     balance = run.last_fit_with(lambda fit: fit.balance).balance
     metrics = run.last_fit_with(lambda fit: fit.metrics).metrics
     of_training = run.card.get("records") == "training"
@@ -56,7 +58,7 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> LossTable
     # The metrics of a run may hold more under the names of its tasks.
     named = [task for task in run.tasks if task_key(VAL_LOSS, task) in log.columns]
     columns = task_columns(log, tasks or named or None, f"{VAL_LOSS}/{{task}}")
-    found = line_up(log, columns, keep_aggregates=bool(tasks or named))
+    found = line_up(log, columns)
     notes = [f"{run.method} works on training losses; its validation passes are replayed."] if of_training else []
     # A row is numbered by the step during which it was logged, from 0.
     return replace(found, steps=found.steps + 1, source=str(folder), notes=[*notes, *found.notes])

@@ -13,6 +13,9 @@ from lightning_coba.balancers import Balancer, CoBa
 
 #: What is tried where nothing was asked for: windows, warm-ups, temperatures.
 WINDOWS, WARMUPS, TEMPERATURES = (5, 10, 20), (2, 3, 5), (1.0, 5.0, 20.0)
+#: Balancers by name, or balancers, which get names of their own.
+Settings = Mapping[str, Balancer] | Iterable[Balancer] | Balancer
+_COMMAS = re.compile(r",(?![^\[{]*[\]}])")  # those between values, not those inside a list
 _SHORT = {"window_records": "window", "warmup_records": "warm-up", "block_records": "block", "initial_records": "first"}
 
 
@@ -28,36 +31,33 @@ def replayable() -> dict[str, type[Balancer]]:
         method = getattr(balancers, name)
         if not (isinstance(method, type) and issubclass(method, Balancer) and is_dataclass(method)):
             continue
-        if method.weighs == "tasks" and _needs(method) in (frozenset(), {"losses"}, {"train_losses"}):
+        # Only an instance tells what it needs; a method that must be given something first needs nothing else.
+        needs = set() if _required(method) else method(**_starred(method)).needs
+        if method.weighs == "tasks" and needs in (set(), {"losses"}, {"train_losses"}):
             found[name.lower() + "_star" * bool(_starred(method))] = method
     return found
 
 
-def _needs(method: type[Balancer]) -> frozenset[str]:
-    if _required(method):  # only an instance tells, but what has no rule of its own for it needs nothing
-        return frozenset() if method.needs is Balancer.needs else frozenset({"more"})
-    return method(**_starred(method)).needs
-
-
 def _starred(method: type[Balancer]) -> dict[str, Any]:
     """Return what makes a method work on held-out losses, where it can work on either."""
-    return {"source": "held_out"} if any(field.name == "source" for field in _all_fields(method)) else {}
+    return {"source": "held_out"} if hasattr(method, "source") else {}
+
+
+def _fields(method: type[Balancer]) -> dict[str, Field[Any]]:
+    """Return what can be set of a method."""
+    return {field.name: field for field in fields(method) if field.name != "source"}  # type: ignore[arg-type]
 
 
 def _required(method: type[Balancer]) -> list[str]:
-    return [f.name for f in _all_fields(method) if f.default is MISSING and f.default_factory is MISSING]
-
-
-def _all_fields(method: type[Balancer]) -> tuple[Field[Any], ...]:
-    return fields(method)  # type: ignore[arg-type]  # every balancer is a dataclass
+    return [f.name for f in _fields(method).values() if f.default is MISSING and f.default_factory is MISSING]
 
 
 def parse_settings(specs: Iterable[str] = (), grid: Mapping[str, Sequence[Any]] | Iterable[str] = ()) -> list[Balancer]:
     """Return balancers from text, as it is typed after ``coba-replay``.
 
     Args:
-        specs: each a name of `replayable`, or a name with fields, such as ``"coba:window_records=5,form=mftcoder"``;
-            several may be joined with commas. None = CoBa.
+        specs: each a name of `replayable`, or a name with fields, such as ``"coba:window_records=5,form=mftcoder"``.
+            None = CoBa.
         grid: values to try by field, such as ``"window_records=3,5,10"``; all combinations are tried of those fields
             that a method has.
 
@@ -70,14 +70,14 @@ def parse_settings(specs: Iterable[str] = (), grid: Mapping[str, Sequence[Any]] 
         >>> [b.window_records for b in parse_settings(["coba"], ["window_records=3,5"])]
         [3, 5]
     """
-    chosen = [_balancer(*spec) for text in specs for spec in _specs(text)] or [(CoBa, {})]
-    tried = dict(grid) if isinstance(grid, Mapping) else dict(_grid_line(text) for text in grid)
+    chosen = [_chosen(text) for text in specs] or [(CoBa, {})]
+    tried = dict(grid) if isinstance(grid, Mapping) else dict(map(_tried, grid))
     for name in tried:
         if not any(name in _fields(method) for method, _ in chosen):
             legal = {field: None for method, _ in chosen for field in _fields(method)}
+            methods = ", ".join(dict.fromkeys(method.__name__ for method, _ in chosen))
             raise ValueError(
-                f"`--set` must name a field of {_names(method for method, _ in chosen)}; got {name!r}. The fields are: "
-                f"{', '.join(legal) or 'none'}."
+                f"`--set` must name a field of {methods}; got {name!r}. The fields are: {', '.join(legal) or 'none'}."
             )
     found = []
     for method, options in chosen:
@@ -85,6 +85,47 @@ def parse_settings(specs: Iterable[str] = (), grid: Mapping[str, Sequence[Any]] 
         for values in product(*(tried[name] for name in names)):
             found.append(_made(method, options | dict(zip(names, values, strict=True))))
     return list({repr(balancer): balancer for balancer in found}.values())
+
+
+def _chosen(text: str) -> tuple[type[Balancer], dict[str, Any]]:
+    """Return the method that ``"coba:window_records=5,temperature=2"`` names, and its fields."""
+    name, _, given = text.partition(":")
+    legal = replayable()
+    method = legal.get(name.lower()) or legal.get(f"{name.lower()}_star")
+    if method is None:
+        known = {known.lower() for known in balancers.__all__}
+        why = " It needs more than a log of losses tells." if name.lower().removesuffix("_star") in known else ""
+        raise ValueError(
+            f"`--balancer` must be one of {', '.join(sorted(legal))}; got {name!r}.{why} Choose one of these."
+        )
+    options = {}
+    for part in filter(None, _COMMAS.split(given)):
+        field, _, value = part.partition("=")
+        if field not in _fields(method):
+            raise ValueError(
+                f"`--balancer {name}` has no field {field!r}. The fields are: {', '.join(_fields(method)) or 'none'}."
+            )
+        options[field] = yaml.safe_load(value)
+    return method, options
+
+
+def _tried(text: str) -> tuple[str, list[Any]]:
+    """Return the field that ``"window_records=3,5"`` names, and its values."""
+    name, _, values = text.partition("=")
+    if not name or not values:
+        raise ValueError(
+            f"`--set` must be FIELD=VALUE,VALUE,...; got {text!r}. Type for example window_records=3,5,10."
+        )
+    return name, [yaml.safe_load(value) for value in _COMMAS.split(values)]
+
+
+def _made(method: type[Balancer], options: Mapping[str, Any]) -> Balancer:
+    if missing := [name for name in _required(method) if name not in options]:
+        name = method.__name__.lower()
+        raise ValueError(
+            f"`--balancer {name}` must be given {', '.join(missing)}. Type for example {name}:{missing[0]}=[3,1]."
+        )
+    return method(**options, **_starred(method))
 
 
 def default_settings(own: CoBa | None, num_records: int) -> dict[str, Balancer]:
@@ -113,25 +154,27 @@ def default_settings(own: CoBa | None, num_records: int) -> dict[str, Balancer]:
         if first.form == "paper" or 3 <= warmup < window
     ]
     known = f"{describe(first)} ({'the run' if own else 'default'})"
-    return {known: first} | name_settings(balancer for balancer in grid if balancer != first)
+    return {known: first, **name_settings(balancer for balancer in grid if balancer != first)}
 
 
-def name_settings(settings: Iterable[Balancer]) -> dict[str, Balancer]:
-    """Name settings by their method and what differs from its defaults.
+def name_settings(settings: Settings) -> Mapping[str, Balancer]:
+    """Name settings by their method and what differs from its defaults; those that have names keep them.
 
     Example:
         >>> list(name_settings([CoBa(), CoBa(window_records=5)]))
         ['CoBa', 'CoBa window 5']
     """
-    return {describe(setting): setting for setting in settings}
+    if isinstance(settings, Mapping):
+        return settings
+    return {describe(setting): setting for setting in ([settings] if isinstance(settings, Balancer) else settings)}
 
 
 def describe(balancer: Balancer) -> str:
     """Return a method's name and those of its fields that differ from their defaults."""
     differing = [
-        f"{_SHORT.get(field.name, field.name)} {_shown(getattr(balancer, field.name))}"
-        for field in _all_fields(type(balancer))
-        if field.name != "source" and (field.default is MISSING or getattr(balancer, field.name) != field.default)
+        f"{_SHORT.get(name, name)} {_shown(getattr(balancer, name))}"
+        for name, field in _fields(type(balancer)).items()
+        if getattr(balancer, name) != field.default
     ]
     return f"{balancer.label} {', '.join(differing)}".strip()
 
@@ -142,62 +185,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{name}={_shown(part)}" for name, part in value.items())
     return " ".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _specs(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Split ``"coba:window_records=5,temperature=2,uniform"`` into names with their fields."""
-    found: list[tuple[str, dict[str, Any]]] = []
-    for part in re.split(r",(?![^\[{]*[\]}])", text):
-        left, equals, value = part.partition("=")
-        name, _, field = left.rpartition(":") if equals else (left, "", "")
-        if name.strip():
-            found.append((name.strip(), {}))
-        if equals and not found:
-            raise ValueError(f"`--balancer` must begin with a method's name; got {text!r}. Type NAME:FIELD=VALUE.")
-        if equals:
-            found[-1][1][field.strip()] = yaml.safe_load(value)
-    return found
-
-
-def _grid_line(text: str) -> tuple[str, list[Any]]:
-    name, _, values = text.partition("=")
-    if not name.strip() or not values.strip():
-        raise ValueError(
-            f"`--set` must be FIELD=VALUE,VALUE,...; got {text!r}. Type for example window_records=3,5,10."
-        )
-    return name.strip(), [yaml.safe_load(value) for value in re.split(r",(?![^\[{]*[\]}])", values)]
-
-
-def _balancer(name: str, options: Mapping[str, Any]) -> tuple[type[Balancer], dict[str, Any]]:
-    legal = replayable()
-    short = {key.removesuffix("_star"): method for key, method in legal.items()}
-    method = legal.get(name.lower()) or short.get(name.lower())
-    if method is None:
-        known = {getattr(balancers, title).__name__.lower() for title in balancers.__all__}
-        why = " It needs more than a log of losses tells." if name.lower().removesuffix("_star") in known else ""
-        raise ValueError(
-            f"`--balancer` must be one of {', '.join(sorted(legal))}; got {name!r}.{why} Choose one of these."
-        )
-    for field in options:
-        if field not in _fields(method):
-            raise ValueError(
-                f"`--balancer {name}` has no field {field!r}. The fields are: {', '.join(_fields(method)) or 'none'}."
-            )
-    return method, dict(options)
-
-
-def _fields(method: type[Balancer]) -> list[str]:
-    return [field.name for field in _all_fields(method) if field.name != "source"]
-
-
-def _made(method: type[Balancer], options: Mapping[str, Any]) -> Balancer:
-    if missing := [name for name in _required(method) if name not in options]:
-        name = method.__name__.lower()
-        raise ValueError(
-            f"`--balancer {name}` must be given {', '.join(missing)}. Type for example {name}:{missing[0]}=[3,1]."
-        )
-    return method(**options, **_starred(method))
-
-
-def _names(methods: Iterable[type[Balancer]]) -> str:
-    return ", ".join(dict.fromkeys(method.__name__ for method in methods))

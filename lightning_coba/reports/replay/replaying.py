@@ -1,6 +1,6 @@
 """Run balancers over the losses of a past run, without a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -8,15 +8,14 @@ import torch
 from lightning_coba.balancers import Balancer, Observation
 from lightning_coba.balancers.base import check_baseline
 from lightning_coba.reports.past_runs.loss_table import LossTable
+from lightning_coba.reports.replay.grid import Settings, name_settings
 from lightning_coba.simplex.records import BalanceTable
 
-#: Column of a BalanceTable -> field of a balancer's state, where the state has it.
-FIELDS = {"ratio": "loss_ratio", "slope": "slope", "rcs": "rcs", "acs": "acs"}
+#: Columns of a BalanceTable that the state of a balancer may hold.
+SCORES = ("slope", "rcs", "acs", "divergence_factor")
 
 
-def replay_settings(
-    table: LossTable, settings: Mapping[str, Balancer] | Sequence[Balancer] | Balancer
-) -> dict[str, BalanceTable]:
+def replay_settings(table: LossTable, settings: Settings) -> dict[str, BalanceTable]:
     """Return what each setting would have made of the losses of a past run.
 
     Use it to choose a setting before training again. The results draw themselves: ``weights_figure(result)``,
@@ -43,13 +42,7 @@ def replay_settings(
         >>> {name: result.weight[2].round(2).tolist() for name, result in found.items()}
         {'CoBa window 4, warm-up 2': [0.75, 0.25], 'CoBa warm-up 4': [0.5, 0.5]}
     """
-    from lightning_coba.reports.replay.grid import name_settings
-
-    given = (
-        settings
-        if isinstance(settings, Mapping)
-        else name_settings([settings] if isinstance(settings, Balancer) else settings)
-    )
+    given = name_settings(settings)
     check_baseline(torch.from_numpy(table.first_losses), tasks=list(table.tasks))
     return {name: _replay(table, balancer) for name, balancer in given.items()}
 
@@ -84,25 +77,20 @@ def _replay(table: LossTable, balancer: Balancer) -> BalanceTable:
             f"`replay_settings.settings` must work on losses alone; {balancer.label} needs {needed}, which a log of "
             "losses does not tell. Leave it out."
         )
-    initial = None if table.initial is None or balancer.baseline_signal is None else torch.from_numpy(table.initial)
-    state = balancer.for_tasks(table.tasks).init(len(table.tasks), initial=initial)
     balancer = balancer.for_tasks(table.tasks)
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in (*FIELDS, "weight", "divergence_factor")}
-    for record, row in enumerate(losses):
-        seen = Observation(step=record + 1, present=row.isfinite(), **dict.fromkeys(balancer.needs, row))
+    initial = None if table.initial is None or balancer.baseline_signal is None else torch.from_numpy(table.initial)
+    state = balancer.init(len(table.tasks), initial=initial)
+    history: dict[str, list[np.ndarray]] = {}
+    for record, row in enumerate(losses, 1):
+        seen = Observation(step=record, present=row.isfinite(), **dict.fromkeys(balancer.needs, row))
         state, weights = balancer.update(state, seen)
-        rows["weight"].append(weights.numpy())
-        rows["divergence_factor"].append(np.asarray(getattr(state, "divergence_factor", np.nan)))
-        for name, field in FIELDS.items():
-            value = getattr(state, field, None)
-            rows[name].append(np.full(len(table.tasks), np.nan) if value is None else value.numpy())
-    columns = {name: np.array(values) for name, values in rows.items()}
-    columns["ratio"] = table.ratios
-    return BalanceTable(
-        tasks=list(table.tasks),
-        records=np.arange(1, table.num_records + 1),
-        steps=np.asarray(table.steps),
-        loss=table.losses,
-        thing="task",
-        **columns,
-    )
+        scores = {name: value for name in SCORES if (value := getattr(state, name, None)) is not None}
+        for name, value in {"weight": weights, **scores}.items():
+            history.setdefault(name, []).append(np.asarray(value))
+    known = {
+        "record": range(1, table.num_records + 1),
+        "step": table.steps,
+        "loss": table.losses,
+        "ratio": table.ratios,
+    }
+    return BalanceTable.from_history(history | known, table.tasks)

@@ -22,7 +22,7 @@ from lightning_coba.reports.replay.verdict import notes, verdict
 from lightning_coba.runs.files import ReportFiles
 from lightning_coba.simplex.records import BalanceTable
 
-#: More settings than this are shown as a map and as ranges, beside the panels of a few.
+#: More settings than this are shown as a map, beside the panels of a few.
 MOST_PANELS = 8
 MOST_ON_SCREEN = 6
 ON_SCREEN = ("setting", "from record", "largest weight", "change", "DF")
@@ -93,7 +93,7 @@ def write_replay_report(
             f"`write_replay_report.table` must have two tasks or more; got {listed(table.tasks)} alone, whose weight "
             "is 1 whatever balances. Give a run of several tasks."
         )
-    given = settings if isinstance(settings, Mapping) else name_settings(settings)
+    given = name_settings(settings)
     results = replay_settings(table, given)
     tasks = task_findings(table)
     found = [setting_finding(name, result) for name, result in results.items()]
@@ -143,10 +143,6 @@ def _figures(report: ReplayReport) -> list[PageFigure]:
         figures["final-weights"] = (
             draw.final_weights_figure(results),
             "Weight of each task after the last record, in multiples of the equal share, by setting.",
-        )
-        figures["weight-ranges"] = (
-            draw.weight_range_figure(results),
-            "Range of each task's weight over all settings: where it is narrow, the choice of setting matters little.",
         )
     if not math.isnan(report.settings[0].divergence_factor):
         figures["scores"] = (scores_figure(first), f"What the weights of {name} are made of.")

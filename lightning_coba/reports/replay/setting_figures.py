@@ -1,4 +1,4 @@
-"""Four figures of a replay: the losses and where each task turned, the weights of a few settings, and of many."""
+"""Three figures of a replay: the losses and where each task turned, the weights of a few settings, and of many."""
 
 from collections.abc import Mapping
 
@@ -62,27 +62,6 @@ def final_weights_figure(results: Mapping[str, BalanceTable]) -> Figure:
     norm = TwoSlopeNorm(1, 0, max(float(values.max()), 1.5))
     figure, axes = heat_map(values, list(results), tasks, norm, "RdBu_r", "{:.2f}".format)
     title(axes, "Weights after the last record, by setting", "in multiples of the equal share 1/K; red = raised")
-    return figure
-
-
-def weight_range_figure(results: Mapping[str, BalanceTable]) -> Figure:
-    """Draw for each task the range of its weight over all settings, and the first setting's line in it."""
-    name, first = next(iter(results.items()))
-    stacked = np.array([result.weight for result in results.values()])
-    x, x_label = _axis(first)
-    figure, found = panels(len(first.tasks), 1.9, x_label, "weight", sharey=True)
-    for k, axes in enumerate(found):
-        colour = line_style(k)["color"]
-        low, quarter, middle, three, high = np.percentile(stacked[:, :, k], [0, 25, 50, 75, 100], axis=0)
-        axes.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0)
-        axes.fill_between(x, quarter, three, color=colour, alpha=0.3, linewidth=0)
-        axes.plot(x, middle, color=colour, linewidth=1.2)
-        axes.plot(x, first.weight[:, k], color=INK, linewidth=1.4)
-        axes.axhline(1 / len(first.tasks), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
-        panel_title(axes, first.tasks[k], f"ends at {low[-1]:.2f} to {high[-1]:.2f}")
-    found[0].set_ylim(0, min(1.0, 1.06 * float(stacked.max())))
-    how = f"band = all settings, darker = the middle half, line = median; black = {name}; dashed = 1/K"
-    heading(figure, f"How much the {len(results)} settings differ", how)
     return figure
 
 

@@ -1,9 +1,9 @@
 """The tables of a replay: two for its page, two as files."""
 
 import csv
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_coba.reports.findings import TOLERANCE, TaskFinding
 from lightning_coba.reports.formats import DASH, listed, number
@@ -14,9 +14,6 @@ from lightning_coba.simplex.records import PER_TASK_COLUMNS, BalanceTable
 
 #: More tasks than this have their final weights in the figure and the files alone.
 MOST_WEIGHT_COLUMNS = 12
-WEIGHT_COLUMNS = (
-    "setting", "record", "step", "task", "loss", "ratio", "weight", "slope", "rcs", "acs", "divergence_factor",
-)  # fmt: skip
 _READING = {
     "from record": "The first record after which the weights were not all equal, and its step.",
     "change": "Summed absolute change of the weights from one record to the next, on average: how restless they are.",
@@ -68,16 +65,20 @@ def settings_table(table: LossTable, settings: Sequence[SettingFinding]) -> Page
 
 def write_weights(file: Path, results: Mapping[str, BalanceTable]) -> None:
     """Write one row per setting, record and task; a number that is not known is empty."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, WEIGHT_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for name, result in results.items():
-            for t, (record, step) in enumerate(zip(result.records, result.steps, strict=True)):
-                shared = {"setting": name, "record": record, "step": step}
-                shared["divergence_factor"] = _cell(result.divergence_factor[t])
-                for k, task in enumerate(result.tasks):
-                    values = {column: _cell(getattr(result, column)[t, k]) for column in PER_TASK_COLUMNS}
-                    writer.writerow(shared | {"task": task} | values)
+    rows = [
+        {
+            "setting": name,
+            "record": record,
+            "step": result.steps[t],
+            "task": task,
+            **{column: getattr(result, column)[t, k] for column in PER_TASK_COLUMNS},
+            "divergence_factor": result.divergence_factor[t],
+        }
+        for name, result in results.items()
+        for t, record in enumerate(result.records)
+        for k, task in enumerate(result.tasks)
+    ]
+    _write(file, rows)
 
 
 def write_settings(file: Path, table: LossTable, settings: Sequence[SettingFinding]) -> None:
@@ -87,22 +88,22 @@ def write_settings(file: Path, table: LossTable, settings: Sequence[SettingFindi
             "setting": one.name,
             "first_record": one.first_record or "",
             "first_step": table.steps[one.first_record - 1] if one.first_record else "",
-            "largest_weight": _cell(one.largest),
+            "largest_weight": one.largest,
             "largest_task": one.largest_task,
-            "mean_change": _cell(one.mean_change),
-            "divergence_factor": _cell(one.divergence_factor),
+            "mean_change": one.mean_change,
+            "divergence_factor": one.divergence_factor,
             "raised": " ".join(one.raised),
             "damped": " ".join(one.damped),
-            **{f"final_weight/{task}": _cell(one.final[k]) for k, task in enumerate(table.tasks)},
-            **{f"mean_weight/{task}": _cell(one.mean[k]) for k, task in enumerate(table.tasks)},
+            **{f"final_weight/{task}": one.final[k] for k, task in enumerate(table.tasks)},
+            **{f"mean_weight/{task}": one.mean[k] for k, task in enumerate(table.tasks)},
         }
         for one in settings
     ]
+    _write(file, rows)
+
+
+def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-
-
-def _cell(value: float) -> str:
-    return "" if math.isnan(value) else repr(float(value))
+        writer.writerows({name: "" if cell != cell else cell for name, cell in row.items()} for row in rows)  # NaN

@@ -42,7 +42,7 @@ def verdict(
     first = settings[0]
     would = "" if _difference_from_run(table, result, balancer) < SAME else "would have "
     sentences = [_headline(found, first, result, would), _tasks(found), _spread(table, found)]
-    sentences += [_answer(first, result, would), _reactions(found, result), _agreement(settings)]
+    sentences += [_answer(first, result, would), _agreement(settings)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -160,18 +160,6 @@ def _answer(setting: SettingFinding, result: BalanceTable, would: str) -> str:
     if not moved:
         return f"{begins}, but by less than {NOTICEABLE:.0%} of the equal share on average."
     return f"{begins}; averaged over these records, relative to the equal share, it {' and '.join(moved)}."
-
-
-def _reactions(found: Sequence[TaskFinding], result: BalanceTable) -> str:
-    """Say how soon after a task turned its weight was halved."""
-    parts = []
-    for one in (one for one in found if one.has_turned):
-        weights = result.weight[one.best_record :, result.tasks.index(one.task)]
-        below = np.flatnonzero(weights < 0.5 / len(result.tasks))
-        records = count(int(below[0]) + 1, "record") if below.size else "never"
-        parts.append(f"{one.task} {records} after record {one.best_record}")
-    soon = "How soon a weight fell below half the equal share, after the lowest loss"
-    return f"{soon}: {'; '.join(parts)}." if parts else ""
 
 
 def _agreement(settings: Sequence[SettingFinding]) -> str:

@@ -1,0 +1,67 @@
+"""Compose what ``coba-train`` would train with, without training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_coba.cli import plugins, resolvers
+from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.cli.templates import quoted_templates
+from lightning_coba.runs.card import MULTITASK
+
+
+def composed(source: str, settings: Sequence[str] = ()) -> Any:
+    """Return the configuration that ``coba-train`` trains with on some data; not resolved.
+
+    Args:
+        source: What ``data.root`` may be; or an experiment, which is a ``.yaml`` file in a folder named ``experiment``.
+        settings: What else would be typed after ``coba-train``.
+
+    Raises:
+        FileNotFoundError: There is no such experiment.
+        ValueError: Its folder has another name, a setting does not exist or has a wrong type, or what is trained is not
+            system=multitask.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from lightning_coba.cli.config_check import check_config
+    from lightning_coba.cli.hints import hint_for
+
+    resolvers.register()
+    plugins.register()
+    GlobalHydra.instance().clear()
+    is_experiment = source.endswith(".yaml")
+    typed = [*(_experiment(Path(source)) if is_experiment else ["data=files"]), *quoted_templates(settings)]
+    try:
+        with initialize_config_dir(config_folder(), version_base="1.3"):
+            config = compose("train", typed, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        if not is_experiment:
+            config.data.root = source
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(hint_for(typed) or str(error)) from None
+    if config.system_name != MULTITASK:
+        raise ValueError(
+            f"coba-data serves system=multitask; {source} is of system={config.system_name}, whose data coba-train "
+            "reads."
+        )
+    check_config({"data": OmegaConf.to_container(config.data, resolve=True)})
+    return config
+
+
+def _experiment(file: Path) -> list[str]:
+    """Return what to type for an experiment of the user's."""
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no file {str(file)!r}. Write one with coba-data init DIR.")
+    home = file.resolve().parent
+    if home.name != "experiment":
+        raise ValueError(
+            f"The configuration must be in a folder named 'experiment', where coba-train --config-dir looks for it; "
+            f"got {str(file)!r}. Move it."
+        )
+    return [f"hydra.searchpath=['file://{home.parent}']", f"experiment={file.stem}"]
