@@ -131,9 +131,7 @@ def constant_state(shares: Sequence[float], num_tasks: int, device: torch.device
     return ConstantState(weights / weights.sum(), record=0)
 
 
-def admitted(
-    state: Any, fresh: Any, columns: Sequence[int | None], per_task: Sequence[str] | None = None
-) -> Any:
+def admitted(state: Any, fresh: Any, columns: Sequence[int | None], per_task: Sequence[str] | None = None) -> Any:
     """Return ``state`` for a longer list of tasks, the kept ones with their share of the weights.
 
     Args:
