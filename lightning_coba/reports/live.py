@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from lightning_coba.reports.page import page_environment
+from lightning_coba.reports.page import block_html
 from lightning_coba.reports.run_page.story import RunStory, read_story
 from lightning_coba.reports.run_page.writing import task_table
 from lightning_coba.runs.files import RunFiles
@@ -52,8 +52,7 @@ def story_html(story: RunStory) -> str:
     steps = f", {run.steps:,.0f} steps" if run.steps > 0 else ""
     figures = [] if story.balance is None else [*curves(story.balance, story.losses).values()]
     has_losses = any(task.best_record for task in story.tasks)
-    template = page_environment(autoescape=True).from_string('{% from "block.html" import show %}{{ show(table) }}')
-    table = template.render(table=task_table(story)) if has_losses else ""
+    table = block_html(task_table(story)) if has_losses else ""
     return notebook_html(f"{run.folder.name}: {run.method}, {run.status}{steps}", [(table, figures)])
 
 

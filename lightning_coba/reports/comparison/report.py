@@ -16,11 +16,10 @@ from rich.text import Text
 from lightning_coba.reports.comparison.comparing import Comparison, compare
 from lightning_coba.reports.comparison.grouping import Suite, group_suites, shown
 from lightning_coba.reports.comparison.headline import headline
-from lightning_coba.reports.comparison.markdown import BEGIN, render_markdown
 from lightning_coba.reports.comparison.method_tables import left_out_table, metric_tables, primary_table, summary_table
 from lightning_coba.reports.comparison.runs_csv import write_runs_csv
 from lightning_coba.reports.formats import count
-from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, render_page
+from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, render, render_page
 from lightning_coba.reports.result_names import result_name, result_title, superlative
 from lightning_coba.runs.collection import find_runs, read_run
 from lightning_coba.runs.files import ReportFiles
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from lightning_coba.reports.comparison.method_figures import Style
 
 TITLE = "Comparison of runs"
+#: What stands above all comparisons.
+BEGIN = "Test numbers are on the test split. Weights were steered, and checkpoints chosen, on the validation split."
 #: Columns of the summary that fit on a screen, beside the first two: the method and its primary result.
 ON_SCREEN = ("change vs uniform", "95 % interval", "time vs uniform")
 #: Settings that a reader wants to know first.
@@ -83,7 +84,8 @@ def write_comparison_report(paths: Iterable[str | os.PathLike[str]], out: str | 
     write_runs_csv(files.runs, runs, {folder: label for suite in suites for folder, label in suite.labels.items()})
     anchors = _Anchors()
     sections = [section for suite in suites for section in _sections(suite, files, anchors)]
-    files.markdown.write_text(render_markdown(TITLE, sections), encoding="utf-8")
+    markdown = render("report.md", title=TITLE, sections=sections, begin=BEGIN)
+    files.markdown.write_text(re.sub(r"\n{3,}", "\n\n", markdown).strip() + "\n", encoding="utf-8")
     files.page.write_text(render_page(TITLE, sections, BEGIN), encoding="utf-8")
     return ComparisonReport(files.folder, sections, len(runs))
 
