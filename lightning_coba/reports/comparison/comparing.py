@@ -44,11 +44,12 @@ class Comparison:
         settings: What tells these runs from the suite's others; empty where nothing does.
         methods: The M labels, the best mean result first.
         seeds: The S seeds that all methods have.
-        tasks: The K tasks that all runs have.
+        tasks: The K parts of the primary result that all runs have: tasks, or `WHOLE` where it has none.
         reference: Number of the method that the others are measured against; None without a uniform run.
         after: ``[M, S, K]``, the primary result.
         before: ``[M, S, K]``, the same before training; NaN where it was not measured.
-        metrics: Key -> ``[M, S, K]`` of the other results; NaN where one was not measured.
+        metrics: Key -> ``[M, S, P]`` of the other results; NaN where one was not measured.
+        parts: Key -> the P parts of each of these: the K tasks, if it has any of them, else its own.
         metrics_better: Key -> direction in which that is better.
         best_step: ``[M, S, K]``, the step at which each task's objective was best.
         steps: ``[M, S]`` optimizer steps.
@@ -71,6 +72,7 @@ class Comparison:
     after: Array
     before: Array
     metrics: Mapping[str, Array]
+    parts: Mapping[str, Sequence[str]]
     metrics_better: Mapping[str, Better]
     best_step: Array
     steps: Array
@@ -89,6 +91,11 @@ class Comparison:
     def has_parts(self) -> bool:
         """Whether the result is of several tasks, or of one that has a name."""
         return list(self.tasks) != [WHOLE]
+
+    @property
+    def mean_name(self) -> str:
+        """What the mean of the primary result over its tasks is called."""
+        return f"mean {self.name}" if self.has_parts else self.name
 
     @property
     def mean(self) -> Array:
@@ -167,6 +174,7 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     single_task, single_notes = _single_task(group, tasks, seeds)
     uniform = [label for label, row in zip(methods, runs, strict=True) if row[0].method == REFERENCE]
     others = {name: result.better for run in every for name, result in run.others.items()}
+    parts = {name: _parts(name, every, tasks) for name in sorted(others)}
     return Comparison(
         suite=suite.name,
         key=key,
@@ -179,7 +187,8 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
         reference=methods.index(uniform[0]) if uniform else None,
         after=_per_task(runs, tasks, lambda run, task: run.after.values[task]),
         before=_per_task(runs, tasks, lambda run, task: run.before.values.get(task, np.nan)),
-        metrics={name: _per_task(runs, tasks, _other(name)) for name in sorted(others)},
+        metrics={name: _per_task(runs, names, _other(name)) for name, names in parts.items()},
+        parts=parts,
         metrics_better=others,
         best_step=_per_task(runs, tasks, Run.best_step),
         steps=_per_run(runs, "steps"),
@@ -205,6 +214,11 @@ def _per_task(runs: Sequence[Sequence[Run]], tasks: Sequence[str], value: Callab
 
 def _per_run(runs: Sequence[Sequence[Run]], name: str) -> Array:
     return np.array([[getattr(run, name) for run in row] for row in runs], dtype=np.float64)
+
+
+def _parts(key: str, runs: Sequence[Run], tasks: Sequence[str]) -> Sequence[str]:
+    own = dict.fromkeys(part for run in runs for part in run.others.get(key, Result()).values)
+    return tasks if {*own} & {*tasks} else [*own]
 
 
 def _other(key: str) -> Callable[[Run, str], float]:

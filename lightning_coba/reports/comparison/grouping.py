@@ -3,11 +3,12 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.runs.card import MULTITASK
+from lightning_coba.log_keys import task_key
+from lightning_coba.runs.card import MULTITASK, WHOLE, Result
 from lightning_coba.runs.collection import Run
 
 #: The method that everything is measured against.
@@ -68,13 +69,36 @@ class Suite:
 def group_suites(runs: Iterable[Run]) -> list[Suite]:
     """Sort runs into suites of one system each, and within these into groups that may be compared."""
     suites: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in runs:
+    for run in map(_by_part, runs):
         suites[run.suite, run.system].append(run)
     systems = Counter(suite for suite, _ in suites)
     return [
         _group_suite(f"{suite}, system={system}" if systems[suite] > 1 else suite, suites[suite, system])
         for suite, system in sorted(suites)
     ]
+
+
+def _by_part(run: Run) -> Run:
+    """Return a run of which each result is of its tasks or of the whole.
+
+    Other parts may be of any kind (a score on clean rows, a rate of detection): each becomes a result of its own, since
+    no mean over them means anything.
+    """
+    if run.system == MULTITASK:
+        return run
+    named = run.card.get("tasks") or []
+    results, before = _split(run.results, named), _split(run.results_before, named)
+    return replace(run, results=results, results_before=before, tasks=[*next(iter(results.values()), Result()).values])
+
+
+def _split(results: Mapping[str, Result], tasks: Sequence[str]) -> dict[str, Result]:
+    found = {}
+    for key, result in results.items():
+        if {*result.values} <= {*tasks, WHOLE}:
+            found[key] = result
+        else:
+            found |= {task_key(key, part): Result({WHOLE: v}, result.better) for part, v in result.values.items()}
+    return found
 
 
 def method_labels(runs: Iterable[Run]) -> dict[Path, str]:

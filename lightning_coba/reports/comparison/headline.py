@@ -7,7 +7,7 @@ import numpy as np
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import has_balancer
 from lightning_coba.reports.formats import count, percent
-from lightning_coba.reports.result_names import comparative, result_name, superlative, written
+from lightning_coba.reports.result_names import comparative, result_name, result_title, superlative, written
 from lightning_coba.reports.statistics import FEWEST_TASKS, Array, mean_and_deviation, mean_over
 from lightning_coba.runs.card import MULTITASK
 
@@ -17,8 +17,9 @@ SUBJECT = "CoBa"
 READING: Mapping[str, str] = {
     "mean test loss": "Loss per completion token on the test split, each task counting the same, at the checkpoint "
     "with the lowest mean validation loss. Lower is better. Mean over seeds ± standard deviation over seeds.",
-    "mean {name}": "{name} at the chosen checkpoint, each part counting the same. {Better} is better. Mean over seeds "
+    "mean {name}": "{name} at the chosen checkpoint, each task counting the same. {Better} is better. Mean over seeds "
     "± standard deviation over seeds.",
+    "{name}": "{name} at the chosen checkpoint. {Better} is better. Mean over seeds ± standard deviation over seeds.",
     "change vs uniform": "The {name} of each task relative to uniform weights, averaged over tasks, so that a task "
     "with a large one counts no more than the others. {sign} is better.",
     "95 % interval": "Where that average would lie if the tasks were drawn again from tasks like these (10,000 "
@@ -133,10 +134,11 @@ def _without_uniform(comparison: Comparison) -> list[str]:
         shown = written(comparison.key, mean)
         if np.isfinite(deviation):
             shown += f" ± {written(comparison.key, deviation)} over {len(comparison.seeds)} seeds"
-        begin = f"{superlative(comparison.better).capitalize()} mean" if several else "Mean"
+        alone = f"Mean {comparison.name}" if comparison.has_parts else result_title(comparison.key)
+        begin = f"{superlative(comparison.better).capitalize()} {comparison.mean_name}" if several else alone
         of = f" of the {len(comparison.methods)} methods" if several else ""
         parts = f" on {count(len(comparison.tasks), 'task')}" if comparison.has_parts else ""
-        lines.append(f"{begin} {comparison.name}{of}: {comparison.methods[0]} ({shown}){parts}.")
+        lines.append(f"{begin}{of}: {comparison.methods[0]} ({shown}){parts}.")
     return lines
 
 

@@ -1,7 +1,6 @@
 """The tables of a comparison as cells of text, for any page or screen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from lightning_coba.reports.formats import DASH, number, percent, seconds, share
 from lightning_coba.reports.page import Cell, PageTable
 from lightning_coba.reports.result_names import comparative, is_share, result_name, result_title, written
 from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
-from lightning_coba.runs.card import Better
+from lightning_coba.runs.card import WHOLE, Better
 
 
 def summary_table(comparison: Comparison) -> PageTable:
@@ -26,7 +25,7 @@ def summary_table(comparison: Comparison) -> PageTable:
         columns[name] = _best([write(value) for value in values], values, best)
 
     means = [_over_seeds(comparison.key, row) for row in comparison.mean]
-    columns[f"mean {comparison.name}"] = _best(means, comparison.mean.mean(axis=1), better)
+    columns[comparison.mean_name] = _best(means, comparison.mean.mean(axis=1), better)
     if changes is not None:
         add("change vs uniform", mean_over(changes, axis=1), percent, better)
         is_reference = [m == comparison.reference for m in methods]
@@ -45,8 +44,9 @@ def summary_table(comparison: Comparison) -> PageTable:
             f"{worst[0]} ({worst[1]:.2f})" if (worst := comparison.worst(m)) else DASH for m in methods
         ]
     for key, values in comparison.metrics.items():
-        best = _best_of(comparison.metrics_better[key])
-        add(result_name(key), mean_over(mean_over(values, axis=2), axis=1), partial(written, key), best)
+        of_seeds, best = mean_over(values, axis=2), _best_of(comparison.metrics_better[key])
+        shown = [_over_seeds(key, row) for row in of_seeds]
+        columns[result_name(key)] = _best(shown, mean_over(of_seeds, axis=1), best)
     if comparison.has_parts:
         add("best-step spread", mean_over(comparison.best_step_spreads, axis=1), share)
     of = "All losses are" if comparison.key == TEST_LOSS else f"All values of {comparison.name} are"
@@ -54,23 +54,19 @@ def summary_table(comparison: Comparison) -> PageTable:
     return PageTable.of("Methods", columns, f"The best of each column is bold. {of} on the test split.", reading=reads)
 
 
-def primary_table(comparison: Comparison) -> PageTable:
-    """Return one row per task: the primary result by method."""
+def task_tables(comparison: Comparison) -> list[PageTable]:
+    """Return a table of each result that has parts, with one row per part: the primary one, then the others."""
     extra = {}
     if np.isfinite(comparison.single_task).any():
         extra["single-task"] = comparison.single_task
     if np.isfinite(comparison.before).any():
         extra["before training"] = mean_over(mean_over(comparison.before, axis=1), axis=0)
-    said = "Loss per completion token on" if comparison.key == TEST_LOSS else "On"
-    return _task_table(comparison.key, comparison, comparison.after, comparison.better, said, extra)
-
-
-def metric_tables(comparison: Comparison) -> list[PageTable]:
-    """Return a table of each other result, with one row per task."""
-    return [
-        _task_table(key, comparison, values, comparison.metrics_better[key], "On", {})
+    primary = _task_table(comparison, comparison.key, comparison.after, comparison.tasks, comparison.better, extra)
+    others = [
+        _task_table(comparison, key, values, comparison.parts[key], comparison.metrics_better[key])
         for key, values in comparison.metrics.items()
     ]
+    return [table for table in [primary, *others] if table.rows[0][0].text != WHOLE]
 
 
 def left_out_table(suite: Suite) -> PageTable:
@@ -87,21 +83,27 @@ def left_out_table(suite: Suite) -> PageTable:
 
 
 def _task_table(
-    key: str, comparison: Comparison, values: Array, better: Better, where: str, extra: Mapping[str, Array]
+    comparison: Comparison,
+    key: str,
+    values: Array,
+    parts: Sequence[str],
+    better: Better,
+    extra: Mapping[str, Array] | None = None,
 ) -> PageTable:
     """Return one row per task and one column per method, and a last row of their means.
 
     Args:
-        key: Key of the result.
         comparison: What is compared.
-        values: ``[methods, seeds, tasks]``.
+        key: Key of the result.
+        values: ``[methods, seeds, parts]``.
+        parts: Their names.
         better: Direction in which they are better.
-        where: Beginning of the caption.
-        extra: Further columns, each ``[tasks]``.
+        extra: Further columns, each ``[parts]``.
     """
+    extra = extra or {}
     with_mean = np.concatenate([values, values.mean(axis=2, keepdims=True)], axis=2)
     rows = []
-    for k, name in enumerate([*comparison.tasks, *(["mean"] if comparison.has_parts else [])]):
+    for k, name in enumerate([*parts, "mean"]):
         texts = [_over_seeds(key, of_method[:, k]) for of_method in with_mean]
         cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(better))
         others = [np.append(column, column.mean())[k] for column in extra.values()]
@@ -112,8 +114,8 @@ def _task_table(
         f"{result_title(key)} of each task",
         ["task", *comparison.methods, *extra],
         rows,
-        f"{where} the test split, {seeds}. {comparative(better).capitalize()} is better; the best method of each row "
-        "is bold.",
+        f"{'Loss per completion token on' if key == TEST_LOSS else 'On'} the test split, {seeds}. "
+        f"{comparative(better).capitalize()} is better; the best method of each row is bold.",
     )
 
 

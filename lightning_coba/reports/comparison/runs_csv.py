@@ -16,6 +16,8 @@ LAST_COLUMNS = ("seconds_per_step", "validation_seconds", "error", "folder")
 def write_runs_csv(path: str | os.PathLike[str], runs: Iterable[Run], labels: Mapping[Path, str]) -> None:
     """Write one row per run and task: numbers that read back to the same bits, empty where unknown.
 
+    A part of a result that is no task has a row of its own.
+
     The primary result has two columns, ``<key>_before`` and ``<key>_after``; each other result and the objective have
     one that is called by its key.
 
@@ -37,7 +39,8 @@ def write_runs_csv(path: str | os.PathLike[str], runs: Iterable[Run], labels: Ma
             row = {name: getattr(run, name) for name in names} | {"label": labels.get(run.folder, "")}
             row |= {name: _cell(getattr(run, name)) for name in ("steps", "seconds_per_step", "validation_seconds")}
             row[run.objective.key] = _cell(run.objective.value)
-            for task in run.tasks or [""]:
+            parts = [part for result in run.results.values() for part in result.values]
+            for task in dict.fromkeys([*run.tasks, *parts]) or [""]:
                 results = {
                     f"{run.primary}_before": run.before.values.get(task),
                     f"{run.primary}_after": run.after.values.get(task),
