@@ -4,7 +4,8 @@ import math
 
 from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, VAL_LOSS
 from lightning_coba.reports.formats import DASH
-from lightning_coba.runs.card import Better
+from lightning_coba.runs.card import MULTITASK, Better, Result
+from lightning_coba.runs.collection import Run
 
 _NAMES = {
     TEST_LOSS: "test loss",
@@ -51,6 +52,12 @@ def written(key: str, value: float) -> str:
     if not math.isfinite(value):
         return DASH
     return f"{100 * value:.1f} %" if is_share(key) else f"{value:.3f}"
+
+
+def is_of_tasks(run: Run, result: Result) -> bool:
+    """Return whether the parts of a result are tasks of the run: of other parts no mean is taken."""
+    tasks = run.tasks if run.system == MULTITASK else run.card.get("tasks") or ()
+    return {*result.values} <= {*tasks}
 
 
 def comparative(better: Better) -> str:

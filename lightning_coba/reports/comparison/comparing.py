@@ -13,9 +13,8 @@ from lightning_coba.reports.comparison.grouping import (
     Group,
     Suite,
     differing_keys,
-    shown,
 )
-from lightning_coba.reports.formats import count, listed
+from lightning_coba.reports.formats import as_typed, count, listed
 from lightning_coba.reports.result_names import result_name
 from lightning_coba.reports.statistics import (
     Array,
@@ -287,7 +286,7 @@ def _setting_notes(runs: Sequence[Run], single_task: Sequence[Run]) -> list[str]
     known = [run.settings for run in runs if run.settings is not None]
     root = WHERE_TASKS_ARE[0]
     if len({tuple(run.tasks) for run in runs}) == 1 and root in differing_keys(known):
-        places = sorted({shown(settings.get(root)) for settings in known})
+        places = sorted({as_typed(settings.get(root)) for settings in known})
         notes.append(f"The data was read from several places; are they the same? {', '.join(places)}.")
     if hardware := [key for key in differing_keys(known) if key.startswith(HARDWARE)]:
         notes.append(f"The runs differ in {', '.join(hardware)}: times are not comparable.")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.log_keys import task_key
+from lightning_coba.reports.formats import as_typed
+from lightning_coba.reports.result_names import is_of_tasks
 from lightning_coba.runs.card import MULTITASK, WHOLE, Result
 from lightning_coba.runs.collection import Run
 
@@ -86,15 +88,14 @@ def _by_part(run: Run) -> Run:
     """
     if run.system == MULTITASK:
         return run
-    named = run.card.get("tasks") or []
-    results, before = _split(run.results, named), _split(run.results_before, named)
+    results, before = _split(run, run.results), _split(run, run.results_before)
     return replace(run, results=results, results_before=before, tasks=[*next(iter(results.values()), Result()).values])
 
 
-def _split(results: Mapping[str, Result], tasks: Sequence[str]) -> dict[str, Result]:
+def _split(run: Run, results: Mapping[str, Result]) -> dict[str, Result]:
     found = {}
     for key, result in results.items():
-        if {*result.values} <= {*tasks, WHOLE}:
+        if is_of_tasks(run, result) or WHOLE in result.values:
             found[key] = result
         else:
             found |= {task_key(key, part): Result({WHOLE: v}, result.better) for part, v in result.values.items()}
@@ -111,7 +112,7 @@ def method_labels(runs: Iterable[Run]) -> dict[Path, str]:
         methods = {run.folder: _method_settings(run) for run in same}
         differing = differing_keys([settings for settings in methods.values() if settings])
         for folder, settings in methods.items():
-            listed = ", ".join(f"{key}={shown(settings.get(key))}" for key in differing) if settings else ""
+            listed = ", ".join(f"{key}={as_typed(settings.get(key))}" for key in differing) if settings else ""
             labels[folder] = f"{method} ({listed})" if listed else method
     return labels
 
@@ -120,11 +121,6 @@ def differing_keys(several: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the keys under which not all have the same value; a missing key is a null."""
     keys = dict.fromkeys(key for one in several for key in one)
     return [key for key in keys if len({json.dumps(one.get(key), default=str) for one in several}) > 1]
-
-
-def shown(value: Any) -> str:
-    """Write a setting as one would type it."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _group_suite(name: str, runs: Sequence[Run]) -> Suite:
@@ -207,7 +203,7 @@ def _compared(run: Run) -> dict[str, Any]:
 
 
 def _values(run: Run, keys: Sequence[str]) -> tuple[str, ...]:
-    return tuple(shown((run.settings or {}).get(key)) for key in keys)
+    return tuple(as_typed((run.settings or {}).get(key)) for key in keys)
 
 
 def _fits(single: Run, run: Run) -> bool:

@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_coba.reports.comparison.comparing import Comparison, compare
-from lightning_coba.reports.comparison.grouping import Suite, group_suites, shown
+from lightning_coba.reports.comparison.grouping import Suite, group_suites
 from lightning_coba.reports.comparison.headline import headline
 from lightning_coba.reports.comparison.method_tables import left_out_table, summary_table, task_tables
 from lightning_coba.reports.comparison.runs_csv import write_runs_csv
-from lightning_coba.reports.formats import count
+from lightning_coba.reports.formats import count, first_settings
 from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, render, render_page
 from lightning_coba.reports.result_names import result_name, result_title, superlative
 from lightning_coba.runs.collection import find_runs, read_run
@@ -30,8 +30,6 @@ TITLE = "Comparison of runs"
 BEGIN = "Test numbers are on the test split. Weights were steered, and checkpoints chosen, on the validation split."
 #: Columns of the summary that fit on a screen, beside the first two: the method and its primary result.
 ON_SCREEN = ("change vs uniform", "95 % interval", "time vs uniform")
-#: Settings that a reader wants to know first.
-FIRST_SETTINGS = {"model": "model.model", "learning rate": "optimizer.lr", "tokens per row at most": "data.max_length"}
 
 
 @dataclass(frozen=True)
@@ -159,9 +157,7 @@ def _facts(comparison: Comparison) -> str:
     ]
     if alone := int(np.isfinite(comparison.single_task).sum()):
         facts.append(f"single-task runs of {count(alone, 'task')}")
-    settings = comparison.runs[0][0].settings or {}
-    facts += [f"{name} {shown(settings[key])}" for name, key in FIRST_SETTINGS.items() if key in settings]
-    return " · ".join(facts)
+    return " · ".join([*facts, *first_settings(comparison.runs[0][0].settings)])
 
 
 def _anchor(name: str, given: set[str]) -> str:
