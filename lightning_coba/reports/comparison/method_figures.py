@@ -1,25 +1,22 @@
 """Three figures of a comparison: change on each task, course over the run, and when each task was best."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import REFERENCE
 from lightning_coba.reports.formats import percent
-from lightning_coba.reports.panels import heading, heat_map, line_style, panel_title, panels, plain, short
+from lightning_coba.reports.panels import heading, heat_map, line_style, panel_title, panels, short
 from lightning_coba.reports.result_names import result_name, result_title, superlative
 from lightning_coba.reports.statistics import Array, mean_over
-from lightning_coba.simplex.drawing import sheet
-from lightning_coba.simplex.figures import GREY, INK, LABEL_SIZE, title
+from lightning_coba.simplex.figures import INK, LABEL_SIZE, title
 
 PALEST = 5.0  # %: changes far below this stay pale, even where there are no larger ones
 
@@ -76,36 +73,16 @@ def curves_figure(comparison: Comparison, styles: Mapping[str, Mapping[str, Any]
     return figure
 
 
-def best_steps_figure(comparison: Comparison, styles: Mapping[str, Mapping[str, Any]]) -> Figure | None:
+def best_steps_figure(comparison: Comparison) -> Figure | None:
     """Draw when each task was at its best, by method; None where no run kept its objective."""
-    best = mean_over(comparison.best_step, axis=1)
+    best = mean_over(comparison.best_step, axis=1).T
     if not np.isfinite(best).any():
         return None
-    figure = sheet(8.5, 1.7 + 0.52 * len(comparison.methods))
-    axes = figure.subplots()
-    objective = comparison.objective
-    best_of = f"step of the {superlative(objective.better)} {result_name(objective.key)}"
-    title(axes, "When each task is at its best", f"{best_of}, one dot per task, mean over seeds")
-    last = float(np.nanmax(comparison.steps)) if np.isfinite(comparison.steps).any() else float(np.nanmax(best))
-    for row, label in enumerate(comparison.methods):
-        there = np.flatnonzero(np.isfinite(best[row]))
-        if not len(there):
-            continue
-        steps, colour = best[row][there], styles[label]["color"]
-        axes.plot([steps.min(), steps.max()], [row, row], color=colour, linewidth=5, alpha=0.25, solid_capstyle="round")
-        axes.plot(steps, row - _stacked(steps, last / 60), "o", color=colour, markersize=5, markeredgecolor="white")
-        for task, x, ha in ((steps.argmin(), steps.min(), "right"), (steps.argmax(), steps.max(), "left")):
-            if np.ptp(steps) or ha == "right":
-                name = short(comparison.tasks[there[task]]) if np.ptp(steps) else "all tasks"
-                offset = {"xytext": (-9 if ha == "right" else 9, 0), "textcoords": "offset points"}
-                axes.annotate(name, (x, row), ha=ha, va="center", fontsize=7.5, color=GREY, **offset)  # type: ignore[arg-type]
-    axes.set_yticks(range(len(comparison.methods)), [short(label) for label in comparison.methods])
-    axes.set_ylim(len(comparison.methods) - 0.4, -0.6)
-    axes.set_xlim(-0.15 * last if float(np.nanmin(best)) < 0.2 * last else 0, 1.15 * last)
-    axes.set_xticks([tick for tick in MaxNLocator(8, integer=True).tick_values(0, last) if 0 <= tick <= last])
-    axes.set_xlabel("optimizer step (earliest and latest task named)", color=INK)
-    plain(axes)
-    axes.grid(visible=False, axis="y")
+    last = float(np.nanmax([np.nanmax(best), *comparison.steps.ravel()]))
+    names = [*comparison.tasks], comparison.methods
+    figure, axes = heat_map(best, *names, norm=Normalize(0, last), cmap="PuOr_r", write="{:.0f}".format)
+    best_of = f"{superlative(comparison.objective.better)} {result_name(comparison.objective.key)}"
+    title(axes, f"Step of the {best_of}", "purple = early, orange = late; mean over seeds")
     return figure
 
 
@@ -117,13 +94,3 @@ def _leave_out_start(axes: Axes, curves: Sequence[tuple[Array, Array]]) -> None:
         margin = 0.06 * (max(finite) - min(finite))
         axes.set_ylim(min(finite) - margin, max(finite) + margin)
     axes.set_xlim(left=0)
-
-
-def _stacked(steps: Array, near: float) -> Array:
-    """Return how far to lift dots that would cover one another."""
-    lifted, seen = np.zeros(len(steps)), Counter[int]()
-    for i in np.argsort(steps, kind="stable"):
-        place = round(float(steps[i]) / near) if near > 0 else 0
-        lifted[i] = 0.12 * seen[place]
-        seen[place] += 1
-    return np.minimum(lifted, 0.42)

@@ -135,7 +135,7 @@ def _figures(comparison: Comparison, styles: Mapping[str, Mapping[str, Any]], an
             "outside a panel.",
         ),
         "best-steps": (
-            draw.best_steps_figure(comparison, styles),
+            draw.best_steps_figure(comparison),
             f"Step at which each task's {best}, mean over seeds.",
         ),
     }
