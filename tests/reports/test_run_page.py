@@ -120,7 +120,7 @@ def test_page_is_one_file_and_holds_every_part(tmp_path):
     page = page_of(folder)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
-    assert len(re.findall("<img", page)) == 4  # losses, ratios, weights, slopes; no scores were recorded
+    assert len(re.findall("<img", page)) == 3  # losses, ratios, weights; no scores were recorded
     for part in (
         "overfit",
         "optimizer.lr",

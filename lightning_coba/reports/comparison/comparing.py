@@ -6,15 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_coba.reports.comparison.grouping import (
-    HARDWARE,
-    REFERENCE,
-    WHERE_TASKS_ARE,
-    Group,
-    Suite,
-    differing_keys,
+from lightning_coba.reports.comparison.common_ground import (
+    common_seeds,
+    setting_notes,
+    single_task_results,
+    task_notes,
 )
-from lightning_coba.reports.formats import as_typed, count, listed
+from lightning_coba.reports.comparison.grouping import REFERENCE, Group, Suite
 from lightning_coba.reports.result_names import result_name
 from lightning_coba.reports.statistics import (
     Array,
@@ -160,7 +158,7 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     tasks = [task for task in group.runs[0].tasks if all(task in run.tasks for run in group.runs)]
     if not tasks:
         return None
-    seeds, seed_notes = _common_seeds(by_method)
+    seeds, seed_notes = common_seeds(by_method)
     key, better = group.runs[0].primary, group.runs[0].after.better
     sign = 1 if better == "min" else -1
 
@@ -170,7 +168,7 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     methods = sorted((label for label in by_method if set(seeds) <= set(by_method[label])), key=place_of)
     runs = [[by_method[label][seed] for seed in seeds] for label in methods]
     every = [run for row in runs for run in row]
-    single_task, single_notes = _single_task(group, tasks, seeds)
+    single_task, single_notes = single_task_results(group, tasks, seeds)
     uniform = [label for label, row in zip(methods, runs, strict=True) if row[0].method == REFERENCE]
     others = {name: result.better for run in every for name, result in run.others.items()}
     parts = {name: _parts(name, every, tasks) for name in sorted(others)}
@@ -198,10 +196,10 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
         },
         runs=runs,
         notes=[
-            *_task_notes(group, tasks),
+            *task_notes(group, tasks),
             *seed_notes,
             *single_notes,
-            *_setting_notes(every, group.single_task),
+            *setting_notes(every),
             *([f"Several uniform methods; the changes are against {uniform[0]}."] if len(uniform) > 1 else []),
         ],
     )
@@ -224,81 +222,8 @@ def _other(key: str) -> Callable[[Run, str], float]:
     return lambda run, task: run.others.get(key, Result()).values.get(task, np.nan)
 
 
-def _common_seeds(by_method: Mapping[str, Mapping[int | None, Run]]) -> tuple[list[int | None], list[str]]:
-    """Return the seeds to compare on, and what has to be said about it."""
-    every = _sorted({seed for runs in by_method.values() for seed in runs})
-    common = [seed for seed in every if all(seed in runs for runs in by_method.values())]
-    missing = [
-        f"{label} seed {listed(map(str, lacking))}"
-        for label, runs in by_method.items()
-        if (lacking := [seed for seed in every if seed not in runs])
-    ]
-    if not missing:
-        return common, []
-    if common:
-        seeds = f"{count(len(common), 'seed')} that all methods have ({listed(map(str, common))})"
-        return common, [
-            f"Compared on the {seeds}. Missing: {'; '.join(missing)}. To use the other seeds, finish those "
-            "runs or leave the method's folders out."
-        ]
-    # The seeds that most methods share; ties go to the lower seed.
-    best = max(every, key=lambda seed: sum(seed in runs for runs in by_method.values()))
-    dropped = [label for label, runs in by_method.items() if best not in runs]
-    return [best], [
-        f"No seed is common to all methods. Compared on seed {best}, which most methods have; without "
-        f"{', '.join(dropped)}. Missing: {'; '.join(missing)}."
-    ]
-
-
-def _single_task(group: Group, tasks: Sequence[str], seeds: Sequence[int | None]) -> tuple[Array, list[str]]:
-    """Return each task's primary result when trained alone, over the compared seeds where there are such runs."""
-    losses, other_seeds = np.full(len(tasks), np.nan), []
-    for k, task in enumerate(tasks):
-        alone = [run for run in group.single_task if list(run.tasks) == [task]]
-        same = [run for run in alone if run.seed in seeds]
-        if alone:
-            losses[k] = np.mean([run.after.values[task] for run in same or alone])
-            if {run.seed for run in same} != set(seeds):
-                other_seeds.append(task)
-    notes = []
-    if other_seeds:
-        notes.append(f"The single-task runs of {', '.join(other_seeds)} do not have all the compared seeds.")
-    lacking = [task for task, loss in zip(tasks, losses, strict=True) if np.isnan(loss)]
-    if 0 < len(lacking) < len(tasks):
-        notes.append(f"No single-task run of {', '.join(lacking)}: the change against single-task is over the others.")
-    return losses, notes
-
-
-def _task_notes(group: Group, tasks: Sequence[str]) -> list[str]:
-    others = dict.fromkeys(task for run in group.runs for task in run.tasks if task not in tasks)
-    if not others:
-        return []
-    return [
-        f"The runs have different tasks. Compared on the {count(len(tasks), 'task')} that all have "
-        f"({', '.join(tasks)}); without {', '.join(others)}, which were trained on in some runs only."
-    ]
-
-
-def _setting_notes(runs: Sequence[Run], single_task: Sequence[Run]) -> list[str]:
-    notes = []
-    if unknown := sum(run.settings is None for run in [*runs, *single_task]):
-        notes.append(f"{count(unknown, 'run')} without config.yaml: taken to have the same settings as the others.")
-    known = [run.settings for run in runs if run.settings is not None]
-    root = WHERE_TASKS_ARE[0]
-    if len({tuple(run.tasks) for run in runs}) == 1 and root in differing_keys(known):
-        places = sorted({as_typed(settings.get(root)) for settings in known})
-        notes.append(f"The data was read from several places; are they the same? {', '.join(places)}.")
-    if hardware := [key for key in differing_keys(known) if key.startswith(HARDWARE)]:
-        notes.append(f"The runs differ in {', '.join(hardware)}: times are not comparable.")
-    return notes
-
-
 def _mean_curve(runs: Sequence[Run], task: str) -> tuple[Array, Array]:
     """Return the steps at which every run has its objective, and the means there."""
     curves = [run.curves.get(task, {}) for run in runs]
     steps = sorted(step for step in curves[0] if all(step in curve for curve in curves))
     return np.array(steps, dtype=np.float64), np.array([np.mean([curve[s] for curve in curves]) for s in steps])
-
-
-def _sorted(seeds: set[int | None]) -> list[int | None]:
-    return sorted(seeds, key=lambda seed: (seed is None, seed or 0))

@@ -132,26 +132,22 @@ def _group_suite(name: str, runs: Sequence[Run]) -> Suite:
         for run in runs
         if run.is_complete and run.primary != usual
     }
+    left_out |= {run: "it has no config.yaml: its settings are not known" for run in runs if run.settings is None}
     complete = [run for run in runs if run not in left_out]
     several = max((len(run.tasks) for run in complete), default=0) > 1
     singles = [run for run in complete if several and len(run.tasks) == 1]
     rest = [run for run in complete if run not in singles]
     labels = method_labels(run for run in runs if run not in singles) | {run.folder: "single task" for run in singles}
 
-    differing = differing_keys([_compared(run) for run in rest if run.settings is not None])
+    differing = differing_keys([_compared(run) for run in rest])
     by_settings: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in rest:
-        if run.settings is not None:
-            by_settings[_values(run, differing)].append(run)
-    unknown = [run for run in rest if run.settings is None]
-    if unknown:  # nothing is known of their settings, so they go where they most likely belong
-        by_settings[max(by_settings, key=lambda k: len(by_settings[k]), default=())] += unknown
-
+        by_settings[_values(run, differing)].append(run)
     groups = []
     for values, members in sorted(by_settings.items(), key=lambda item: (-len(item[1]), item[0])):
         kept = _once(members, labels, left_out)
         fitting = [run for run in singles if _fits(run, members[0])]
-        groups.append(Group(dict(zip(differing, values, strict=False)), kept, _once(fitting, labels, left_out)))
+        groups.append(Group(dict(zip(differing, values, strict=True)), kept, _once(fitting, labels, left_out)))
     used = {run for group in groups for run in group.single_task}
     for run in singles:
         if run not in used:
@@ -208,6 +204,4 @@ def _values(run: Run, keys: Sequence[str]) -> tuple[str, ...]:
 
 def _fits(single: Run, run: Run) -> bool:
     """Whether the run of a single task differs from a run of several in nothing that it need not."""
-    if single.settings is None or run.settings is None:
-        return True
     return all(key.startswith(OF_SEVERAL) for key in differing_keys([_compared(single), _compared(run)]))

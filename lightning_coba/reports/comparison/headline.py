@@ -6,9 +6,9 @@ import numpy as np
 
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import has_balancer
-from lightning_coba.reports.formats import count, percent
-from lightning_coba.reports.result_names import comparative, result_name, result_title, superlative, written
-from lightning_coba.reports.statistics import FEWEST_TASKS, Array, mean_and_deviation, mean_over
+from lightning_coba.reports.formats import DASH, count, percent
+from lightning_coba.reports.result_names import comparative, result_name, result_title, superlative, written_over_seeds
+from lightning_coba.reports.statistics import FEWEST_TASKS, Array, mean_over
 from lightning_coba.runs.card import MULTITASK
 
 #: The method that a reader of this package asks about first.
@@ -82,6 +82,12 @@ def reading(column: str, comparison: Comparison) -> str:
     return found.format(**words)
 
 
+def interval_in_words(comparison: Comparison, method: int) -> str:
+    """Return the interval of a method's mean change against uniform weights; a dash where there is none."""
+    interval = comparison.interval(method)
+    return f"{percent(interval[0])[:-2]} .. {percent(interval[1])}" if interval else DASH
+
+
 def _against_uniform(comparison: Comparison, method: int) -> str:
     assert comparison.changes is not None
     assert comparison.reference is not None
@@ -91,10 +97,10 @@ def _against_uniform(comparison: Comparison, method: int) -> str:
     difference = "within 0.05 % of" if size == "0.0 %" else f"{size} {'lower' if mean < 0 else 'higher'} than"
     tasks = count(len(changes), "task")
     interval = comparison.interval(method)
+    within = f" (95 % interval over tasks {interval_in_words(comparison, method)})" if interval else ""
     parts = [
         f"{comparison.methods[method]}: {comparison.name} {difference} {uniform} on average over {tasks} and "
-        f"{count(len(comparison.seeds), 'seed')}"
-        + (f" (95 % interval over tasks {percent(interval[0])[:-2]} .. {percent(interval[1])})" if interval else ""),
+        f"{count(len(comparison.seeds), 'seed')}{within}",
         f"{comparative(comparison.better)} on {int(comparison.is_better(changes).sum())} of {tasks}",
     ]
     if np.isfinite(time := comparison.relative_time[method]):
@@ -130,10 +136,8 @@ def _without_uniform(comparison: Comparison) -> list[str]:
         )
     several = len(comparison.methods) > 1
     if several or not lines:
-        mean, deviation = mean_and_deviation(comparison.mean[0])
-        shown = written(comparison.key, mean)
-        if np.isfinite(deviation):
-            shown += f" ± {written(comparison.key, deviation)} over {len(comparison.seeds)} seeds"
+        over = f" over {len(comparison.seeds)} seeds" if len(comparison.seeds) > 1 else ""
+        shown = written_over_seeds(comparison.key, comparison.mean[0]) + over
         alone = f"Mean {comparison.name}" if comparison.has_parts else result_title(comparison.key)
         begin = f"{superlative(comparison.better).capitalize()} {comparison.mean_name}" if several else alone
         of = f" of the {len(comparison.methods)} methods" if several else ""

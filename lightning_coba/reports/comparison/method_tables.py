@@ -7,11 +7,11 @@ import numpy as np
 from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import Suite
-from lightning_coba.reports.comparison.headline import reading
+from lightning_coba.reports.comparison.headline import interval_in_words, reading
 from lightning_coba.reports.formats import DASH, number, percent, seconds, share
 from lightning_coba.reports.page import Cell, PageTable
-from lightning_coba.reports.result_names import comparative, is_share, result_name, result_title, written
-from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
+from lightning_coba.reports.result_names import comparative, result_name, result_title, written, written_over_seeds
+from lightning_coba.reports.statistics import Array, mean_over
 from lightning_coba.runs.card import WHOLE, Better
 
 
@@ -24,12 +24,12 @@ def summary_table(comparison: Comparison) -> PageTable:
     def add(name: str, values: Array, write: Callable[[float], str], best: Callable[..., int] = min) -> None:
         columns[name] = _best([write(value) for value in values], values, best)
 
-    means = [_over_seeds(comparison.key, row) for row in comparison.mean]
+    means = [written_over_seeds(comparison.key, row) for row in comparison.mean]
     columns[comparison.mean_name] = _best(means, comparison.mean.mean(axis=1), better)
     if changes is not None:
         add("change vs uniform", mean_over(changes, axis=1), percent, better)
         is_reference = [m == comparison.reference for m in methods]
-        columns["95 % interval"] = [DASH if is_reference[m] else _interval(comparison, m) for m in methods]
+        columns["95 % interval"] = [DASH if is_reference[m] else interval_in_words(comparison, m) for m in methods]
         gains = [f"{gain} of {len(comparison.tasks)}" for gain in comparison.is_better(changes).sum(axis=1)]
         columns[f"tasks {comparative(comparison.better)}"] = [DASH if is_reference[m] else gains[m] for m in methods]
         columns["time vs uniform"] = [
@@ -45,7 +45,7 @@ def summary_table(comparison: Comparison) -> PageTable:
         ]
     for key, values in comparison.metrics.items():
         of_seeds, best = mean_over(values, axis=2), _best_of(comparison.metrics_better[key])
-        shown = [_over_seeds(key, row) for row in of_seeds]
+        shown = [written_over_seeds(key, row) for row in of_seeds]
         columns[result_name(key)] = _best(shown, mean_over(of_seeds, axis=1), best)
     if comparison.has_parts:
         add("best-step spread", mean_over(comparison.best_step_spreads, axis=1), share)
@@ -104,7 +104,7 @@ def _task_table(
     with_mean = np.concatenate([values, values.mean(axis=2, keepdims=True)], axis=2)
     rows = []
     for k, name in enumerate([*parts, "mean"]):
-        texts = [_over_seeds(key, of_method[:, k]) for of_method in with_mean]
+        texts = [written_over_seeds(key, of_method[:, k]) for of_method in with_mean]
         cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(better))
         others = [np.append(column, column.mean())[k] for column in extra.values()]
         rows.append([Cell(name), *cells, *(Cell(written(key, value)) for value in others)])
@@ -131,17 +131,3 @@ def _best(texts: Sequence[str], values: Array, best: Callable[..., int]) -> list
         return [Cell(text) for text in texts]
     mark = shown[best(there, key=lambda m: values[m])]  # what looks the same is marked the same
     return [Cell(text, text_shown == mark) for text, text_shown in zip(texts, shown, strict=True)]
-
-
-def _interval(comparison: Comparison, method: int) -> str:
-    interval = comparison.interval(method)
-    return f"{percent(interval[0])[:-2]} .. {percent(interval[1])}" if interval else DASH
-
-
-def _over_seeds(key: str, values: Array) -> str:
-    mean, deviation = mean_and_deviation(values)
-    if not np.isfinite(deviation):
-        return written(key, mean)
-    if is_share(key):
-        return f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
-    return f"{mean:.3f} ± {deviation:.3f}"

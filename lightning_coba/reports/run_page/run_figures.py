@@ -1,4 +1,4 @@
-"""Two figures of a page about one run: every task's losses, and what slopes the weights answered."""
+"""The figure of a page about one run that the run has not drawn itself: every task's losses."""
 
 from collections.abc import Mapping
 
@@ -7,11 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_coba.log_keys import TRAIN_LOSS, task_key
-from lightning_coba.reports.panels import line_style, panel_title, panels, plain
+from lightning_coba.reports.panels import panel_title, panels
 from lightning_coba.reports.statistics import Array
 from lightning_coba.runs.card import WHOLE, Better, Objective
-from lightning_coba.simplex.figures import COLOURS, GREY, INK, canvas, name_tasks, title
-from lightning_coba.simplex.records import BalanceTable
+from lightning_coba.simplex.figures import COLOURS
 
 #: A training loss is drawn as the mean over this share of its values: single steps are noise.
 SMOOTHED = 0.04
@@ -47,27 +46,6 @@ def losses_figure(
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
     shown = [handles[name] for name in LINES if name in handles]
     figure.legend(handles=shown, loc="outside upper left", ncols=3, frameon=False, fontsize=8.5)
-    return figure
-
-
-def slope_figure(balance: BalanceTable) -> Figure | None:
-    """Draw each task's weight against its slope, record by record; None where the balancer has no slopes."""
-    there = np.isfinite(balance.slope) & np.isfinite(balance.weight)
-    if not there.any():
-        return None
-    figure, (axes,) = canvas(1, height=4.4)
-    title(axes, "Weight against slope", "dot = last record, line = the way there; right of 0 the loss rises")
-    plain(axes)
-    axes.axvline(0, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
-    axes.axhline(1 / len(balance.tasks), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
-    lines = []
-    for k, task in enumerate(balance.tasks):
-        x, y = balance.slope[there[:, k], k], balance.weight[there[:, k], k]
-        lines += axes.plot(x, y, linewidth=0.9, alpha=0.5, label=task, **line_style(k))
-        axes.plot(x[-1:], y[-1:], "o", color=line_style(k)["color"], markersize=6)
-    axes.set_xlabel("slope: change of the loss ratio per record", color=INK)
-    axes.set_ylabel("weight", color=INK)
-    name_tasks(figure, {axes: lines})
     return figure
 
 

@@ -162,19 +162,15 @@ def _phases(story: RunStory) -> list[PageTable]:
 
 
 def _figures(story: RunStory) -> list[PageFigure]:
-    from lightning_coba.reports.run_page.run_figures import losses_figure, slope_figure  # matplotlib takes a second
+    from lightning_coba.reports.run_page.run_figures import losses_figure  # matplotlib takes a second
 
     run, objective = story.run, story.run.objective
     what = "Loss of each task" if objective.key == VAL_LOSS else f"{objective.key} in validation passes, and loss"
     extreme = "minimum" if objective.better == "min" else "maximum"
     caption = f"{what} in training steps and in validation passes; the ring marks the validation {extreme}."
     losses = losses_figure(run.curves, story.training, objective)
-    slopes = None if story.balance is None else slope_figure(story.balance)
-    return [
-        *([] if losses is None else [PageFigure.of(losses, "losses.png", caption)]),
-        *(figure for fit in run.fits for figure in _figures_of(fit, story)),
-        *([] if slopes is None else [PageFigure.of(slopes, "slopes.png", "Which slopes the weights answered.")]),
-    ]
+    drawn = [] if losses is None else [PageFigure.of(losses, "losses.png", caption)]
+    return drawn + [figure for fit in run.fits for figure in _figures_of(fit, story)]
 
 
 def _figures_of(fit: RunFiles, story: RunStory) -> list[PageFigure]:
