@@ -35,7 +35,7 @@ def test_wheel_holds_every_yaml_and_nothing_else_of_the_clone(wheel):
     expected = {f"lightning_coba/conf/{f.relative_to(CLONE / 'conf')}" for f in (CLONE / "conf").rglob("*.yaml")}
     assert len(expected) > 15
     assert expected <= names
-    kinds = {".py", ".bib", ".html", ".css", ".md"}
+    kinds = {".py", ".bib", ".html", ".css", ".md", ".yaml"}
     files = [file for file in (CLONE / "lightning_coba").rglob("*") if file.suffix in kinds]
     packaged = {file.relative_to(CLONE).as_posix() for file in files}
     assert packaged <= names

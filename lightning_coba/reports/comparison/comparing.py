@@ -21,7 +21,6 @@ from lightning_coba.reports.statistics import (
     mean_over,
     mean_rank,
     relative_change,
-    worst_task,
 )
 from lightning_coba.runs.card import WHOLE, Better, Objective, Result
 from lightning_coba.runs.collection import Run
@@ -139,11 +138,12 @@ class Comparison:
 
     def worst(self, method: int) -> tuple[str, float] | None:
         """Return a method's worst task and its primary result relative to `worst_base`."""
-        base = self.single_task
-        if self.worst_base == "before training":
-            base = mean_over(self.before[method], axis=0)
-        found = worst_task(self.after[method].mean(axis=0), base, self.better)
-        return found and (self.tasks[found[0]], found[1])
+        base = self.single_task if self.worst_base == "single-task" else mean_over(self.before[method], axis=0)
+        changes = relative_change(self.after[method], base[None])
+        if not np.isfinite(changes).any():
+            return None
+        worst = int(np.nanargmax(changes if self.better == "min" else -changes))
+        return self.tasks[worst], 1 + float(changes[worst])
 
     def interval(self, method: int) -> tuple[float, float] | None:
         """Return the 95 % interval over tasks of a method's mean change against uniform."""

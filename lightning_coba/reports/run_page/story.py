@@ -84,7 +84,8 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
     run = read_run(folder)
     balance, complaint = _balance(run.last_fit_with(lambda fit: fit.balance).balance)
     losses: Literal["validation", "training"] = "training" if run.card.get("records") == "training" else "validation"
-    notes = [note for note in (_unfinished(run), complaint, *_oddities(run, balance, losses)) if note]
+    unfinished = "" if run.is_complete else f"The run is {run.status}: {run.error}."
+    notes = [note for note in (unfinished, complaint, *_oddities(run, balance, losses)) if note]
     tasks = [] if run.objective.better == "max" else _follow(run, balance if losses == "validation" else None)
     return RunStory(run, balance, losses, _training(run), _steps(run), tasks, _verdicts(tasks), notes)
 
@@ -149,10 +150,6 @@ def _balance(file: Path) -> tuple[BalanceTable | None, str]:
         return read_balance(file), ""
     except ValueError as error:  # half-written, or none yet
         return None, str(error)
-
-
-def _unfinished(run: Run) -> str:
-    return "" if run.is_complete else f"The run is {run.status}: {run.error}."
 
 
 def _oddities(run: Run, balance: BalanceTable | None, losses: str) -> list[str]:
