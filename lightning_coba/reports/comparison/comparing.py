@@ -27,6 +27,21 @@ from lightning_coba.runs.collection import Run
 
 
 @dataclass(frozen=True, eq=False)
+class ComparedResult:
+    """Hold one result of M methods x S seeds.
+
+    Attributes:
+        better: Direction in which it is better.
+        parts: Names of its P parts: the tasks of the comparison, if it has any of them, else its own.
+        values: ``[M, S, P]``; NaN where it was not measured.
+    """
+
+    better: Better
+    parts: Sequence[str]
+    values: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Hold the results of M methods x S seeds x K tasks, all of them present.
 
@@ -34,19 +49,14 @@ class Comparison:
 
     Attributes:
         suite: Name of the suite.
-        key: Key of the primary result, such as ``"test_loss"``, by which the methods are ranked.
-        better: Direction in which that is better.
         objective: What the checkpoints were chosen by.
         settings: What tells these runs from the suite's others; empty where nothing does.
         methods: The M labels, the best mean result first.
         seeds: The S seeds that all methods have.
         tasks: The K parts of the primary result that all runs have: tasks, or `WHOLE` where it has none.
         reference: Number of the method that the others are measured against; None without a uniform run.
-        after: ``[M, S, K]``, the primary result.
-        before: ``[M, S, K]``, the same before training; NaN where it was not measured.
-        metrics: Key -> ``[M, S, P]`` of the other results; NaN where one was not measured.
-        parts: Key -> the P parts of each of these: the K tasks, if it has any of them, else its own.
-        metrics_better: Key -> direction in which that is better.
+        results: Key -> result; the first, the primary one, is what the methods are ranked by.
+        before: ``[M, S, K]``, the primary result before training; NaN where it was not measured.
         best_step: ``[M, S, K]``, the step at which each task's objective was best.
         steps: ``[M, S]`` optimizer steps.
         seconds_per_step: ``[M, S]``.
@@ -57,19 +67,14 @@ class Comparison:
     """
 
     suite: str
-    key: str
-    better: Better
     objective: Objective
     settings: Mapping[str, str]
     methods: Sequence[str]
     seeds: Sequence[int | None]
     tasks: Sequence[str]
     reference: int | None
-    after: Array
+    results: Mapping[str, ComparedResult]
     before: Array
-    metrics: Mapping[str, Array]
-    parts: Mapping[str, Sequence[str]]
-    metrics_better: Mapping[str, Better]
     best_step: Array
     steps: Array
     seconds_per_step: Array
@@ -77,6 +82,21 @@ class Comparison:
     curves: Mapping[str, Mapping[str, tuple[Array, Array]]]
     runs: Sequence[Sequence[Run]]
     notes: Sequence[str]
+
+    @property
+    def key(self) -> str:
+        """Key of the primary result, such as ``"test_loss"``."""
+        return next(iter(self.results))
+
+    @property
+    def better(self) -> Better:
+        """Direction in which the primary result is better."""
+        return self.results[self.key].better
+
+    @property
+    def after(self) -> Array:
+        """``[M, S, K]`` primary result."""
+        return self.results[self.key].values
 
     @property
     def name(self) -> str:
@@ -159,8 +179,8 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     if not tasks:
         return None
     seeds, seed_notes = common_seeds(by_method)
-    key, better = group.runs[0].primary, group.runs[0].after.better
-    sign = 1 if better == "min" else -1
+    primary = group.runs[0].primary
+    sign = 1 if group.runs[0].after.better == "min" else -1
 
     def place_of(label: str) -> float:
         return sign * float(np.mean([[by_method[label][seed].after.values[task] for task in tasks] for seed in seeds]))
@@ -170,26 +190,20 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     every = [run for row in runs for run in row]
     single_task, single_notes = single_task_results(group, tasks, seeds)
     uniform = [label for label, row in zip(methods, runs, strict=True) if row[0].method == REFERENCE]
-    others = {name: result.better for run in every for name, result in run.others.items()}
-    parts = {name: _parts(name, every, tasks) for name in sorted(others)}
+    others = sorted({key for run in every for key in run.others})
     return Comparison(
         suite=suite.name,
-        key=key,
-        better=better,
         objective=group.runs[0].objective,
         settings=group.settings,
         methods=methods,
         seeds=seeds,
         tasks=tasks,
         reference=methods.index(uniform[0]) if uniform else None,
-        after=_per_task(runs, tasks, lambda run, task: run.after.values[task]),
+        results={key: _result(key, runs, tasks) for key in [primary, *others]},
         before=_per_task(runs, tasks, lambda run, task: run.before.values.get(task, np.nan)),
-        metrics={name: _per_task(runs, names, _other(name)) for name, names in parts.items()},
-        parts=parts,
-        metrics_better=others,
         best_step=_per_task(runs, tasks, Run.best_step),
-        steps=_per_run(runs, "steps"),
-        seconds_per_step=_per_run(runs, "seconds_per_step"),
+        steps=np.array([[run.steps for run in row] for row in runs]),
+        seconds_per_step=np.array([[run.seconds_per_step for run in row] for row in runs]),
         single_task=single_task,
         curves={
             label: {task: _mean_curve(row, task) for task in tasks} for label, row in zip(methods, runs, strict=True)
@@ -209,17 +223,12 @@ def _per_task(runs: Sequence[Sequence[Run]], tasks: Sequence[str], value: Callab
     return np.array([[[value(run, task) for task in tasks] for run in row] for row in runs], dtype=np.float64)
 
 
-def _per_run(runs: Sequence[Sequence[Run]], name: str) -> Array:
-    return np.array([[getattr(run, name) for run in row] for row in runs], dtype=np.float64)
-
-
-def _parts(key: str, runs: Sequence[Run], tasks: Sequence[str]) -> Sequence[str]:
-    own = dict.fromkeys(part for run in runs for part in run.others.get(key, Result()).values)
-    return tasks if {*own} & {*tasks} else [*own]
-
-
-def _other(key: str) -> Callable[[Run, str], float]:
-    return lambda run, task: run.others.get(key, Result()).values.get(task, np.nan)
+def _result(key: str, runs: Sequence[Sequence[Run]], tasks: Sequence[str]) -> ComparedResult:
+    measured = [run.results[key] for row in runs for run in row if key in run.results]
+    own = dict.fromkeys(part for result in measured for part in result.values)
+    parts = tasks if {*own} & {*tasks} else [*own]
+    values = _per_task(runs, parts, lambda run, part: run.results.get(key, Result()).values.get(part, np.nan))
+    return ComparedResult(measured[0].better, parts, values)
 
 
 def _mean_curve(runs: Sequence[Run], task: str) -> tuple[Array, Array]:

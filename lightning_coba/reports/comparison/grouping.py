@@ -132,7 +132,8 @@ def _group_suite(name: str, runs: Sequence[Run]) -> Suite:
         for run in runs
         if run.is_complete and run.primary != usual
     }
-    left_out |= {run: "it has no config.yaml: its settings are not known" for run in runs if run.settings is None}
+    unknown = [run for run in runs if run.settings is None and run not in left_out]
+    left_out |= dict.fromkeys(unknown, "it has no config.yaml: its settings are not known")
     complete = [run for run in runs if run not in left_out]
     several = max((len(run.tasks) for run in complete), default=0) > 1
     singles = [run for run in complete if several and len(run.tasks) == 1]
@@ -142,7 +143,7 @@ def _group_suite(name: str, runs: Sequence[Run]) -> Suite:
     differing = differing_keys([_compared(run) for run in rest])
     by_settings: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in rest:
-        by_settings[_values(run, differing)].append(run)
+        by_settings[tuple(as_typed((run.settings or {}).get(key)) for key in differing)].append(run)
     groups = []
     for values, members in sorted(by_settings.items(), key=lambda item: (-len(item[1]), item[0])):
         kept = _once(members, labels, left_out)
@@ -172,20 +173,17 @@ def has_balancer(run: Run) -> bool:
 
 
 def _method_settings(run: Run) -> dict[str, Any]:
+    settings = run.settings or {}
     # A file of an earlier phase lies in the run's own folder: every run has another one.
-    own = str((run.settings or {}).get("trainer.default_root_dir") or run.folder).removesuffix(f"/{_last_phase(run)}")
+    own = str(settings.get("trainer.default_root_dir") or run.folder).removesuffix(f"/{settings.get('phase')}")
     settings = {
         key: value
-        for key, value in (run.settings or {}).items()
+        for key, value in settings.items()
         if not key.startswith(NO_DIFFERENCE) and not str(value).startswith(own)
     }
     inner = {key.removeprefix(BALANCER): value for key, value in settings.items() if key.startswith(_of_method(run))}
     # TaskBalancing wraps the balancer; its fields are what one would name.
     return {key.removeprefix(BALANCER): value for key, value in inner.items() if not key.endswith("_target_")}
-
-
-def _last_phase(run: Run) -> str:
-    return str((run.settings or {}).get("phase") or "")
 
 
 def _of_method(run: Run) -> tuple[str, ...]:
@@ -196,10 +194,6 @@ def _of_method(run: Run) -> tuple[str, ...]:
 def _compared(run: Run) -> dict[str, Any]:
     ignored = (*NO_DIFFERENCE, *WHERE_TASKS_ARE, *_of_method(run))
     return {key: value for key, value in (run.settings or {}).items() if not key.startswith(ignored)}
-
-
-def _values(run: Run, keys: Sequence[str]) -> tuple[str, ...]:
-    return tuple(as_typed((run.settings or {}).get(key)) for key in keys)
 
 
 def _fits(single: Run, run: Run) -> bool:

@@ -43,8 +43,8 @@ def summary_table(comparison: Comparison) -> PageTable:
         columns["worst task"] = [
             f"{worst[0]} ({worst[1]:.2f})" if (worst := comparison.worst(m)) else DASH for m in methods
         ]
-    for key, values in comparison.metrics.items():
-        of_seeds, best = mean_over(values, axis=2), _best_of(comparison.metrics_better[key])
+    for key, result in [*comparison.results.items()][1:]:
+        of_seeds, best = mean_over(result.values, axis=2), _best_of(result.better)
         shown = [written_over_seeds(key, row) for row in of_seeds]
         columns[result_name(key)] = _best(shown, mean_over(of_seeds, axis=1), best)
     if comparison.has_parts:
@@ -61,12 +61,8 @@ def task_tables(comparison: Comparison) -> list[PageTable]:
         extra["single-task"] = comparison.single_task
     if np.isfinite(comparison.before).any():
         extra["before training"] = mean_over(mean_over(comparison.before, axis=1), axis=0)
-    primary = _task_table(comparison, comparison.key, comparison.after, comparison.tasks, comparison.better, extra)
-    others = [
-        _task_table(comparison, key, values, comparison.parts[key], comparison.metrics_better[key])
-        for key, values in comparison.metrics.items()
-    ]
-    return [table for table in [primary, *others] if table.rows[0][0].text != WHOLE]
+    tables = [_task_table(comparison, key, extra if key == comparison.key else {}) for key in comparison.results]
+    return [table for table in tables if table.rows[0][0].text != WHOLE]
 
 
 def left_out_table(suite: Suite) -> PageTable:
@@ -82,28 +78,19 @@ def left_out_table(suite: Suite) -> PageTable:
     return PageTable.of("Runs left out", columns, "These runs are in no number above.", is_text=True)
 
 
-def _task_table(
-    comparison: Comparison,
-    key: str,
-    values: Array,
-    parts: Sequence[str],
-    better: Better,
-    extra: Mapping[str, Array] | None = None,
-) -> PageTable:
+def _task_table(comparison: Comparison, key: str, extra: Mapping[str, Array]) -> PageTable:
     """Return one row per task and one column per method, and a last row of their means.
 
     Args:
         comparison: What is compared.
         key: Key of the result.
-        values: ``[methods, seeds, parts]``.
-        parts: Their names.
-        better: Direction in which they are better.
-        extra: Further columns, each ``[parts]``.
+        extra: Further columns, each ``[K]``.
     """
-    extra = extra or {}
+    result = comparison.results[key]
+    values, better = result.values, result.better
     with_mean = np.concatenate([values, values.mean(axis=2, keepdims=True)], axis=2)
     rows = []
-    for k, name in enumerate([*parts, "mean"]):
+    for k, name in enumerate([*result.parts, "mean"]):
         texts = [written_over_seeds(key, of_method[:, k]) for of_method in with_mean]
         cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(better))
         others = [np.append(column, column.mean())[k] for column in extra.values()]
