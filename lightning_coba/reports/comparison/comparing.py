@@ -179,7 +179,6 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     if not tasks:
         return None
     seeds, seed_notes = common_seeds(by_method)
-    primary = group.runs[0].primary
     sign = 1 if group.runs[0].after.better == "min" else -1
 
     def place_of(label: str) -> float:
@@ -190,7 +189,7 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     every = [run for row in runs for run in row]
     single_task, single_notes = single_task_results(group, tasks, seeds)
     uniform = [label for label, row in zip(methods, runs, strict=True) if row[0].method == REFERENCE]
-    others = sorted({key for run in every for key in run.others})
+    keys = [group.runs[0].primary, *sorted({key for run in every for key in run.others})]
     return Comparison(
         suite=suite.name,
         objective=group.runs[0].objective,
@@ -199,7 +198,7 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
         seeds=seeds,
         tasks=tasks,
         reference=methods.index(uniform[0]) if uniform else None,
-        results={key: _result(key, runs, tasks) for key in [primary, *others]},
+        results={key: _result(key, runs, tasks) for key in keys},
         before=_per_task(runs, tasks, lambda run, task: run.before.values.get(task, np.nan)),
         best_step=_per_task(runs, tasks, Run.best_step),
         steps=np.array([[run.steps for run in row] for row in runs]),

@@ -39,17 +39,11 @@ def headline(comparison: Comparison) -> list[str]:
 
 def reading(column: str, comparison: Comparison) -> str:
     """Return what a column means; empty for one that needs no words."""
-    is_min, objective = comparison.better == "min", comparison.objective
     words = {
         "name": comparison.name,
         "better": comparative(comparison.better),
-        "Better": comparative(comparison.better).capitalize(),
-        "best": superlative(comparison.better),
-        "worst": "largest" if is_min else "smallest",
-        "sign": "Negative" if is_min else "Positive",
-        "cost": "Above" if is_min else "Below",
-        "objective": result_name(objective.key),
-        "best_objective": superlative(objective.better),
+        "objective": result_name(comparison.objective.key),
+        "best_objective": superlative(comparison.objective.better),
         "base": "a run on that task alone" if comparison.worst_base == "single-task" else comparison.worst_base,
     }
     columns = yaml.safe_load(files(__package__).joinpath("summary_columns.yaml").read_text(encoding="utf-8"))

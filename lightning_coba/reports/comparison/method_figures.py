@@ -88,9 +88,9 @@ def best_steps_figure(comparison: Comparison) -> Figure | None:
 
 def _leave_out_start(axes: Axes, curves: Sequence[tuple[Array, Array]]) -> None:
     """End the axis where the losses of the first quarter begin to dwarf the differences between methods."""
-    shown = [losses[steps >= 0.25 * steps[-1]] for steps, losses in curves if len(steps)]
-    finite = [value for losses in shown for value in losses if np.isfinite(value)]
-    if finite and min(finite) < max(finite):
-        margin = 0.06 * (max(finite) - min(finite))
-        axes.set_ylim(min(finite) - margin, max(finite) + margin)
+    shown = np.concatenate([losses[steps >= 0.25 * steps[-1]] for steps, losses in curves if len(steps)] or [[]])
+    shown = shown[np.isfinite(shown)]
+    if shown.size and np.ptp(shown):
+        margin = 0.06 * np.ptp(shown)
+        axes.set_ylim(shown.min() - margin, shown.max() + margin)
     axes.set_xlim(left=0)

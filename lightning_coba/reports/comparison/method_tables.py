@@ -61,8 +61,8 @@ def task_tables(comparison: Comparison) -> list[PageTable]:
         extra["single-task"] = comparison.single_task
     if np.isfinite(comparison.before).any():
         extra["before training"] = mean_over(mean_over(comparison.before, axis=1), axis=0)
-    tables = [_task_table(comparison, key, extra if key == comparison.key else {}) for key in comparison.results]
-    return [table for table in tables if table.rows[0][0].text != WHOLE]
+    parted = [key for key, result in comparison.results.items() if [*result.parts] != [WHOLE]]
+    return [_task_table(comparison, key, extra if key == comparison.key else {}) for key in parted]
 
 
 def left_out_table(suite: Suite) -> PageTable:
@@ -87,12 +87,11 @@ def _task_table(comparison: Comparison, key: str, extra: Mapping[str, Array]) ->
         extra: Further columns, each ``[K]``.
     """
     result = comparison.results[key]
-    values, better = result.values, result.better
-    with_mean = np.concatenate([values, values.mean(axis=2, keepdims=True)], axis=2)
+    with_mean = np.concatenate([result.values, result.values.mean(axis=2, keepdims=True)], axis=2)
     rows = []
     for k, name in enumerate([*result.parts, "mean"]):
         texts = [written_over_seeds(key, of_method[:, k]) for of_method in with_mean]
-        cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(better))
+        cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(result.better))
         others = [np.append(column, column.mean())[k] for column in extra.values()]
         rows.append([Cell(name), *cells, *(Cell(written(key, value)) for value in others)])
     several = len(comparison.seeds) > 1
@@ -102,7 +101,7 @@ def _task_table(comparison: Comparison, key: str, extra: Mapping[str, Array]) ->
         ["task", *comparison.methods, *extra],
         rows,
         f"{'Loss per completion token on' if key == TEST_LOSS else 'On'} the test split, {seeds}. "
-        f"{comparative(better).capitalize()} is better; the best method of each row is bold.",
+        f"{comparative(result.better).capitalize()} is better; the best method of each row is bold.",
     )
 
 

@@ -16,10 +16,8 @@ LAST_COLUMNS = ("seconds_per_step", "validation_seconds", "error", "folder")
 def write_runs_csv(path: str | os.PathLike[str], runs: Iterable[Run], labels: Mapping[Path, str]) -> None:
     """Write one row per run and task: numbers that read back to the same bits, empty where unknown.
 
-    A part of a result that is no task has a row of its own.
-
     The primary result has two columns, ``<key>_before`` and ``<key>_after``; each other result and the objective have
-    one that is called by its key.
+    one that is called by its key. A part of a result that is no task has a row of its own.
 
     Args:
         path: File to write.

@@ -85,7 +85,6 @@ def write_data_report(
     page = render(
         "data.html",
         title=f"Data of {title}",
-        begin="",
         answer=PageSection("", headline(inspection), facts),
         findings=inspection.findings,
         numbers=PageSection("Numbers", [], blocks=blocks),

@@ -34,7 +34,7 @@ def losses_figure(
     """
     objective = objective or Objective()
     drawn = {task: (validation.get(task, NOTHING), training.get(task, NOTHING)) for task in {**validation, **training}}
-    if not objective.key.endswith("loss"):
+    if "loss" not in objective.key:
         drawn = {_panel_name(objective.key, task): (curve, NOTHING) for task, curve in validation.items()}
         drawn |= {_panel_name(TRAIN_LOSS, task): (NOTHING, curve) for task, curve in training.items()}
     drawn = {name: curves for name, curves in drawn.items() if any(curves)}
@@ -75,8 +75,7 @@ def _panel_name(key: str, task: str) -> str:
 
 
 def _arrays(losses: Curve) -> tuple[Array, Array]:
-    steps = np.array(sorted(losses), dtype=np.float64)
-    values = np.array([losses[int(step)] for step in steps], dtype=np.float64)
+    steps, values = np.array(sorted(losses.items()), dtype=np.float64).reshape(-1, 2).T
     there = np.isfinite(values)
     return steps[there], values[there]
 

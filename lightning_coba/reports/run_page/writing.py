@@ -82,11 +82,10 @@ def render_run_page(story: RunStory) -> str:
 
 
 def _settings(run: Run) -> list[PageTable]:
-    settings = run.settings or {}
-    if not settings:
+    if not run.settings:
         return []
-    columns = {"setting": [*settings], "value": [as_typed(value) for value in settings.values()]}
-    folded = f"{len(settings)} settings, as they can be given to coba-train"
+    columns = {"setting": [*run.settings], "value": [as_typed(value) for value in run.settings.values()]}
+    folded = f"{len(run.settings)} settings, as they can be given to coba-train"
     return [PageTable.of("Settings", columns, is_text=True, folded=folded)]
 
 
@@ -185,9 +184,10 @@ def _figures_of(fit: RunFiles, story: RunStory) -> list[PageFigure]:
                 write_figures(read_balance(records), folder, story.losses)
     found = []
     for file in sorted(fit.figures.rglob("*.png")):
-        caption = CAPTIONS.get(file.stem, file.stem.replace("_", " "))
-        of = "" if file.parent == fit.figures else f"{file.parent.name}: "
-        found.append(PageFigure(file.relative_to(story.run.folder).as_posix(), of + caption, file.read_bytes()))
+        path = file.relative_to(story.run.folder)
+        whose = [part for part in path.parent.parts if part != fit.figures.name]  # a phase, another set of shares
+        caption = ": ".join([*whose, CAPTIONS.get(file.stem, file.stem.replace("_", " "))])
+        found.append(PageFigure(path.as_posix(), caption, file.read_bytes()))
     return found
 
 
@@ -205,19 +205,16 @@ def _results(run: Run) -> list[PageTable]:
     columns |= {result_name(other): (other, result) for other, result in run.others.items()}
     known = {part: None for _, result in columns.values() for part in result.values}
     parts = [part for part in dict.fromkeys([*run.tasks, *known]) if part in known]
-    rows = [[part, *(written(of, result.values.get(part, nan)) for of, result in columns.values())] for part in parts]
-    means = [is_of_tasks(run, result) for _, result in columns.values()]
-    if any(means):
-        cells = [
-            values_in_words(run, *column) if mean else DASH
-            for mean, column in zip(means, columns.values(), strict=True)
-        ]
-        rows.append(["mean", *cells])
+    has_mean = any(is_of_tasks(run, result) for _, result in columns.values())
+    cells = {"task": [*parts, *["mean"] * has_mean]}
+    for column, (of, result) in columns.items():
+        mean = values_in_words(run, of, result) if is_of_tasks(run, result) else DASH
+        cells[column] = [*(written(of, result.values.get(part, nan)) for part in parts), *[mean] * has_mean]
     objective = run.objective
     chosen = "mean validation loss" if objective.key == VAL_LOSS else objective.key
     begin = "Loss per completion token on" if key == TEST_LOSS and run.system == MULTITASK else "On"
     caption = f"{begin} the test split, at the checkpoint with the {superlative(objective.better)} {chosen}."
-    return [PageTable.of("Test results", dict(zip(["task", *columns], zip(*rows, strict=True), strict=True)), caption)]
+    return [PageTable.of("Test results", cells, caption)]
 
 
 def _cost(story: RunStory) -> list[PageTable]:
