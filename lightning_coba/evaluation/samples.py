@@ -21,7 +21,7 @@ def write_samples(evaluation: Evaluation, path: Path) -> None:
         f"At most {SHOWN_ROWS} rows of each task from the beginning, then at most {SHOWN_ROWS} of the others, with the "
         "lowest score of the task's main metric."
     )
-    path.write_text(render("samples.html", title=title, begin=begin, tasks=tasks), encoding="utf-8")
+    path.write_text(render("answers.html", title=title, begin=begin, tasks=tasks), encoding="utf-8")
 
 
 def _task(name: str, result: TaskResult) -> dict[str, object]:

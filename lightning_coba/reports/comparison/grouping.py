@@ -124,7 +124,8 @@ def differing_keys(several: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _group_suite(name: str, runs: Sequence[Run]) -> Suite:
-    left_out = {run: run.error or run.status for run in runs if not run.is_complete}
+    left_out = {run: "it has no config.yaml: its settings are not known" for run in runs if run.settings is None}
+    left_out |= {run: run.error or run.status for run in runs if not run.is_complete}
     keys = Counter(run.primary for run in runs if run.is_complete)
     usual = max(keys, key=lambda key: keys[key], default="")
     left_out |= {
@@ -132,8 +133,6 @@ def _group_suite(name: str, runs: Sequence[Run]) -> Suite:
         for run in runs
         if run.is_complete and run.primary != usual
     }
-    unknown = [run for run in runs if run.settings is None and run not in left_out]
-    left_out |= dict.fromkeys(unknown, "it has no config.yaml: its settings are not known")
     complete = [run for run in runs if run not in left_out]
     several = max((len(run.tasks) for run in complete), default=0) > 1
     singles = [run for run in complete if several and len(run.tasks) == 1]

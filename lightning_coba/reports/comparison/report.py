@@ -80,7 +80,7 @@ def write_comparison_report(paths: Iterable[str | os.PathLike[str]], out: str | 
     sections = [section for suite in suites for section in _sections(suite, given)]
     for figure in (block for section in sections for block in section.blocks if isinstance(block, PageFigure)):
         (files.folder / figure.path).write_bytes(figure.png)
-    markdown = render("report.md", title=TITLE, sections=sections, begin=BEGIN)
+    markdown = render("comparison.md", title=TITLE, sections=sections, begin=BEGIN)
     files.markdown.write_text(re.sub(r"\n{3,}", "\n\n", markdown).strip() + "\n", encoding="utf-8")
     files.page.write_text(render_page(TITLE, sections, BEGIN), encoding="utf-8")
     return ComparisonReport(files.folder, sections, len(runs))
