@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "callbacks": {"balancing", "functional", "loggers", "simplex", "lightning_internals", "log_keys"},
     "systems": {"balancers", "balancing", "callbacks", "data", "functional", "models", "simplex", *SMALL},
     "inspection": {"data", "balancing.run_length"},
-    "evaluation": {"data", "log_keys", "models", "runs"},
+    "evaluation": {"data", "log_keys", "models", "reports.page", "runs"},
     "export": {"evaluation", "log_keys", "models", "runs", "simplex"},
     "reports": {"balancers", "inspection", "log_keys", "runs", "simplex"},
 }

@@ -1,10 +1,19 @@
 """How numbers and lists are written for people."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from math import isfinite, isnan
+from typing import Any
 
 DASH = "—"
 MOST_NAMES = 8  # a list in a sentence names so many
+#: Settings that a reader wants to know first.
+FIRST_SETTINGS = {
+    "model": "model.model",
+    "learning rate": "optimizer.lr",
+    "batch size": "data.batch_size",
+    "tokens per row at most": "data.max_length",
+}
 
 
 def number(value: float, form: str = ".3f") -> str:
@@ -69,3 +78,19 @@ def listed(names: Iterable[str], most: int = MOST_NAMES) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def as_typed(value: Any) -> str:
+    """Write a setting as one would type it.
+
+    Example:
+        >>> as_typed("tiny"), as_typed(None), as_typed(True)
+        ('tiny', 'null', 'true')
+    """
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def first_settings(settings: Mapping[str, Any] | None) -> list[str]:
+    """Return the settings that a reader wants to know first, with their names."""
+    settings = settings or {}
+    return [f"{name} {as_typed(settings[key])}" for name, key in FIRST_SETTINGS.items() if key in settings]

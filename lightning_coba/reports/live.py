@@ -4,8 +4,8 @@ import os
 import time
 from pathlib import Path
 
-from lightning_coba.reports.page import page_environment
-from lightning_coba.reports.run_page.story import RunStory, read_story
+from lightning_coba.reports.page import block_html
+from lightning_coba.reports.run_page.story import read_story
 from lightning_coba.reports.run_page.writing import task_table
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.simplex.figures import curves
@@ -46,23 +46,17 @@ def follow(folder: str | os.PathLike[str], every_n_seconds: float = 5.0) -> None
         return
 
 
-def story_html(story: RunStory) -> str:
-    """Return the state of a run as a fragment for a notebook."""
-    run = story.run
-    steps = f", {run.steps:,.0f} steps" if run.steps > 0 else ""
-    figures = [] if story.balance is None else [*curves(story.balance, story.losses).values()]
-    has_losses = any(task.best_record for task in story.tasks)
-    template = page_environment(autoescape=True).from_string('{% from "block.html" import show %}{{ show(table) }}')
-    table = template.render(table=task_table(story)) if has_losses else ""
-    return notebook_html(f"{run.folder.name}: {run.method}, {run.status}{steps}", [(table, figures)])
-
-
 def _state_of(folder: Path) -> tuple[str, bool]:
     """Return what there is to see, and whether nothing more will come."""
     if not RunFiles(folder).card.is_file():
         return notebook_html(f"Waiting for {folder}: there is no run yet.", []), False
     story = read_story(folder)  # a file that is being written is read as far as it goes
-    return story_html(story), story.run.status in ("finished", "failed", "diverged")
+    run, length = story.run, sum(story.steps.values())
+    steps = f", {length:,.0f} steps" if length > 0 else ""
+    figures = [] if story.balance is None else [*curves(story.balance, story.losses).values()]
+    table = block_html(task_table(story)) if any(task.best_record for task in story.tasks) else ""
+    html = notebook_html(f"{run.folder.name}: {run.method}, {run.status}{steps}", [(table, figures)])
+    return html, run.status in ("finished", "failed", "diverged")
 
 
 def _stamps(folder: Path) -> list[int]:

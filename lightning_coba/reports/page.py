@@ -4,11 +4,10 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import jinja2
-
-from lightning_coba.reports.page_templates import BLOCK, HEAD, PAGE, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,21 +136,31 @@ class PageSection:
 
 def render_page(title: str, sections: Sequence[PageSection], begin: str = "") -> str:
     """Return one HTML page that needs no other file and no network; everything that it is given is escaped."""
-    template = page_environment(autoescape=True).get_template("page.html")
-    return template.render(title=title, sections=sections, begin=begin)
+    return render("page.html", title=title, sections=sections, begin=begin)
 
 
-def page_environment(autoescape: bool) -> jinja2.Environment:
-    """Return where templates of pages are rendered; they may use ``show`` of ``block.html``.
+def render(template: str, **given: Any) -> str:
+    """Return what a file of ``templates/`` makes of values: HTML is escaped, in Markdown the filter ``md`` does it.
 
-    ``head.html`` begins a page, whose ``title`` must be set; the template closes the head.
-
-    Args:
-        autoescape: for HTML; in Markdown the filter ``md`` does it.
+    ``page.html`` is what all pages begin with, and ``block.html`` what they show tables, figures and sections with.
     """
-    loader = jinja2.DictLoader({"head.html": HEAD, "style.css": STYLE, "block.html": BLOCK, "page.html": PAGE})
-    environment = jinja2.Environment(autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, loader=loader)
-    environment.undefined = jinja2.StrictUndefined
+    return _environment().get_template(template).render(**given)
+
+
+def block_html(block: PageBlock) -> str:
+    """Return a table, figure or text as a fragment of HTML."""
+    return str(_environment().get_template("block.html").module.show(block))  # type: ignore[attr-defined]
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lightning_coba.reports"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["md"] = plain_markdown
     environment.tests["table"] = lambda block: isinstance(block, PageTable)
     environment.tests["text"] = lambda block: isinstance(block, PageText)

@@ -2,9 +2,13 @@
 
 import math
 
+from numpy.typing import ArrayLike
+
 from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, VAL_LOSS
 from lightning_coba.reports.formats import DASH
-from lightning_coba.runs.card import Better
+from lightning_coba.reports.statistics import mean_and_deviation
+from lightning_coba.runs.card import MULTITASK, Better, Result
+from lightning_coba.runs.collection import Run
 
 _NAMES = {
     TEST_LOSS: "test loss",
@@ -36,11 +40,6 @@ def result_title(key: str) -> str:
     return _NAMES[key].capitalize() if key in _NAMES else key
 
 
-def is_share(key: str) -> bool:
-    """Return whether a result is written in percent."""
-    return key in _SHARES
-
-
 def written(key: str, value: float) -> str:
     """Write a value of a result.
 
@@ -50,7 +49,26 @@ def written(key: str, value: float) -> str:
     """
     if not math.isfinite(value):
         return DASH
-    return f"{100 * value:.1f} %" if is_share(key) else f"{value:.3f}"
+    return f"{100 * value:.1f} %" if key in _SHARES else f"{value:.3f}"
+
+
+def written_over_seeds(key: str, values: ArrayLike) -> str:
+    """Write the mean of a result over seeds, and its standard deviation where there are several.
+
+    Example:
+        >>> written_over_seeds("test_loss", [1.0, 2.0]), written_over_seeds("test_accuracy", [0.5])
+        ('1.500 ± 0.707', '50.0 %')
+    """
+    mean, deviation = mean_and_deviation(values)
+    if not math.isfinite(deviation):
+        return written(key, mean)
+    return f"{written(key, mean).removesuffix(' %')} ± {written(key, deviation)}"
+
+
+def is_of_tasks(run: Run, result: Result) -> bool:
+    """Return whether the parts of a result are tasks of the run: of other parts no mean is taken."""
+    tasks = run.tasks if run.system == MULTITASK else run.card.get("tasks") or ()
+    return {*result.values} <= {*tasks}
 
 
 def comparative(better: Better) -> str:

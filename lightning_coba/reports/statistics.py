@@ -3,8 +3,6 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_coba.runs.card import Better
-
 Array = NDArray[np.float64]
 #: With fewer tasks than this, resampling them says nothing.
 FEWEST_TASKS = 3
@@ -120,30 +118,6 @@ def best_step_spread(best_steps: ArrayLike, num_steps: float) -> float:
     """
     there = _finite(best_steps)
     return float(np.ptp(there) / num_steps) if there.size > 1 and num_steps > 0 else np.nan
-
-
-def worst_task(result: ArrayLike, base: ArrayLike, better: Better = "min") -> tuple[int, float] | None:
-    """Return the task with the worst result relative to a base, and that ratio.
-
-    Args:
-        result: ``[tasks]``.
-        base: ``[tasks]``, such as the result before training.
-        better: Direction in which results are better.
-
-    Returns:
-        Its number and result / base; None where no task has both.
-
-    Example:
-        >>> worst_task([1.0, 3.0], [2.0, 4.0])
-        (1, 0.75)
-    """
-    over, under = np.asarray(result, dtype=np.float64), np.asarray(base, dtype=np.float64)
-    ratio = np.divide(over, under, out=np.full(over.shape, np.nan), where=under != 0)
-    if not np.isfinite(ratio).any():
-        return None
-    sign = 1 if better == "min" else -1
-    task = int(np.nanargmax(np.where(np.isfinite(ratio), sign * ratio, np.nan)))
-    return task, float(ratio[task])
 
 
 def _finite(values: ArrayLike) -> Array:

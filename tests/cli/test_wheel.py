@@ -35,11 +35,9 @@ def test_wheel_holds_every_yaml_and_nothing_else_of_the_clone(wheel):
     expected = {f"lightning_coba/conf/{f.relative_to(CLONE / 'conf')}" for f in (CLONE / "conf").rglob("*.yaml")}
     assert len(expected) > 15
     assert expected <= names
-    packaged = {
-        f"lightning_coba/{f.relative_to(CLONE / 'lightning_coba')}"
-        for kind in ("*.py", "*.jinja", "*.yaml")
-        for f in (CLONE / "lightning_coba").rglob(kind)
-    }
+    kinds = {".py", ".pyi", ".bib", ".html", ".css", ".md", ".jinja", ".yaml"}
+    files = [file for file in (CLONE / "lightning_coba").rglob("*") if file.suffix in kinds]
+    packaged = {file.relative_to(CLONE).as_posix() for file in files}
     assert packaged <= names
     assert "lightning_coba/py.typed" in names
     tops = {name.partition("/")[0] for name in names}

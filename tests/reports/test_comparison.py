@@ -172,7 +172,7 @@ def test_curves_are_means_over_seeds_at_the_steps_that_all_have(comparison):
 def test_metrics_that_only_some_runs_have_are_missing_in_the_others(comparison):
     accuracy = {"others": {"test_accuracy": {"a": 0.5}}}
     found = comparison(("CoBa", 1, {"a": 1.0}, accuracy), ("Uniform", 1, {"a": 2.0}))
-    np.testing.assert_array_equal(found.metrics["test_accuracy"], [[[0.5]], [[np.nan]]])
+    np.testing.assert_array_equal(found.results["test_accuracy"].values, [[[0.5]], [[np.nan]]])
 
 
 def test_where_higher_is_better_the_highest_is_first_and_a_rise_is_a_gain(comparison):

@@ -76,7 +76,7 @@ def html(report):
 def test_everything_is_written_and_the_page_answers_at_once(report, html):
     assert report.num_runs == 7
     names = {str(path.relative_to(report.folder)) for path in report.folder.rglob("*") if path.is_file()}
-    figures = {f"figures/suite-{name}.png" for name in ("change", "cost", "curves", "best-steps")}
+    figures = {f"figures/suite-{name}.png" for name in ("change", "curves", "best-steps")}
     assert names == {"runs.csv", "report.md", "report.html"} | figures
     assert all(image.imread(report.folder / name).std() > 0.05 for name in figures)
     answer = "CoBa: test loss 10.0 % lower than Uniform on average over 3 tasks and 2 seeds"
@@ -90,7 +90,7 @@ def test_everything_is_written_and_the_page_answers_at_once(report, html):
 def test_the_page_is_one_file_without_scripts_or_network(html):
     assert not {"script", "link", "iframe", "object"} & set(html.tags)
     sources = [value for name, value in html.attributes if name in ("src", "href", "style")]
-    assert len(sources) == 4
+    assert len(sources) == 3
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert ("name", "viewport") in html.attributes
 
@@ -154,10 +154,10 @@ def test_other_settings_are_sections_of_their_own_that_say_so(tmp_path, write_ru
 
 def test_suites_of_like_names_have_files_of_their_own(tmp_path, write_run):
     for suite in ("my tasks", "my-tasks", "My/Tasks"):
-        (write_run("CoBa", 1, BASE, card={"suite": suite}, seconds=0.1) / "metrics.csv").unlink()
+        write_run("CoBa", 1, BASE, card={"suite": suite})
     sections = write_comparison_report([tmp_path / "runs"], tmp_path / "report").sections
     assert len({section.anchor for section in sections}) == 3
-    assert len(list((tmp_path / "report" / "figures").glob("*-cost.png"))) == 3
+    assert len(list((tmp_path / "report" / "figures").glob("*-curves.png"))) == 3
 
 
 def test_a_suite_without_any_finished_run_and_an_unreadable_card_come_last(tmp_path, write_run):
@@ -201,13 +201,34 @@ def test_runs_of_another_system_have_a_section_and_words_of_their_own(tmp_path, 
         (folder / "config.yaml").write_text(config % width)
     sections = write_comparison_report([tmp_path / "runs"], tmp_path / "report").sections
     assert [section.title for section in sections] == ["suite, system=multitask", "suite, system=toy"]
-    assert sections[1].headline[0] == "Highest mean test_r2 of the 2 methods: Toy (system.width=16) (0.750)."
+    assert sections[1].headline[0] == "Highest test_r2 of the 2 methods: Toy (system.width=16) (0.750)."
     assert "uniform" not in " ".join(sections[1].headline)
-    summary, primary, other = (block for block in sections[1].blocks if isinstance(block, PageTable))
-    assert list(summary.columns[:2]) == ["method", "mean test_r2"]
-    assert [cell for cell in primary.rows[0] if cell.best] == [Cell("0.750", True)]
-    assert [cell for cell in other.rows[0] if cell.best] == [Cell("0.250", True)]  # lower is better there
-    assert (primary.title, other.title) == ("test_r2 of each task", "test_mse of each task")
+    [summary] = (block for block in sections[1].blocks if isinstance(block, PageTable))
+    column = {name: [row[i] for row in summary.rows] for i, name in enumerate(summary.columns)}
+    assert list(column)[:2] == ["method", "test_r2"]
+    assert column["test_r2"] == [Cell("0.750", True), Cell("0.250")]
+    assert column["test_mse"] == [Cell("0.250", True), Cell("0.750")]  # lower is better there
+
+
+def test_parts_that_are_no_tasks_are_shown_by_their_names_and_have_no_mean(tmp_path, write_run):
+    for seed in (1, 2):
+        card = {"system": "toy", "tasks": ["a", "b"], "results_before": {}}
+        card["results"] = {
+            "rate": result({"clean": 0.9, "attacked": 0.1 * seed}, "max"),
+            "f1": result({"a": 0.5, "b": 0.7}, "max"),
+        }
+        (write_run("Toy", seed, {}, card=card) / "config.yaml").write_text("balancer: null\nsystem_name: toy\n")
+    [section] = write_comparison_report([tmp_path / "runs"], tmp_path / "report").sections
+    assert section.headline == ["rate/clean: Toy (0.900 ± 0.000 over 2 seeds)."]
+    summary, f1 = (block for block in section.blocks if isinstance(block, PageTable))
+    row = dict(zip(summary.columns, (cell.text for cell in summary.rows[0]), strict=True))
+    assert [row[name] for name in ("rate/clean", "rate/attacked", "f1")] == [
+        "0.900 ± 0.000", "0.150 ± 0.071", "0.600 ± 0.000",
+    ]  # fmt: skip
+    assert not any(name.startswith("mean rate") for name in row)
+    assert [[cell.text for cell in line] for line in f1.rows] == [
+        ["a", "0.500 ± 0.000"], ["b", "0.700 ± 0.000"], ["mean", "0.600 ± 0.000"],
+    ]  # fmt: skip
 
 
 def test_no_run_at_all_is_an_error_that_says_where_runs_are(tmp_path):

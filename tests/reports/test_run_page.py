@@ -11,8 +11,9 @@ from lightning_coba.loggers import MetricsCSV
 from lightning_coba.reports import write_run_page
 from lightning_coba.reports.run_page.run_figures import losses_figure
 from lightning_coba.reports.run_page.story import read_story
-from lightning_coba.reports.run_page.words import headline, in_words
-from lightning_coba.reports.run_page.writing import write_run_pages
+from lightning_coba.reports.run_page.words import headline
+from lightning_coba.reports.run_page.writing import task_table, write_run_pages
+from lightning_coba.runs.card import Objective
 
 STEPS = (10, 20, 30, 40)
 
@@ -105,13 +106,13 @@ def test_headline_and_diagnosis_in_words(tmp_path):
         "Left behind: slow (-6.2 %).",
         "2 tasks still improved at the end: a longer run may help.",
     ]
-    assert in_words(story.tasks[0], story) == (
-        "From 4.000 to 2.600 (-35.0 %); lowest, 2.000, at step 20, since then +30.0 %. Slope over the last "
-        "window +0.0500 per record (rising). Weight 0.200 at first, 0.050 at the end (0.25 of an equal share), "
-        "between 0.050 and 0.200."
-    )
-    assert "(flat)" in in_words(story.tasks[3], story)
-    assert "lowest at the end" in in_words(story.tasks[1], story)
+    table = task_table(story)
+    assert dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True)) == {
+        "task": "burns", "came to": "overfit", "at the start": "4.000", "lowest": "2.000", "at step": "20",
+        "at the end": "2.600", "change": "-35.0 %", "above lowest": "+30.0 %", "slope": "+0.0500",
+        "first weight": "0.200", "last weight": "0.050",
+    }  # fmt: skip
+    assert "below 0 the loss falls" in table.reading["slope"]
 
 
 def test_page_is_one_file_and_holds_every_part(tmp_path):
@@ -119,7 +120,7 @@ def test_page_is_one_file_and_holds_every_part(tmp_path):
     page = page_of(folder)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
-    assert len(re.findall("<img", page)) == 4  # losses, ratios, weights, slopes; no scores were recorded
+    assert len(re.findall("<img", page)) == 3  # losses, ratios, weights; no scores were recorded
     for part in (
         "overfit",
         "optimizer.lr",
@@ -143,7 +144,7 @@ def test_text_of_a_run_is_escaped(tmp_path):
 
 def test_runs_of_every_kind_have_a_page(tmp_path):
     alone = write(tmp_path / "alone", {"only": (3.0, 2.0, 2.0, 1.9)}, weights={"only": (1, 1, 1, 1)})
-    assert "Weight 1.000 throughout" in page_of(alone)
+    assert "first weight" in page_of(alone)
     many = {f"task-{i}": (3.0, 2.0, 1.9, 1.8) for i in range(20)}
     assert page_of(write(tmp_path / "many", many, weights=dict.fromkeys(many, (0.05,) * 4))).count("<tr>") > 40
     assert "training loss" not in page_of(write(tmp_path / "plain", CURVES, training=False))
@@ -242,9 +243,47 @@ def test_the_page_lists_the_phases_and_shows_an_objective_of_which_more_is_bette
         logger.log_metrics({"val_r2": value, "train_loss": 1.0}, step)
     logger.save()
     page = page_of(folder)
-    rows = re.findall(r'<tr><th scope="row">(\w+)</th><td>(.*?)</td>\s*<td>(.*?)</td>', page)
-    assert ("search", "finished", "test_r2 0.500") in rows
-    assert ("retrain", "running", "—") in rows
+    rows = re.findall(r'<tr><th scope="row">(\w+)</th>' + r"<td>(.*?)</td>\s*" * 3, page)
+    assert ("search", "finished", "3", "test_r2 0.500") in rows
+    assert ("retrain", "running", "—", "—") in rows
     assert "val_r2 in validation passes" in page
     assert "validation maximum" in page
     assert not read_story(folder).tasks
+
+
+def test_the_length_of_a_run_is_that_of_all_its_phases(tmp_path):
+    phases = {name: {"status": "finished", "timing": {"steps": steps}} for name, steps in (("a", 15), ("b", 1200))}
+    folder = write(tmp_path / "toy", {}, system="toy", method="Toy", phases=phases)
+    assert headline(read_story(folder))[0] == "Toy trained for 1,215 steps (a 15, b 1,200)."
+
+
+def test_an_objective_that_is_no_loss_has_panels_of_its_own():
+    curve, training = {10: 0.2, 20: 0.9, 30: 0.4}, {1: 9.0, 10: 5.0, 30: 4.0}
+    figure = losses_figure({"all": curve}, {"all": training}, Objective("val_r2", "max"))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["val_r2", "train_loss"]
+    assert figure.axes[0].get_ylim()[1] < 1
+    assert figure.axes[1].get_ylim()[0] > 1
+
+
+def test_shares_without_losses_are_shown_without_a_plot_of_losses_or_a_word_of_a_balancer(tmp_path):
+    folder = write(tmp_path / "toy", {}, system="toy", method="Toy", results={"test_mse": result({"all": 0.25})})
+    rows = "1,10,age,0.5\n1,10,noise,0.5\n2,20,age,0.7\n2,20,noise,0.3\n"
+    (folder / "balance.csv").write_text(f"record,step,feature,weight\n{rows}")
+    (folder / "balance-other.csv").write_text(f"record,step,feature,weight\n{rows}")
+    page = page_of(folder)
+    assert sorted(file.name for file in folder.rglob("*.png")) == ["weights.png"] * 2
+    assert "balance-other: Weights in force" in page
+    assert "balancer" not in page
+    assert not read_story(folder).notes
+
+
+def test_parts_of_a_result_that_are_no_tasks_are_named_and_have_no_mean(tmp_path):
+    results = {"rate": result({"clean": 0.9, "attacked": 0.5}, "max"), "f1": result({"a": 0.25, "b": 0.75})}
+    before = {"rate": result({"clean": 0.1, "attacked": 0.2}, "max")}
+    folder = write(tmp_path / "run", {"a": (3, 2, 1, 1), "b": (3, 2, 1, 1)}, system="toy", method="Toy",
+                   results=results, results_before=before)  # fmt: skip
+    sentence = "rate: clean 0.900, attacked 0.500 (higher is better); before training clean 0.100, attacked 0.200."
+    assert sentence in headline(read_story(folder))
+    cells = re.findall(r'<tr><th scope="row">(\w+)</th>' + r"<td>(.*?)</td>\s*" * 4 + "</tr>", page_of(folder))
+    assert ("clean", "0.100", "0.900", "9.000", "—") in cells
+    assert ("mean", "—", "—", "—", "0.500") in cells

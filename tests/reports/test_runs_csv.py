@@ -33,6 +33,14 @@ def test_the_table_of_runs_reads_back_to_the_bit(tmp_path, write_run):
     assert runs[0].objective.value == float(rows[0]["val_loss"])
 
 
+def test_a_part_that_is_no_task_has_a_row(tmp_path, write_run):
+    card = {"system": "toy", "tasks": ["a"], "results_before": {}}
+    card["results"] = {"rate": result({"clean": 0.9, "attacked": 0.5}), "f1": result({"a": 0.25})}
+    write_runs_csv(tmp_path / "runs.csv", [read_run(write_run("Toy", 1, {}, card=card))], {})
+    rows = [(row["task"], row["rate_after"], row["f1"]) for row in table(tmp_path / "runs.csv")]
+    assert rows == [("a", "", "0.25"), ("clean", "0.9", ""), ("attacked", "0.5", "")]
+
+
 def test_each_system_has_columns_of_its_own_results(tmp_path, write_run):
     card = {"system": "toy", "tasks": [], "results": {"test_r2": result({"all": 0.5}, "max")}, "results_before": {}}
     card["objective"] = {"key": "val_r2", "better": "max", "value": 0.0}

@@ -11,7 +11,6 @@ from lightning_coba.reports.statistics import (
     mean_over,
     mean_rank,
     relative_change,
-    worst_task,
 )
 
 NAN = float("nan")
@@ -84,9 +83,3 @@ def test_spread_of_best_steps():
     assert best_step_spread([30, 30], 60) == 0
     assert np.isnan(best_step_spread([30], 60))
     assert np.isnan(best_step_spread([10, 20], 0))
-
-
-def test_worst_task_is_relative():
-    assert worst_task([5.0, 1.0, NAN], [10.0, 0.8, 1.0]) == (1, 1.25)
-    assert worst_task([1.0], [0.0]) is None
-    assert worst_task([1.0, 2.0], [NAN, 4.0]) == (1, 0.5)

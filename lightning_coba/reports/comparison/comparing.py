@@ -6,16 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_coba.reports.comparison.grouping import (
-    HARDWARE,
-    REFERENCE,
-    WHERE_TASKS_ARE,
-    Group,
-    Suite,
-    differing_keys,
-    shown,
+from lightning_coba.reports.comparison.common_ground import (
+    common_seeds,
+    setting_notes,
+    single_task_results,
+    task_notes,
 )
-from lightning_coba.reports.formats import count, listed
+from lightning_coba.reports.comparison.grouping import REFERENCE, Group, Suite
 from lightning_coba.reports.result_names import result_name
 from lightning_coba.reports.statistics import (
     Array,
@@ -24,10 +21,24 @@ from lightning_coba.reports.statistics import (
     mean_over,
     mean_rank,
     relative_change,
-    worst_task,
 )
 from lightning_coba.runs.card import WHOLE, Better, Objective, Result
 from lightning_coba.runs.collection import Run
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedResult:
+    """Hold one result of M methods x S seeds.
+
+    Attributes:
+        better: Direction in which it is better.
+        parts: Names of its P parts: the tasks of the comparison, if it has any of them, else its own.
+        values: ``[M, S, P]``; NaN where it was not measured.
+    """
+
+    better: Better
+    parts: Sequence[str]
+    values: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +49,14 @@ class Comparison:
 
     Attributes:
         suite: Name of the suite.
-        key: Key of the primary result, such as ``"test_loss"``, by which the methods are ranked.
-        better: Direction in which that is better.
         objective: What the checkpoints were chosen by.
         settings: What tells these runs from the suite's others; empty where nothing does.
         methods: The M labels, the best mean result first.
         seeds: The S seeds that all methods have.
-        tasks: The K tasks that all runs have.
+        tasks: The K parts of the primary result that all runs have: tasks, or `WHOLE` where it has none.
         reference: Number of the method that the others are measured against; None without a uniform run.
-        after: ``[M, S, K]``, the primary result.
-        before: ``[M, S, K]``, the same before training; NaN where it was not measured.
-        metrics: Key -> ``[M, S, K]`` of the other results; NaN where one was not measured.
-        metrics_better: Key -> direction in which that is better.
+        results: Key -> result; the first, the primary one, is what the methods are ranked by.
+        before: ``[M, S, K]``, the primary result before training; NaN where it was not measured.
         best_step: ``[M, S, K]``, the step at which each task's objective was best.
         steps: ``[M, S]`` optimizer steps.
         seconds_per_step: ``[M, S]``.
@@ -60,18 +67,14 @@ class Comparison:
     """
 
     suite: str
-    key: str
-    better: Better
     objective: Objective
     settings: Mapping[str, str]
     methods: Sequence[str]
     seeds: Sequence[int | None]
     tasks: Sequence[str]
     reference: int | None
-    after: Array
+    results: Mapping[str, ComparedResult]
     before: Array
-    metrics: Mapping[str, Array]
-    metrics_better: Mapping[str, Better]
     best_step: Array
     steps: Array
     seconds_per_step: Array
@@ -79,6 +82,21 @@ class Comparison:
     curves: Mapping[str, Mapping[str, tuple[Array, Array]]]
     runs: Sequence[Sequence[Run]]
     notes: Sequence[str]
+
+    @property
+    def key(self) -> str:
+        """Key of the primary result, such as ``"test_loss"``."""
+        return next(iter(self.results))
+
+    @property
+    def better(self) -> Better:
+        """Direction in which the primary result is better."""
+        return self.results[self.key].better
+
+    @property
+    def after(self) -> Array:
+        """``[M, S, K]`` primary result."""
+        return self.results[self.key].values
 
     @property
     def name(self) -> str:
@@ -89,6 +107,11 @@ class Comparison:
     def has_parts(self) -> bool:
         """Whether the result is of several tasks, or of one that has a name."""
         return list(self.tasks) != [WHOLE]
+
+    @property
+    def mean_name(self) -> str:
+        """What the mean of the primary result over its tasks is called."""
+        return f"mean {self.name}" if self.has_parts else self.name
 
     @property
     def mean(self) -> Array:
@@ -135,11 +158,12 @@ class Comparison:
 
     def worst(self, method: int) -> tuple[str, float] | None:
         """Return a method's worst task and its primary result relative to `worst_base`."""
-        base = self.single_task
-        if self.worst_base == "before training":
-            base = mean_over(self.before[method], axis=0)
-        found = worst_task(self.after[method].mean(axis=0), base, self.better)
-        return found and (self.tasks[found[0]], found[1])
+        base = self.single_task if self.worst_base == "single-task" else mean_over(self.before[method], axis=0)
+        changes = relative_change(self.after[method], base[None])
+        if not np.isfinite(changes).any():
+            return None
+        worst = int(np.nanargmax(changes if self.better == "min" else -changes))
+        return self.tasks[worst], 1 + float(changes[worst])
 
     def interval(self, method: int) -> tuple[float, float] | None:
         """Return the 95 % interval over tasks of a method's mean change against uniform."""
@@ -154,9 +178,8 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     tasks = [task for task in group.runs[0].tasks if all(task in run.tasks for run in group.runs)]
     if not tasks:
         return None
-    seeds, seed_notes = _common_seeds(by_method)
-    key, better = group.runs[0].primary, group.runs[0].after.better
-    sign = 1 if better == "min" else -1
+    seeds, seed_notes = common_seeds(by_method)
+    sign = 1 if group.runs[0].after.better == "min" else -1
 
     def place_of(label: str) -> float:
         return sign * float(np.mean([[by_method[label][seed].after.values[task] for task in tasks] for seed in seeds]))
@@ -164,36 +187,32 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     methods = sorted((label for label in by_method if set(seeds) <= set(by_method[label])), key=place_of)
     runs = [[by_method[label][seed] for seed in seeds] for label in methods]
     every = [run for row in runs for run in row]
-    single_task, single_notes = _single_task(group, tasks, seeds)
+    single_task, single_notes = single_task_results(group, tasks, seeds)
     uniform = [label for label, row in zip(methods, runs, strict=True) if row[0].method == REFERENCE]
-    others = {name: result.better for run in every for name, result in run.others.items()}
+    keys = [group.runs[0].primary, *sorted({key for run in every for key in run.others})]
     return Comparison(
         suite=suite.name,
-        key=key,
-        better=better,
         objective=group.runs[0].objective,
         settings=group.settings,
         methods=methods,
         seeds=seeds,
         tasks=tasks,
         reference=methods.index(uniform[0]) if uniform else None,
-        after=_per_task(runs, tasks, lambda run, task: run.after.values[task]),
+        results={key: _result(key, runs, tasks) for key in keys},
         before=_per_task(runs, tasks, lambda run, task: run.before.values.get(task, np.nan)),
-        metrics={name: _per_task(runs, tasks, _other(name)) for name in sorted(others)},
-        metrics_better=others,
         best_step=_per_task(runs, tasks, Run.best_step),
-        steps=_per_run(runs, "steps"),
-        seconds_per_step=_per_run(runs, "seconds_per_step"),
+        steps=np.array([[run.steps for run in row] for row in runs]),
+        seconds_per_step=np.array([[run.seconds_per_step for run in row] for row in runs]),
         single_task=single_task,
         curves={
             label: {task: _mean_curve(row, task) for task in tasks} for label, row in zip(methods, runs, strict=True)
         },
         runs=runs,
         notes=[
-            *_task_notes(group, tasks),
+            *task_notes(group, tasks),
             *seed_notes,
             *single_notes,
-            *_setting_notes(every, group.single_task),
+            *setting_notes(every),
             *([f"Several uniform methods; the changes are against {uniform[0]}."] if len(uniform) > 1 else []),
         ],
     )
@@ -203,81 +222,12 @@ def _per_task(runs: Sequence[Sequence[Run]], tasks: Sequence[str], value: Callab
     return np.array([[[value(run, task) for task in tasks] for run in row] for row in runs], dtype=np.float64)
 
 
-def _per_run(runs: Sequence[Sequence[Run]], name: str) -> Array:
-    return np.array([[getattr(run, name) for run in row] for row in runs], dtype=np.float64)
-
-
-def _other(key: str) -> Callable[[Run, str], float]:
-    return lambda run, task: run.others.get(key, Result()).values.get(task, np.nan)
-
-
-def _common_seeds(by_method: Mapping[str, Mapping[int | None, Run]]) -> tuple[list[int | None], list[str]]:
-    """Return the seeds to compare on, and what has to be said about it."""
-    every = _sorted({seed for runs in by_method.values() for seed in runs})
-    common = [seed for seed in every if all(seed in runs for runs in by_method.values())]
-    missing = [
-        f"{label} seed {listed(map(str, lacking))}"
-        for label, runs in by_method.items()
-        if (lacking := [seed for seed in every if seed not in runs])
-    ]
-    if not missing:
-        return common, []
-    if common:
-        seeds = f"{count(len(common), 'seed')} that all methods have ({listed(map(str, common))})"
-        return common, [
-            f"Compared on the {seeds}. Missing: {'; '.join(missing)}. To use the other seeds, finish those "
-            "runs or leave the method's folders out."
-        ]
-    # The seeds that most methods share; ties go to the lower seed.
-    best = max(every, key=lambda seed: sum(seed in runs for runs in by_method.values()))
-    dropped = [label for label, runs in by_method.items() if best not in runs]
-    return [best], [
-        f"No seed is common to all methods. Compared on seed {best}, which most methods have; without "
-        f"{', '.join(dropped)}. Missing: {'; '.join(missing)}."
-    ]
-
-
-def _single_task(group: Group, tasks: Sequence[str], seeds: Sequence[int | None]) -> tuple[Array, list[str]]:
-    """Return each task's primary result when trained alone, over the compared seeds where there are such runs."""
-    losses, other_seeds = np.full(len(tasks), np.nan), []
-    for k, task in enumerate(tasks):
-        alone = [run for run in group.single_task if list(run.tasks) == [task]]
-        same = [run for run in alone if run.seed in seeds]
-        if alone:
-            losses[k] = np.mean([run.after.values[task] for run in same or alone])
-            if {run.seed for run in same} != set(seeds):
-                other_seeds.append(task)
-    notes = []
-    if other_seeds:
-        notes.append(f"The single-task runs of {', '.join(other_seeds)} do not have all the compared seeds.")
-    lacking = [task for task, loss in zip(tasks, losses, strict=True) if np.isnan(loss)]
-    if 0 < len(lacking) < len(tasks):
-        notes.append(f"No single-task run of {', '.join(lacking)}: the change against single-task is over the others.")
-    return losses, notes
-
-
-def _task_notes(group: Group, tasks: Sequence[str]) -> list[str]:
-    others = dict.fromkeys(task for run in group.runs for task in run.tasks if task not in tasks)
-    if not others:
-        return []
-    return [
-        f"The runs have different tasks. Compared on the {count(len(tasks), 'task')} that all have "
-        f"({', '.join(tasks)}); without {', '.join(others)}, which were trained on in some runs only."
-    ]
-
-
-def _setting_notes(runs: Sequence[Run], single_task: Sequence[Run]) -> list[str]:
-    notes = []
-    if unknown := sum(run.settings is None for run in [*runs, *single_task]):
-        notes.append(f"{count(unknown, 'run')} without config.yaml: taken to have the same settings as the others.")
-    known = [run.settings for run in runs if run.settings is not None]
-    root = WHERE_TASKS_ARE[0]
-    if len({tuple(run.tasks) for run in runs}) == 1 and root in differing_keys(known):
-        places = sorted({shown(settings.get(root)) for settings in known})
-        notes.append(f"The data was read from several places; are they the same? {', '.join(places)}.")
-    if hardware := [key for key in differing_keys(known) if key.startswith(HARDWARE)]:
-        notes.append(f"The runs differ in {', '.join(hardware)}: times are not comparable.")
-    return notes
+def _result(key: str, runs: Sequence[Sequence[Run]], tasks: Sequence[str]) -> ComparedResult:
+    measured = [run.results[key] for row in runs for run in row if key in run.results]
+    own = dict.fromkeys(part for result in measured for part in result.values)
+    parts = tasks if {*own} & {*tasks} else [*own]
+    values = _per_task(runs, parts, lambda run, part: run.results.get(key, Result()).values.get(part, np.nan))
+    return ComparedResult(measured[0].better, parts, values)
 
 
 def _mean_curve(runs: Sequence[Run], task: str) -> tuple[Array, Array]:
@@ -285,7 +235,3 @@ def _mean_curve(runs: Sequence[Run], task: str) -> tuple[Array, Array]:
     curves = [run.curves.get(task, {}) for run in runs]
     steps = sorted(step for step in curves[0] if all(step in curve for curve in curves))
     return np.array(steps, dtype=np.float64), np.array([np.mean([curve[s] for curve in curves]) for s in steps])
-
-
-def _sorted(seeds: set[int | None]) -> list[int | None]:
-    return sorted(seeds, key=lambda seed: (seed is None, seed or 0))

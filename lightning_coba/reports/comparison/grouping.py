@@ -3,11 +3,14 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.runs.card import MULTITASK
+from lightning_coba.log_keys import task_key
+from lightning_coba.reports.formats import as_typed
+from lightning_coba.reports.result_names import is_of_tasks
+from lightning_coba.runs.card import MULTITASK, WHOLE, Result
 from lightning_coba.runs.collection import Run
 
 #: The method that everything is measured against.
@@ -68,13 +71,35 @@ class Suite:
 def group_suites(runs: Iterable[Run]) -> list[Suite]:
     """Sort runs into suites of one system each, and within these into groups that may be compared."""
     suites: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in runs:
+    for run in map(_by_part, runs):
         suites[run.suite, run.system].append(run)
     systems = Counter(suite for suite, _ in suites)
     return [
         _group_suite(f"{suite}, system={system}" if systems[suite] > 1 else suite, suites[suite, system])
         for suite, system in sorted(suites)
     ]
+
+
+def _by_part(run: Run) -> Run:
+    """Return a run of which each result is of its tasks or of the whole.
+
+    Other parts may be of any kind (a score on clean rows, a rate of detection): each becomes a result of its own, since
+    no mean over them means anything.
+    """
+    if run.system == MULTITASK:
+        return run
+    results, before = _split(run, run.results), _split(run, run.results_before)
+    return replace(run, results=results, results_before=before, tasks=[*next(iter(results.values()), Result()).values])
+
+
+def _split(run: Run, results: Mapping[str, Result]) -> dict[str, Result]:
+    found = {}
+    for key, result in results.items():
+        if is_of_tasks(run, result) or WHOLE in result.values:
+            found[key] = result
+        else:
+            found |= {task_key(key, part): Result({WHOLE: v}, result.better) for part, v in result.values.items()}
+    return found
 
 
 def method_labels(runs: Iterable[Run]) -> dict[Path, str]:
@@ -87,7 +112,7 @@ def method_labels(runs: Iterable[Run]) -> dict[Path, str]:
         methods = {run.folder: _method_settings(run) for run in same}
         differing = differing_keys([settings for settings in methods.values() if settings])
         for folder, settings in methods.items():
-            listed = ", ".join(f"{key}={shown(settings.get(key))}" for key in differing) if settings else ""
+            listed = ", ".join(f"{key}={as_typed(settings.get(key))}" for key in differing) if settings else ""
             labels[folder] = f"{method} ({listed})" if listed else method
     return labels
 
@@ -98,13 +123,9 @@ def differing_keys(several: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if len({json.dumps(one.get(key), default=str) for one in several}) > 1]
 
 
-def shown(value: Any) -> str:
-    """Write a setting as one would type it."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
 def _group_suite(name: str, runs: Sequence[Run]) -> Suite:
-    left_out = {run: run.error or run.status for run in runs if not run.is_complete}
+    left_out = {run: "it has no config.yaml: its settings are not known" for run in runs if run.settings is None}
+    left_out |= {run: run.error or run.status for run in runs if not run.is_complete}
     keys = Counter(run.primary for run in runs if run.is_complete)
     usual = max(keys, key=lambda key: keys[key], default="")
     left_out |= {
@@ -118,20 +139,15 @@ def _group_suite(name: str, runs: Sequence[Run]) -> Suite:
     rest = [run for run in complete if run not in singles]
     labels = method_labels(run for run in runs if run not in singles) | {run.folder: "single task" for run in singles}
 
-    differing = differing_keys([_compared(run) for run in rest if run.settings is not None])
+    differing = differing_keys([_compared(run) for run in rest])
     by_settings: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in rest:
-        if run.settings is not None:
-            by_settings[_values(run, differing)].append(run)
-    unknown = [run for run in rest if run.settings is None]
-    if unknown:  # nothing is known of their settings, so they go where they most likely belong
-        by_settings[max(by_settings, key=lambda k: len(by_settings[k]), default=())] += unknown
-
+        by_settings[tuple(as_typed((run.settings or {}).get(key)) for key in differing)].append(run)
     groups = []
     for values, members in sorted(by_settings.items(), key=lambda item: (-len(item[1]), item[0])):
         kept = _once(members, labels, left_out)
         fitting = [run for run in singles if _fits(run, members[0])]
-        groups.append(Group(dict(zip(differing, values, strict=False)), kept, _once(fitting, labels, left_out)))
+        groups.append(Group(dict(zip(differing, values, strict=True)), kept, _once(fitting, labels, left_out)))
     used = {run for group in groups for run in group.single_task}
     for run in singles:
         if run not in used:
@@ -156,20 +172,17 @@ def has_balancer(run: Run) -> bool:
 
 
 def _method_settings(run: Run) -> dict[str, Any]:
+    settings = run.settings or {}
     # A file of an earlier phase lies in the run's own folder: every run has another one.
-    own = str((run.settings or {}).get("trainer.default_root_dir") or run.folder).removesuffix(f"/{_last_phase(run)}")
+    own = str(settings.get("trainer.default_root_dir") or run.folder).removesuffix(f"/{settings.get('phase')}")
     settings = {
         key: value
-        for key, value in (run.settings or {}).items()
+        for key, value in settings.items()
         if not key.startswith(NO_DIFFERENCE) and not str(value).startswith(own)
     }
     inner = {key.removeprefix(BALANCER): value for key, value in settings.items() if key.startswith(_of_method(run))}
     # TaskBalancing wraps the balancer; its fields are what one would name.
     return {key.removeprefix(BALANCER): value for key, value in inner.items() if not key.endswith("_target_")}
-
-
-def _last_phase(run: Run) -> str:
-    return str((run.settings or {}).get("phase") or "")
 
 
 def _of_method(run: Run) -> tuple[str, ...]:
@@ -182,12 +195,6 @@ def _compared(run: Run) -> dict[str, Any]:
     return {key: value for key, value in (run.settings or {}).items() if not key.startswith(ignored)}
 
 
-def _values(run: Run, keys: Sequence[str]) -> tuple[str, ...]:
-    return tuple(shown((run.settings or {}).get(key)) for key in keys)
-
-
 def _fits(single: Run, run: Run) -> bool:
     """Whether the run of a single task differs from a run of several in nothing that it need not."""
-    if single.settings is None or run.settings is None:
-        return True
     return all(key.startswith(OF_SEVERAL) for key in differing_keys([_compared(single), _compared(run)]))

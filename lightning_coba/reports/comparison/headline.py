@@ -1,44 +1,19 @@
 """Say in sentences what a comparison shows, and in plain words what its columns mean."""
 
-from collections.abc import Mapping
+from importlib.resources import files
 
 import numpy as np
+import yaml
 
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import has_balancer
-from lightning_coba.reports.formats import count, percent
-from lightning_coba.reports.result_names import comparative, result_name, superlative, written
-from lightning_coba.reports.statistics import FEWEST_TASKS, Array, mean_and_deviation, mean_over
+from lightning_coba.reports.formats import DASH, count, percent
+from lightning_coba.reports.result_names import comparative, result_name, result_title, superlative, written_over_seeds
+from lightning_coba.reports.statistics import FEWEST_TASKS, Array, mean_over
 from lightning_coba.runs.card import MULTITASK
 
 #: The method that a reader of this package asks about first.
 SUBJECT = "CoBa"
-#: Columns of the summary -> what they mean. ``{name}`` is the primary result, ``{better}`` lower or higher.
-READING: Mapping[str, str] = {
-    "mean test loss": "Loss per completion token on the test split, each task counting the same, at the checkpoint "
-    "with the lowest mean validation loss. Lower is better. Mean over seeds ± standard deviation over seeds.",
-    "mean {name}": "{name} at the chosen checkpoint, each part counting the same. {Better} is better. Mean over seeds "
-    "± standard deviation over seeds.",
-    "change vs uniform": "The {name} of each task relative to uniform weights, averaged over tasks, so that a task "
-    "with a large one counts no more than the others. {sign} is better.",
-    "95 % interval": "Where that average would lie if the tasks were drawn again from tasks like these (10,000 "
-    "bootstrap resamples of the tasks; seeds are averaged first and are not in it). With fewer than ten tasks such an "
-    "interval tends to be too narrow.",
-    "tasks {better}": "On how many tasks the {name}, averaged over seeds, is {better} than that of uniform weights.",
-    "time vs uniform": "Time of an optimizer step relative to uniform weights.",
-    "mean rank": "Rank among the methods by {name}, taken within each seed and task, then averaged. 1 = always the "
-    "{best}.",
-    "vs single-task": "As the change against uniform, but against runs that trained on that task alone. {cost} 0: "
-    "training together costs something.",
-    "worst task": "The task with the {worst} {name} relative to {base}, and that ratio.",
-    "token accuracy": "Share of completion tokens predicted right given the true text before them, on the test split. "
-    "Mean over tasks. Higher is better.",
-    "exact match": "Share of test rows whose whole completion is generated right, greedily. Mean over tasks. Higher is "
-    "better.",
-    "best-step spread": "How far apart the tasks converge: the latest minus the earliest step at which a task's "
-    "{objective} was {best_objective}, as a share of the run's steps. 0 % = all together.",
-    "time per step": "Time of an optimizer step, validation not counted.",
-}
 
 
 def headline(comparison: Comparison) -> list[str]:
@@ -64,21 +39,21 @@ def headline(comparison: Comparison) -> list[str]:
 
 def reading(column: str, comparison: Comparison) -> str:
     """Return what a column means; empty for one that needs no words."""
-    is_min, objective = comparison.better == "min", comparison.objective
     words = {
         "name": comparison.name,
         "better": comparative(comparison.better),
-        "Better": comparative(comparison.better).capitalize(),
-        "best": superlative(comparison.better),
-        "worst": "largest" if is_min else "smallest",
-        "sign": "Negative" if is_min else "Positive",
-        "cost": "Above" if is_min else "Below",
-        "objective": result_name(objective.key),
-        "best_objective": superlative(objective.better),
-        "base": _base_in_words(comparison),
+        "objective": result_name(comparison.objective.key),
+        "best_objective": superlative(comparison.objective.better),
+        "base": "a run on that task alone" if comparison.worst_base == "single-task" else comparison.worst_base,
     }
-    found = READING.get(column) or next((said for name, said in READING.items() if name.format(**words) == column), "")
-    return found.format(**words)
+    columns = yaml.safe_load(files(__package__).joinpath("summary_columns.yaml").read_text(encoding="utf-8"))
+    return next((said.format(**words) for name, said in columns.items() if name.format(**words) == column), "")
+
+
+def interval_in_words(comparison: Comparison, method: int) -> str:
+    """Return the interval of a method's mean change against uniform weights; a dash where there is none."""
+    interval = comparison.interval(method)
+    return f"{percent(interval[0])[:-2]} .. {percent(interval[1])}" if interval else DASH
 
 
 def _against_uniform(comparison: Comparison, method: int) -> str:
@@ -90,10 +65,10 @@ def _against_uniform(comparison: Comparison, method: int) -> str:
     difference = "within 0.05 % of" if size == "0.0 %" else f"{size} {'lower' if mean < 0 else 'higher'} than"
     tasks = count(len(changes), "task")
     interval = comparison.interval(method)
+    within = f" (95 % interval over tasks {interval_in_words(comparison, method)})" if interval else ""
     parts = [
         f"{comparison.methods[method]}: {comparison.name} {difference} {uniform} on average over {tasks} and "
-        f"{count(len(comparison.seeds), 'seed')}"
-        + (f" (95 % interval over tasks {percent(interval[0])[:-2]} .. {percent(interval[1])})" if interval else ""),
+        f"{count(len(comparison.seeds), 'seed')}{within}",
         f"{comparative(comparison.better)} on {int(comparison.is_better(changes).sum())} of {tasks}",
     ]
     if np.isfinite(time := comparison.relative_time[method]):
@@ -129,16 +104,11 @@ def _without_uniform(comparison: Comparison) -> list[str]:
         )
     several = len(comparison.methods) > 1
     if several or not lines:
-        mean, deviation = mean_and_deviation(comparison.mean[0])
-        shown = written(comparison.key, mean)
-        if np.isfinite(deviation):
-            shown += f" ± {written(comparison.key, deviation)} over {len(comparison.seeds)} seeds"
-        begin = f"{superlative(comparison.better).capitalize()} mean" if several else "Mean"
+        over = f" over {len(comparison.seeds)} seeds" if len(comparison.seeds) > 1 else ""
+        shown = written_over_seeds(comparison.key, comparison.mean[0]) + over
+        alone = f"Mean {comparison.name}" if comparison.has_parts else result_title(comparison.key)
+        begin = f"{superlative(comparison.better).capitalize()} {comparison.mean_name}" if several else alone
         of = f" of the {len(comparison.methods)} methods" if several else ""
         parts = f" on {count(len(comparison.tasks), 'task')}" if comparison.has_parts else ""
-        lines.append(f"{begin} {comparison.name}{of}: {comparison.methods[0]} ({shown}){parts}.")
+        lines.append(f"{begin}{of}: {comparison.methods[0]} ({shown}){parts}.")
     return lines
-
-
-def _base_in_words(comparison: Comparison) -> str:
-    return {"single-task": "a run on that task alone"}.get(comparison.worst_base, comparison.worst_base)

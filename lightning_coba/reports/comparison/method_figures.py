@@ -1,45 +1,30 @@
-"""Four figures of a comparison: change on each task, cost, course over the run, and when each task was best."""
+"""Three figures of a comparison: change on each task, course over the run, and when each task was best."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import REFERENCE
 from lightning_coba.reports.formats import percent
-from lightning_coba.reports.panels import heading, heat_map, panel_title, panels, plain, short
+from lightning_coba.reports.panels import heading, heat_map, line_style, panel_title, panels, short
 from lightning_coba.reports.result_names import result_name, result_title, superlative
-from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
-from lightning_coba.simplex.drawing import sheet
-from lightning_coba.simplex.figures import COLOURS, GREY, INK, LABEL_GAP, LABEL_SIZE, LINESTYLES, spread, title
+from lightning_coba.reports.statistics import Array, mean_over
+from lightning_coba.simplex.figures import INK, LABEL_SIZE, title
 
 PALEST = 5.0  # %: changes far below this stay pale, even where there are no larger ones
-MARKERS = ("o", "s", "D", "^")
 
 
-class Style(NamedTuple):
-    """How a method is drawn, the same in every figure of a suite."""
-
-    colour: str
-    linestyle: Any
-    marker: str
-
-
-def method_styles(methods: Sequence[str]) -> dict[str, Style]:
-    """Return a colour and line style for each method; uniform weights, which all are measured against, are black."""
-    styles = {REFERENCE: Style(INK, "-", "o")}
-    for number, name in enumerate(sorted(set(methods) - {REFERENCE})):
-        again, colour = divmod(number, len(COLOURS))
-        styles[name] = Style(COLOURS[colour], LINESTYLES[again % len(LINESTYLES)], MARKERS[again % len(MARKERS)])
-    return styles
+def method_styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return how each method is drawn in every figure; uniform weights, which all are measured against, are black."""
+    others = sorted(set(methods) - {REFERENCE})
+    return {REFERENCE: {"color": INK, "linestyle": "-"}} | {name: line_style(k) for k, name in enumerate(others)}
 
 
 def change_figure(comparison: Comparison) -> Figure | None:
@@ -70,40 +55,7 @@ def change_figure(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def cost_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure | None:
-    """Draw the mean result against the time of a step; None where no time was recorded."""
-    seconds = mean_over(comparison.seconds_per_step, axis=1)
-    against = comparison.relative_time
-    relative = bool(np.isfinite(against).any())
-    time = against if relative else seconds
-    shown = [m for m in range(len(comparison.methods)) if np.isfinite(time[m])]
-    if not shown:
-        return None
-    figure = sheet(8.5, max(4.4, 1.7 + 0.2 * len(shown)))
-    axes = figure.subplots()
-    good = "low" if comparison.better == "min" else "high"
-    title(
-        axes,
-        f"{result_title(comparison.key)} and its price",
-        f"{good} = better, left = faster; bars: standard deviation over seeds",
-    )
-    points = []
-    for m in shown:
-        mean, deviation = mean_and_deviation(comparison.mean[m])
-        colour, _, marker = styles[comparison.methods[m]]
-        bar = None if np.isnan(deviation) else deviation
-        axes.errorbar(time[m], mean, yerr=bar, fmt=marker, color=colour, markersize=7, elinewidth=1.2, capsize=3)
-        points.append((comparison.methods[m], float(time[m]), mean, colour))
-    axes.set_xlabel("time of an optimizer step" + (", uniform = 1" if relative else ", s"), color=INK)
-    axes.set_ylabel(f"mean {comparison.name} over tasks", color=INK)
-    axes.margins(0.08, 0.1)
-    plain(axes)
-    axes.ticklabel_format(useOffset=False)  # which would be written over the title
-    _name_points(figure, axes, points)
-    return figure
-
-
-def curves_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure | None:
+def curves_figure(comparison: Comparison, styles: Mapping[str, Mapping[str, Any]]) -> Figure | None:
     """Draw each task's objective over the run, the methods over one another; None where no run kept it."""
     if not any(len(steps) for of_task in comparison.curves.values() for steps, _ in of_task.values()):
         return None
@@ -111,87 +63,34 @@ def curves_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure
     figure, found = panels(len(comparison.tasks), 2.1, below=0.22 * ceil(len(names) / 4))
     for axes, task in zip(found, comparison.tasks, strict=True):
         for label in reversed(comparison.methods):  # the best comes to lie on top
-            style = styles[label]
-            axes.plot(*comparison.curves[label][task], color=style.colour, linestyle=style.linestyle, linewidth=1.4)
+            axes.plot(*comparison.curves[label][task], **styles[label], linewidth=1.4)
         panel_title(axes, task)
         _leave_out_start(axes, [comparison.curves[label][task] for label in comparison.methods])
     heading(figure, f"{result_title(comparison.objective.key)} of each task against the optimizer step")
-    handles = [Line2D([], [], color=styles[m].colour, linestyle=styles[m].linestyle) for m in comparison.methods]
+    handles = [Line2D([], [], **styles[m]) for m in comparison.methods]
     looks: dict[str, Any] = {"frameon": False, "fontsize": LABEL_SIZE, "handlelength": 2.8}
     figure.legend(handles, names, loc="outside lower left", ncols=min(4, len(names)), **looks)
     return figure
 
 
-def best_steps_figure(comparison: Comparison, styles: Mapping[str, Style]) -> Figure | None:
+def best_steps_figure(comparison: Comparison) -> Figure | None:
     """Draw when each task was at its best, by method; None where no run kept its objective."""
-    best = mean_over(comparison.best_step, axis=1)
+    best = mean_over(comparison.best_step, axis=1).T
     if not np.isfinite(best).any():
         return None
-    figure = sheet(8.5, 1.7 + 0.52 * len(comparison.methods))
-    axes = figure.subplots()
-    objective = comparison.objective
-    best_of = f"step of the {superlative(objective.better)} {result_name(objective.key)}"
-    title(axes, "When each task is at its best", f"{best_of}, one dot per task, mean over seeds")
-    last = float(np.nanmax(comparison.steps)) if np.isfinite(comparison.steps).any() else float(np.nanmax(best))
-    for row, label in enumerate(comparison.methods):
-        there = np.flatnonzero(np.isfinite(best[row]))
-        if not len(there):
-            continue
-        steps, colour = best[row][there], styles[label].colour
-        axes.plot([steps.min(), steps.max()], [row, row], color=colour, linewidth=5, alpha=0.25, solid_capstyle="round")
-        axes.plot(steps, row - _stacked(steps, last / 60), "o", color=colour, markersize=5, markeredgecolor="white")
-        for task, x, ha in ((steps.argmin(), steps.min(), "right"), (steps.argmax(), steps.max(), "left")):
-            if np.ptp(steps) or ha == "right":
-                name = short(comparison.tasks[there[task]]) if np.ptp(steps) else "all tasks"
-                offset = {"xytext": (-9 if ha == "right" else 9, 0), "textcoords": "offset points"}
-                axes.annotate(name, (x, row), ha=ha, va="center", fontsize=7.5, color=GREY, **offset)  # type: ignore[arg-type]
-    axes.set_yticks(range(len(comparison.methods)), [short(label) for label in comparison.methods])
-    axes.set_ylim(len(comparison.methods) - 0.4, -0.6)
-    axes.set_xlim(-0.15 * last if float(np.nanmin(best)) < 0.2 * last else 0, 1.15 * last)
-    axes.set_xticks([tick for tick in MaxNLocator(8, integer=True).tick_values(0, last) if 0 <= tick <= last])
-    axes.set_xlabel("optimizer step (earliest and latest task named)", color=INK)
-    plain(axes)
-    axes.grid(visible=False, axis="y")
+    last = float(np.nanmax([np.nanmax(best), *comparison.steps.ravel()]))
+    names = [*comparison.tasks], comparison.methods
+    figure, axes = heat_map(best, *names, norm=Normalize(0, last), cmap="PuOr_r", write="{:.0f}".format)
+    best_of = f"{superlative(comparison.objective.better)} {result_name(comparison.objective.key)}"
+    title(axes, f"Step of the {best_of}", "purple = early, orange = late; mean over seeds")
     return figure
 
 
 def _leave_out_start(axes: Axes, curves: Sequence[tuple[Array, Array]]) -> None:
     """End the axis where the losses of the first quarter begin to dwarf the differences between methods."""
-    shown = [losses[steps >= 0.25 * steps[-1]] for steps, losses in curves if len(steps)]
-    finite = [value for losses in shown for value in losses if np.isfinite(value)]
-    if finite and min(finite) < max(finite):
-        margin = 0.06 * (max(finite) - min(finite))
-        axes.set_ylim(min(finite) - margin, max(finite) + margin)
+    shown = np.concatenate([losses[steps >= 0.25 * steps[-1]] for steps, losses in curves if len(steps)] or [[]])
+    shown = shown[np.isfinite(shown)]
+    if shown.size and np.ptp(shown):
+        margin = 0.06 * np.ptp(shown)
+        axes.set_ylim(shown.min() - margin, shown.max() + margin)
     axes.set_xlim(left=0)
-
-
-def _stacked(steps: Array, near: float) -> Array:
-    """Return how far to lift dots that would cover one another."""
-    lifted, seen = np.zeros(len(steps)), Counter[int]()
-    for i in np.argsort(steps, kind="stable"):
-        place = round(float(steps[i]) / near) if near > 0 else 0
-        lifted[i] = 0.12 * seen[place]
-        seen[place] += 1
-    return np.minimum(lifted, 0.42)
-
-
-def _name_points(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, float, str]]) -> None:
-    """Name the points right of the panel, with thin leaders to them."""
-    labels = [
-        axes.annotate(
-            f"{short(name)}  {y:.3f}", (x, y), xytext=(1.04, 0.5), textcoords="axes fraction", va="center",
-            fontsize=LABEL_SIZE, color=INK,
-            arrowprops={
-                "arrowstyle": "-", "color": colour, "linewidth": 0.7, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 4,
-            },
-        )
-        for name, x, y, colour in points
-    ]  # fmt: skip
-    layout = figure.get_layout_engine()
-    assert layout is not None
-    layout.execute(figure)
-    figure.set_layout_engine("none")
-    height = axes.bbox.height * 72 / figure.dpi
-    targets = [axes.transLimits.transform(label.xy)[1] * height for label in labels]
-    for label, position in zip(labels, spread(targets, LABEL_GAP, 0, height), strict=True):
-        label.xyann = (label.xyann[0], position / height)

@@ -1,19 +1,18 @@
 """The tables of a comparison as cells of text, for any page or screen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 
 from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.grouping import Suite
-from lightning_coba.reports.comparison.headline import reading
+from lightning_coba.reports.comparison.headline import interval_in_words, reading
 from lightning_coba.reports.formats import DASH, number, percent, seconds, share
 from lightning_coba.reports.page import Cell, PageTable
-from lightning_coba.reports.result_names import comparative, is_share, result_name, result_title, written
-from lightning_coba.reports.statistics import Array, mean_and_deviation, mean_over
-from lightning_coba.runs.card import Better
+from lightning_coba.reports.result_names import comparative, result_name, result_title, written, written_over_seeds
+from lightning_coba.reports.statistics import Array, mean_over
+from lightning_coba.runs.card import WHOLE, Better
 
 
 def summary_table(comparison: Comparison) -> PageTable:
@@ -25,12 +24,12 @@ def summary_table(comparison: Comparison) -> PageTable:
     def add(name: str, values: Array, write: Callable[[float], str], best: Callable[..., int] = min) -> None:
         columns[name] = _best([write(value) for value in values], values, best)
 
-    means = [_over_seeds(comparison.key, row) for row in comparison.mean]
-    columns[f"mean {comparison.name}"] = _best(means, comparison.mean.mean(axis=1), better)
+    means = [written_over_seeds(comparison.key, row) for row in comparison.mean]
+    columns[comparison.mean_name] = _best(means, comparison.mean.mean(axis=1), better)
     if changes is not None:
         add("change vs uniform", mean_over(changes, axis=1), percent, better)
         is_reference = [m == comparison.reference for m in methods]
-        columns["95 % interval"] = [DASH if is_reference[m] else _interval(comparison, m) for m in methods]
+        columns["95 % interval"] = [DASH if is_reference[m] else interval_in_words(comparison, m) for m in methods]
         gains = [f"{gain} of {len(comparison.tasks)}" for gain in comparison.is_better(changes).sum(axis=1)]
         columns[f"tasks {comparative(comparison.better)}"] = [DASH if is_reference[m] else gains[m] for m in methods]
         columns["time vs uniform"] = [
@@ -44,9 +43,10 @@ def summary_table(comparison: Comparison) -> PageTable:
         columns["worst task"] = [
             f"{worst[0]} ({worst[1]:.2f})" if (worst := comparison.worst(m)) else DASH for m in methods
         ]
-    for key, values in comparison.metrics.items():
-        best = _best_of(comparison.metrics_better[key])
-        add(result_name(key), mean_over(mean_over(values, axis=2), axis=1), partial(written, key), best)
+    for key, result in [*comparison.results.items()][1:]:
+        of_seeds, best = mean_over(result.values, axis=2), _best_of(result.better)
+        shown = [written_over_seeds(key, row) for row in of_seeds]
+        columns[result_name(key)] = _best(shown, mean_over(of_seeds, axis=1), best)
     if comparison.has_parts:
         add("best-step spread", mean_over(comparison.best_step_spreads, axis=1), share)
     of = "All losses are" if comparison.key == TEST_LOSS else f"All values of {comparison.name} are"
@@ -54,23 +54,15 @@ def summary_table(comparison: Comparison) -> PageTable:
     return PageTable.of("Methods", columns, f"The best of each column is bold. {of} on the test split.", reading=reads)
 
 
-def primary_table(comparison: Comparison) -> PageTable:
-    """Return one row per task: the primary result by method."""
+def task_tables(comparison: Comparison) -> list[PageTable]:
+    """Return a table of each result that has parts, with one row per part: the primary one, then the others."""
     extra = {}
     if np.isfinite(comparison.single_task).any():
         extra["single-task"] = comparison.single_task
     if np.isfinite(comparison.before).any():
         extra["before training"] = mean_over(mean_over(comparison.before, axis=1), axis=0)
-    said = "Loss per completion token on" if comparison.key == TEST_LOSS else "On"
-    return _task_table(comparison.key, comparison, comparison.after, comparison.better, said, extra)
-
-
-def metric_tables(comparison: Comparison) -> list[PageTable]:
-    """Return a table of each other result, with one row per task."""
-    return [
-        _task_table(key, comparison, values, comparison.metrics_better[key], "On", {})
-        for key, values in comparison.metrics.items()
-    ]
+    parted = [key for key, result in comparison.results.items() if [*result.parts] != [WHOLE]]
+    return [_task_table(comparison, key, extra if key == comparison.key else {}) for key in parted]
 
 
 def left_out_table(suite: Suite) -> PageTable:
@@ -86,24 +78,20 @@ def left_out_table(suite: Suite) -> PageTable:
     return PageTable.of("Runs left out", columns, "These runs are in no number above.", is_text=True)
 
 
-def _task_table(
-    key: str, comparison: Comparison, values: Array, better: Better, where: str, extra: Mapping[str, Array]
-) -> PageTable:
+def _task_table(comparison: Comparison, key: str, extra: Mapping[str, Array]) -> PageTable:
     """Return one row per task and one column per method, and a last row of their means.
 
     Args:
-        key: Key of the result.
         comparison: What is compared.
-        values: ``[methods, seeds, tasks]``.
-        better: Direction in which they are better.
-        where: Beginning of the caption.
-        extra: Further columns, each ``[tasks]``.
+        key: Key of the result.
+        extra: Further columns, each ``[K]``.
     """
-    with_mean = np.concatenate([values, values.mean(axis=2, keepdims=True)], axis=2)
+    result = comparison.results[key]
+    with_mean = np.concatenate([result.values, result.values.mean(axis=2, keepdims=True)], axis=2)
     rows = []
-    for k, name in enumerate([*comparison.tasks, *(["mean"] if comparison.has_parts else [])]):
-        texts = [_over_seeds(key, of_method[:, k]) for of_method in with_mean]
-        cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(better))
+    for k, name in enumerate([*result.parts, "mean"]):
+        texts = [written_over_seeds(key, of_method[:, k]) for of_method in with_mean]
+        cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(result.better))
         others = [np.append(column, column.mean())[k] for column in extra.values()]
         rows.append([Cell(name), *cells, *(Cell(written(key, value)) for value in others)])
     several = len(comparison.seeds) > 1
@@ -112,8 +100,8 @@ def _task_table(
         f"{result_title(key)} of each task",
         ["task", *comparison.methods, *extra],
         rows,
-        f"{where} the test split, {seeds}. {comparative(better).capitalize()} is better; the best method of each row "
-        "is bold.",
+        f"{'Loss per completion token on' if key == TEST_LOSS else 'On'} the test split, {seeds}. "
+        f"{comparative(result.better).capitalize()} is better; the best method of each row is bold.",
     )
 
 
@@ -129,17 +117,3 @@ def _best(texts: Sequence[str], values: Array, best: Callable[..., int]) -> list
         return [Cell(text) for text in texts]
     mark = shown[best(there, key=lambda m: values[m])]  # what looks the same is marked the same
     return [Cell(text, text_shown == mark) for text, text_shown in zip(texts, shown, strict=True)]
-
-
-def _interval(comparison: Comparison, method: int) -> str:
-    interval = comparison.interval(method)
-    return f"{percent(interval[0])[:-2]} .. {percent(interval[1])}" if interval else DASH
-
-
-def _over_seeds(key: str, values: Array) -> str:
-    mean, deviation = mean_and_deviation(values)
-    if not np.isfinite(deviation):
-        return written(key, mean)
-    if is_share(key):
-        return f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
-    return f"{mean:.3f} ± {deviation:.3f}"

@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from itertools import count as count_from
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from rich.console import Group as Lines
@@ -14,27 +15,21 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_coba.reports.comparison.comparing import Comparison, compare
-from lightning_coba.reports.comparison.grouping import Suite, group_suites, shown
+from lightning_coba.reports.comparison.grouping import Suite, group_suites
 from lightning_coba.reports.comparison.headline import headline
-from lightning_coba.reports.comparison.markdown import BEGIN, render_markdown
-from lightning_coba.reports.comparison.method_tables import left_out_table, metric_tables, primary_table, summary_table
+from lightning_coba.reports.comparison.method_tables import left_out_table, summary_table, task_tables
 from lightning_coba.reports.comparison.runs_csv import write_runs_csv
-from lightning_coba.reports.formats import count
-from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, render_page
+from lightning_coba.reports.formats import count, first_settings
+from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, render, render_page
 from lightning_coba.reports.result_names import result_name, result_title, superlative
 from lightning_coba.runs.collection import find_runs, read_run
 from lightning_coba.runs.files import ReportFiles
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from lightning_coba.reports.comparison.method_figures import Style
-
 TITLE = "Comparison of runs"
+#: What stands above all comparisons.
+BEGIN = "Test numbers are on the test split. Weights were steered, and checkpoints chosen, on the validation split."
 #: Columns of the summary that fit on a screen, beside the first two: the method and its primary result.
 ON_SCREEN = ("change vs uniform", "95 % interval", "time vs uniform")
-#: Settings that a reader wants to know first.
-FIRST_SETTINGS = {"model": "model.model", "learning rate": "optimizer.lr", "tokens per row at most": "data.max_length"}
 
 
 @dataclass(frozen=True)
@@ -81,14 +76,17 @@ def write_comparison_report(paths: Iterable[str | os.PathLike[str]], out: str | 
     files = ReportFiles(Path(out))
     files.figures.mkdir(parents=True, exist_ok=True)
     write_runs_csv(files.runs, runs, {folder: label for suite in suites for folder, label in suite.labels.items()})
-    anchors = _Anchors()
-    sections = [section for suite in suites for section in _sections(suite, files, anchors)]
-    files.markdown.write_text(render_markdown(TITLE, sections), encoding="utf-8")
+    given: set[str] = set()
+    sections = [section for suite in suites for section in _sections(suite, given)]
+    for figure in (block for section in sections for block in section.blocks if isinstance(block, PageFigure)):
+        (files.folder / figure.path).write_bytes(figure.png)
+    markdown = render("comparison.md", title=TITLE, sections=sections, begin=BEGIN)
+    files.markdown.write_text(re.sub(r"\n{3,}", "\n\n", markdown).strip() + "\n", encoding="utf-8")
     files.page.write_text(render_page(TITLE, sections, BEGIN), encoding="utf-8")
     return ComparisonReport(files.folder, sections, len(runs))
 
 
-def _sections(suite: Suite, out: ReportFiles, anchors: Callable[[str], str]) -> list[PageSection]:
+def _sections(suite: Suite, anchors: set[str]) -> list[PageSection]:
     """Return one section for each group of comparable runs; the last table of all says what is in none."""
     from lightning_coba.reports.comparison.method_figures import method_styles
 
@@ -101,18 +99,19 @@ def _sections(suite: Suite, out: ReportFiles, anchors: Callable[[str], str]) -> 
     ]
     sections = []
     for group in suite.groups:
-        comparison, anchor = compare(suite, group), anchors(suite.name)
+        comparison, anchor = compare(suite, group), _anchor(suite.name, anchors)
         title = suite.name + "".join(f", {key}={value}" for key, value in group.settings.items())
         notes = not_comparable if differing else []
         if comparison is None:
             sentence = "These runs have no task in common: nothing to compare."
             sections.append(PageSection(title, [sentence], notes=notes, anchor=anchor))
         else:
-            blocks = _blocks(comparison, styles, out, anchor)
+            figures = _figures(comparison, styles, anchor)
+            blocks: list[PageBlock] = [summary_table(comparison), *figures, *task_tables(comparison)]
             notes = [*notes, *comparison.notes]
             sections.append(PageSection(title, headline(comparison), _facts(comparison), notes, blocks, anchor))
     if not sections:
-        sections = [PageSection(suite.name, ["No run has finished yet."], anchor=anchors(suite.name))]
+        sections = [PageSection(suite.name, ["No run has finished yet."], anchor=_anchor(suite.name, anchors))]
     if suite.left_out:
         last = sections[-1]
         note = f"{count(len(suite.left_out), 'run')} left out of every number; the last table says which and why."
@@ -120,40 +119,30 @@ def _sections(suite: Suite, out: ReportFiles, anchors: Callable[[str], str]) -> 
     return sections
 
 
-def _blocks(comparison: Comparison, styles: "Mapping[str, Style]", out: ReportFiles, anchor: str) -> list[PageBlock]:
+def _figures(comparison: Comparison, styles: Mapping[str, Mapping[str, Any]], anchor: str) -> list[PageFigure]:
     from lightning_coba.reports.comparison import method_figures as draw  # matplotlib takes a second
 
-    def figure(name: str, drawn: "Figure | None", caption: str) -> list[PageFigure]:
-        if drawn is None:
-            return []
-        file = out.figures / f"{anchor}-{name}.png"
-        made = PageFigure.of(drawn, file.relative_to(out.folder).as_posix(), caption)
-        file.write_bytes(made.png)
-        return [made]
-
-    change = draw.change_figure(comparison)
-    cost = draw.cost_figure(comparison, styles)
-    curves = draw.curves_figure(comparison, styles)
-    best = draw.best_steps_figure(comparison, styles)
-    name, objective = comparison.name, comparison.objective
-    curve = result_name(objective.key)
-    return [
-        summary_table(comparison),
-        *figure("change", change, f"Change of the {name} against uniform weights, per task and method, in percent."),
-        *figure("cost", cost, f"Mean {name} over tasks against the time of an optimizer step."),
-        primary_table(comparison),
-        *metric_tables(comparison),
-        *figure(
-            "curves",
-            curves,
+    objective = comparison.objective
+    best = f"{result_name(objective.key)} was {superlative(objective.better)}"
+    drawn = {
+        "change": (
+            draw.change_figure(comparison),
+            f"Change of the {comparison.name} against uniform weights, per task and method, in percent.",
+        ),
+        "curves": (
+            draw.curves_figure(comparison, styles),
             f"{result_title(objective.key)} of each task over the run, mean over seeds. The first quarter may begin "
             "outside a panel.",
         ),
-        *figure(
-            "best-steps",
-            best,
-            f"Step at which each task's {curve} was {superlative(objective.better)}, mean over seeds.",
+        "best-steps": (
+            draw.best_steps_figure(comparison),
+            f"Step at which each task's {best}, mean over seeds.",
         ),
+    }
+    return [
+        PageFigure.of(figure, (ReportFiles(Path()).figures / f"{anchor}-{name}.png").as_posix(), caption)
+        for name, (figure, caption) in drawn.items()
+        if figure is not None
     ]
 
 
@@ -168,20 +157,13 @@ def _facts(comparison: Comparison) -> str:
     ]
     if alone := int(np.isfinite(comparison.single_task).sum()):
         facts.append(f"single-task runs of {count(alone, 'task')}")
-    settings = comparison.runs[0][0].settings or {}
-    facts += [f"{name} {shown(settings[key])}" for name, key in FIRST_SETTINGS.items() if key in settings]
-    return " · ".join(facts)
+    return " · ".join([*facts, *first_settings(comparison.runs[0][0].settings)])
 
 
-class _Anchors:
-    """Give each section a name that is safe for a file and an address, and no other section's."""
-
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-
-    def __call__(self, name: str) -> str:
-        safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-").lower()[:60] or "suite"
-        numbered = (f"{safe}-{number}" for number in count_from(2))
-        anchor = safe if safe not in self._given else next(name for name in numbered if name not in self._given)
-        self._given.add(anchor)
-        return anchor
+def _anchor(name: str, given: set[str]) -> str:
+    """Return a name that is safe for a file and an address, and none of those given before, to which it is added."""
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-").lower()[:60] or "suite"
+    numbered = (f"{safe}-{number}" for number in count_from(2))
+    anchor = next(one for one in chain([safe], numbered) if one not in given)
+    given.add(anchor)
+    return anchor

@@ -17,7 +17,7 @@ def write_runs_csv(path: str | os.PathLike[str], runs: Iterable[Run], labels: Ma
     """Write one row per run and task: numbers that read back to the same bits, empty where unknown.
 
     The primary result has two columns, ``<key>_before`` and ``<key>_after``; each other result and the objective have
-    one that is called by its key.
+    one that is called by its key. A part of a result that is no task has a row of its own.
 
     Args:
         path: File to write.
@@ -37,7 +37,8 @@ def write_runs_csv(path: str | os.PathLike[str], runs: Iterable[Run], labels: Ma
             row = {name: getattr(run, name) for name in names} | {"label": labels.get(run.folder, "")}
             row |= {name: _cell(getattr(run, name)) for name in ("steps", "seconds_per_step", "validation_seconds")}
             row[run.objective.key] = _cell(run.objective.value)
-            for task in run.tasks or [""]:
+            parts = [part for result in run.results.values() for part in result.values]
+            for task in dict.fromkeys([*run.tasks, *parts]) or [""]:
                 results = {
                     f"{run.primary}_before": run.before.values.get(task),
                     f"{run.primary}_after": run.after.values.get(task),

@@ -10,10 +10,9 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from lightning_coba.reports.data_report.page import data_html
 from lightning_coba.reports.data_report.tables import label_table, run_sentence, split_table, step_table, task_table
 from lightning_coba.reports.formats import count
-from lightning_coba.reports.page import PageFigure, PageTable
+from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, render
 
 if TYPE_CHECKING:
     from lightning_coba.inspection.example import Example
@@ -68,7 +67,7 @@ def write_data_report(
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    blocks: list[PageTable | PageFigure] = []
+    blocks: list[PageBlock] = []
     if inspection.tasks:
         blocks.append(task_table(inspection.tasks, inspection.steps))
     picture = folder / "data.png"
@@ -83,7 +82,14 @@ def write_data_report(
         blocks.append(label_table(labelled))
     if inspection.tasks:
         blocks.append(split_table(inspection.tasks))
-    page = data_html(inspection, title, headline(inspection), facts, blocks)
+    page = render(
+        "data.html",
+        title=f"Data of {title}",
+        answer=PageSection("", headline(inspection), facts),
+        findings=inspection.findings,
+        numbers=PageSection("Numbers", [], blocks=blocks),
+        examples=inspection.examples,
+    )
     (folder / "data.html").write_text(page, encoding="utf-8")
     return DataReport(inspection, folder)
 

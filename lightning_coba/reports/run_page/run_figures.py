@@ -1,4 +1,4 @@
-"""Two figures of a page about one run: every task's losses, and what slopes the weights answered."""
+"""The figure of a page about one run that the run has not drawn itself: every task's losses."""
 
 from collections.abc import Mapping
 
@@ -6,63 +6,46 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_coba.reports.panels import line_style, panel_title, panels, plain
+from lightning_coba.log_keys import TRAIN_LOSS, task_key
+from lightning_coba.reports.panels import panel_title, panels
 from lightning_coba.reports.statistics import Array
-from lightning_coba.runs.card import Better
-from lightning_coba.simplex.figures import COLOURS, GREY, INK, canvas, name_tasks, title
-from lightning_coba.simplex.records import BalanceTable
+from lightning_coba.runs.card import WHOLE, Better, Objective
+from lightning_coba.simplex.figures import COLOURS
 
 #: A training loss is drawn as the mean over this share of its values: single steps are noise.
 SMOOTHED = 0.04
 TRAINING = "#b5b5b5"
+Curve = Mapping[int, float]
+NOTHING: Curve = {}
 LINES = ("training (smoothed)", "validation", "validation minimum", "validation maximum")
 
 
 def losses_figure(
-    validation: Mapping[str, Mapping[int, float]], training: Mapping[str, Mapping[int, float]], better: Better = "min"
+    validation: Mapping[str, Curve], training: Mapping[str, Curve], objective: Objective | None = None
 ) -> Figure | None:
     """Draw one panel per task: training loss, and the objective in validation with its best; None without either.
 
+    An objective that is no loss has panels of its own.
+
     Args:
-        validation: Task -> step -> objective, such as the validation loss.
+        validation: Task -> step -> objective.
         training: Task -> step -> training loss.
-        better: Direction in which the objective is better.
+        objective: What is followed in validation; the validation loss unless given.
     """
-    tasks = [task for task in {**validation, **training} if validation.get(task) or training.get(task)]
-    if not tasks:
+    objective = objective or Objective()
+    drawn = {task: (validation.get(task, NOTHING), training.get(task, NOTHING)) for task in {**validation, **training}}
+    if "loss" not in objective.key:
+        drawn = {_panel_name(objective.key, task): (curve, NOTHING) for task, curve in validation.items()}
+        drawn |= {_panel_name(TRAIN_LOSS, task): (NOTHING, curve) for task, curve in training.items()}
+    drawn = {name: curves for name, curves in drawn.items() if any(curves)}
+    if not drawn:
         return None
-    figure, found = panels(len(tasks), 2.0, "optimizer step", below=0.1)
-    for axes, task in zip(found, tasks, strict=True):
-        _draw_losses(axes, task, _curve(validation.get(task, {})), _curve(training.get(task, {})), better)
+    figure, found = panels(len(drawn), 2.0, "optimizer step", below=0.1)
+    for axes, (name, curves) in zip(found, drawn.items(), strict=True):
+        _draw_losses(axes, name, _arrays(curves[0]), _arrays(curves[1]), objective.better)
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
-    figure.legend(
-        handles=[handles[name] for name in LINES if name in handles],
-        loc="outside upper left",
-        ncols=3,
-        frameon=False,
-        fontsize=8.5,
-    )
-    return figure
-
-
-def slope_figure(balance: BalanceTable) -> Figure | None:
-    """Draw each task's weight against its slope, record by record; None where the balancer has no slopes."""
-    there = np.isfinite(balance.slope) & np.isfinite(balance.weight)
-    if not there.any():
-        return None
-    figure, (axes,) = canvas(1, height=4.4)
-    title(axes, "Weight against slope", "dot = last record, line = the way there; right of 0 the loss rises")
-    plain(axes)
-    axes.axvline(0, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
-    axes.axhline(1 / len(balance.tasks), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
-    lines = []
-    for k, task in enumerate(balance.tasks):
-        x, y = balance.slope[there[:, k], k], balance.weight[there[:, k], k]
-        lines += axes.plot(x, y, linewidth=0.9, alpha=0.5, label=task, **line_style(k))
-        axes.plot(x[-1:], y[-1:], "o", color=line_style(k)["color"], markersize=6)
-    axes.set_xlabel("slope: change of the loss ratio per record", color=INK)
-    axes.set_ylabel("weight", color=INK)
-    name_tasks(figure, {axes: lines})
+    shown = [handles[name] for name in LINES if name in handles]
+    figure.legend(handles=shown, loc="outside upper left", ncols=3, frameon=False, fontsize=8.5)
     return figure
 
 
@@ -74,7 +57,7 @@ def _draw_losses(
         axes.plot(steps, smooth, color=TRAINING, linewidth=1.2, label=LINES[0])
     steps, losses = validation
     if not len(losses):
-        panel_title(axes, task, "no validation pass")
+        panel_title(axes, task, f"{smooth[-1]:.3g} at the end" if len(smooth) else "")
         return
     (line,) = axes.plot(steps, losses, color=COLOURS[0], linewidth=1.7, label=LINES[1])
     if len(steps) <= 20:
@@ -87,9 +70,12 @@ def _draw_losses(
     panel_title(axes, task, f"{losses[best]:.3g} at step {int(steps[best])}")
 
 
-def _curve(losses: Mapping[int, float]) -> tuple[Array, Array]:
-    steps = np.array(sorted(losses), dtype=np.float64)
-    values = np.array([losses[int(step)] for step in steps], dtype=np.float64)
+def _panel_name(key: str, task: str) -> str:
+    return key if task == WHOLE else task_key(key, task)
+
+
+def _arrays(losses: Curve) -> tuple[Array, Array]:
+    steps, values = np.array(sorted(losses.items()), dtype=np.float64).reshape(-1, 2).T
     there = np.isfinite(values)
     return steps[there], values[there]
 

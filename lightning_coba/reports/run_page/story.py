@@ -13,7 +13,7 @@ from lightning_coba.log_keys import TRAIN_LOSS
 from lightning_coba.reports.findings import FEWEST_TREND_RECORDS, TOLERANCE, TaskFinding, task_findings
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.statistics import Array
-from lightning_coba.runs.card import MULTITASK
+from lightning_coba.runs.card import MULTITASK, mapping, number
 from lightning_coba.runs.collection import Run, read_run
 from lightning_coba.runs.curves import Curves, read_curves
 from lightning_coba.runs.files import RunFiles
@@ -44,6 +44,7 @@ class RunStory:
         balance: The balancer's records; None where there are none.
         losses: What these hold.
         training: Task -> step -> training loss.
+        steps: Optimizer steps of each phase; of a run without phases under its own name. NaN where unknown.
         tasks: How each task fared; empty where no loss was followed.
         verdicts: Task -> what it came to, one of `VERDICTS`.
         notes: What a reader has to know first.
@@ -53,6 +54,7 @@ class RunStory:
     balance: BalanceTable | None
     losses: Literal["validation", "training"]
     training: Mapping[str, Mapping[int, float]]
+    steps: Mapping[str, float]
     tasks: Sequence[TaskFinding]
     verdicts: Mapping[str, str]
     notes: Sequence[str]
@@ -61,7 +63,7 @@ class RunStory:
         """Return the tasks with a verdict."""
         return [task for task in self.tasks if self.verdicts[task.task] == verdict]
 
-    def of_balancer(self, column: str, task: str) -> Array:
+    def recorded(self, column: str, task: str) -> Array:
         """Return ``[T]`` numbers of a task in the balancer's records, such as its "weight"; empty without records."""
         if self.balance is None or task not in self.balance.tasks:
             return np.empty(0)
@@ -82,15 +84,26 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
     run = read_run(folder)
     balance, complaint = _balance(run.last_fit_with(lambda fit: fit.balance).balance)
     losses: Literal["validation", "training"] = "training" if run.card.get("records") == "training" else "validation"
-    notes = [note for note in (_unfinished(run), complaint, *_oddities(run, balance, losses)) if note]
+    unfinished = "" if run.is_complete else f"The run is {run.status}: {run.error}."
+    notes = [note for note in (unfinished, complaint, *_oddities(run, balance, losses)) if note]
     tasks = [] if run.objective.better == "max" else _follow(run, balance if losses == "validation" else None)
-    return RunStory(run, balance, losses, _training(run), tasks, _verdicts(tasks), notes)
+    return RunStory(run, balance, losses, _training(run), _steps(run), tasks, _verdicts(tasks), notes)
 
 
 def _training(run: Run) -> Curves:
     """Return the training losses by task; those of all together where the validation curve is of all together."""
     curves, _ = read_curves(run.last_fit_with(lambda fit: fit.metrics).metrics, TRAIN_LOSS)
     return curves if run.system == MULTITASK or not run.curves else {k: v for k, v in curves.items() if k in run.curves}
+
+
+def _steps(run: Run) -> dict[str, float]:
+    """Return how long each phase was: as its card says or, before its end, by what it logged."""
+    steps = {}
+    for name, fit in zip(run.phases, run.fits, strict=False):
+        timing = mapping(mapping(run.card["phases"][name]).get("timing"))
+        known = [count for count in (number(timing.get("steps")), float(read_curves(fit.metrics)[1])) if count > 0]
+        steps[name] = max(known, default=math.nan)
+    return steps or {run.folder.name: run.steps}
 
 
 def _follow(run: Run, balance: BalanceTable | None) -> list[TaskFinding]:
@@ -139,17 +152,13 @@ def _balance(file: Path) -> tuple[BalanceTable | None, str]:
         return None, str(error)
 
 
-def _unfinished(run: Run) -> str:
-    return "" if run.is_complete else f"The run is {run.status}: {run.error}."
-
-
 def _oddities(run: Run, balance: BalanceTable | None, losses: str) -> list[str]:
     notes = []
     if run.status == "finished" and run.system == MULTITASK and not run.before.values:
         notes.append("The loss before training was not measured on the test split (test_before=false).")
     if balance is not None:
         absent = int((~np.isfinite(balance.loss)).sum())
-        if absent and losses == "validation":  # a training step may well be without some tasks
+        if 0 < absent < balance.loss.size and losses == "validation":  # a training step may well be without some tasks
             notes.append(
                 f"{absent} of {balance.loss.size} losses in the records are missing: the task was absent, or its loss "
                 "was NaN or infinite and was left out."

@@ -1,32 +1,33 @@
-"""One page about one run: what became of the tasks, why, and with which settings."""
+"""One page about one run: what became of the tasks, and with which settings."""
 
-import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable
+from contextlib import suppress
 from math import isfinite, nan
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING
 
 from lightning_coba.log_keys import TEST_LOSS, VAL_LOSS
-from lightning_coba.reports.formats import DASH, count, number, percent, seconds
+from lightning_coba.reports.formats import DASH, as_typed, count, first_settings, number, percent, seconds
 from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, PageText, render_page
-from lightning_coba.reports.result_names import result_name, superlative, written
+from lightning_coba.reports.result_names import is_of_tasks, result_name, superlative, written
 from lightning_coba.reports.run_page.story import VERDICTS, RunStory, read_story
-from lightning_coba.reports.run_page.words import headline, in_words
-from lightning_coba.runs.card import MULTITASK, results_of
+from lightning_coba.reports.run_page.words import headline, values_in_words
+from lightning_coba.runs.card import MULTITASK, Result, mapping, results_of
 from lightning_coba.runs.collection import Run
 from lightning_coba.runs.files import RunFiles
+from lightning_coba.simplex.records import read_balance
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-#: Settings that a reader wants to know first.
-FIRST_SETTINGS = {
-    "model": "model.model",
-    "learning rate": "optimizer.lr",
-    "batch size": "data.batch_size",
-    "tokens per row at most": "data.max_length",
+#: Figures of a run by the name of their file -> what they show.
+CAPTIONS = {
+    "loss_ratio": "Losses in the records, relative to the start.",
+    "weights": "Weights in force after each record.",
+    "scores": "What CoBa's weights are made of.",
+}
+#: Columns of the table of tasks -> what they mean.
+READING = {
+    "slope": "Change of the loss ratio per record over the last window; below 0 the loss falls.",
+    "RCS": "Relative convergence score at the end: high where a task converges more slowly than the others.",
+    "ACS": "Absolute convergence score at the end: high where a task still improves, low where it diverges.",
 }
 
 
@@ -67,24 +68,25 @@ def render_run_page(story: RunStory) -> str:
     run = story.run
     packages = [f"{name} {version}" for name, version in (run.card.get("packages") or {}).items() if version]
     environment = PageText("Environment", [" · ".join(packages) or "not written down", str(run.folder)])
-    tables = _phases(run) + _tables(story)
-    blocks: list[PageBlock] = [*tables, *_figures(story), *_results(run), *_cost(story), *_settings(run), environment]
-    section = PageSection("", headline(story), _facts(run), story.notes, blocks)
+    tasks = [task_table(story)] if story.tasks else []
+    blocks: list[PageBlock] = [
+        *_phases(story),
+        *tasks,
+        *_figures(story),
+        *_results(run),
+        *_cost(story),
+        *_settings(run),
+    ]
+    section = PageSection("", headline(story), _facts(run), story.notes, [*blocks, environment])
     return render_page(_title(story), [section])
 
 
 def _settings(run: Run) -> list[PageTable]:
-    settings = run.settings or {}
-    if not settings:
+    if not run.settings:
         return []
-    columns = {"setting": [*settings], "value": [_as_yaml(value) for value in settings.values()]}
-    folded = f"{len(settings)} settings, as they can be given to coba-train"
+    columns = {"setting": [*run.settings], "value": [as_typed(value) for value in run.settings.values()]}
+    folded = f"{len(run.settings)} settings, as they can be given to coba-train"
     return [PageTable.of("Settings", columns, is_text=True, folded=folded)]
-
-
-def _as_yaml(value: object) -> str:
-    """Return a setting as it is typed: None is null, True is true."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _title(story: RunStory) -> str:
@@ -95,7 +97,6 @@ def _title(story: RunStory) -> str:
 
 
 def _facts(run: Run) -> str:
-    settings = run.settings or {}
     facts = [
         f"suite {run.suite}",
         *([f"system {run.system}"] if run.system != MULTITASK else []),
@@ -103,7 +104,7 @@ def _facts(run: Run) -> str:
         *([f"seed {run.seed}"] if run.seed is not None else []),
         *([count(len(run.tasks), "task")] if run.card.get("tasks") else []),
         f"status {run.status}",
-        *(f"{name} {settings[key]}" for name, key in FIRST_SETTINGS.items() if key in settings),
+        *first_settings(run.settings),
     ]
     return " · ".join(facts)
 
@@ -111,7 +112,9 @@ def _facts(run: Run) -> str:
 def task_table(story: RunStory) -> PageTable:
     """Return one row per task: what it came to, in numbers."""
     tasks = story.tasks
-    slopes, weights = ([story.of_balancer(column, one.task) for one in tasks] for column in ("slope", "weight"))
+    records = {
+        column: [story.recorded(column, one.task) for one in tasks] for column in ("slope", "rcs", "acs", "weight")
+    }
     columns = {
         "task": [one.task for one in tasks],
         "came to": [story.verdicts[one.task] for one in tasks],
@@ -121,123 +124,97 @@ def task_table(story: RunStory) -> PageTable:
         "at the end": [number(one.last) for one in tasks],
         "change": [percent(one.last_ratio - 1) for one in tasks],
         "above lowest": [percent(one.rise) for one in tasks],
-        "slope": [number(of[-1], "+.4f") if of.size else DASH for of in slopes],
-        "first weight": [number(of[0]) if of.size else DASH for of in weights],
-        "last weight": [number(of[-1]) if of.size else DASH for of in weights],
+        "slope": [number(of[-1], "+.4f") if of.size else DASH for of in records["slope"]],
+        "RCS": [number(of[-1], ".2f") if of.size else DASH for of in records["rcs"]],
+        "ACS": [number(of[-1], ".2f") if of.size else DASH for of in records["acs"]],
+        "first weight": [number(of[0]) if of.size else DASH for of in records["weight"]],
+        "last weight": [number(of[-1]) if of.size else DASH for of in records["weight"]],
     }
+    columns = {name: cells for name, cells in columns.items() if {*cells} != {DASH}}
+    said = {**VERDICTS, **READING}
     return PageTable.of(
         "What became of each task" if story.run.status != "running" else "The tasks so far",
-        {name: cells for name, cells in columns.items() if {*cells} != {DASH}},
+        columns,
         "Losses per completion token on the validation split, which steers the weights and chooses the checkpoint."
         if story.run.system == MULTITASK
         else f"{story.run.objective.key} in validation passes, which chooses the checkpoint.",
-        reading={name: words for name, words in VERDICTS.items() if name in story.verdicts.values()},
+        reading={name: words for name, words in said.items() if name in {*columns, *story.verdicts.values()}},
     )
 
 
-def _phases(run: Run) -> list[PageTable]:
+def _phases(story: RunStory) -> list[PageTable]:
+    run = story.run
     if not run.phases:
         return []
-    results = [_in_words(run.card["phases"][name].get("results")) for name in run.phases]
-    columns = {"phase": [*run.phases], "status": [*run.phases.values()], "results": results}
+    results = [results_of(mapping(run.card["phases"][name]).get("results")) for name in run.phases]
+    columns = {
+        "phase": [*run.phases],
+        "status": [*run.phases.values()],
+        "steps": [number(steps, ",.0f") for steps in story.steps.values()],
+        "results": [
+            ", ".join(f"{result_name(key)} {values_in_words(run, key, of)}" for key, of in found.items()) or DASH
+            for found in results
+        ],
+    }
     caption = "The fits of the run, one after the other. What follows is of the last one that has it."
     return [PageTable.of("Phases", columns, caption, is_text=True)]
 
 
-def _in_words(results: object) -> str:
-    """Return the results of a phase, each with the mean of its parts."""
-    means = {key: _mean(result.values) for key, result in results_of(results).items()}
-    return ", ".join(f"{result_name(key)} {written(key, mean)}" for key, mean in means.items()) or DASH
-
-
-def _tables(story: RunStory) -> list[PageTable]:
-    if not story.tasks:
-        return []
-    words = [in_words(task, story) for task in story.tasks]
-    columns = {"task": [task.task for task in story.tasks], "its course, and the balancer's answer": words}
-    return [task_table(story), PageTable.of("Why", columns, is_text=True)]
-
-
 def _figures(story: RunStory) -> list[PageFigure]:
-    from lightning_coba.reports.run_page.run_figures import losses_figure, slope_figure
-    from lightning_coba.simplex import figures as draw  # matplotlib takes a second
+    from lightning_coba.reports.run_page.run_figures import losses_figure  # matplotlib takes a second
 
-    balance, objective = story.balance, story.run.objective
-    of = "Loss" if objective.key == VAL_LOSS else f"{objective.key} in validation passes, and loss"
-    drawn = {
-        f"{of} of each task in training steps and in validation passes; the ring marks the validation "
-        f"{'minimum' if objective.better == 'min' else 'maximum'}.": (
-            "losses.png",
-            lambda: losses_figure(story.run.curves, story.training, objective.better),
-        )
-    }
-    if balance is not None:
-        drawn |= {
-            "Losses in the balancer's records, relative to the start.": (
-                "loss_ratio.png",
-                lambda: draw.loss_ratio_figure(balance, story.losses),
-            ),
-            "Weights in force after each record.": ("weights.png", lambda: draw.weights_figure(balance)),
-            "Which slopes the weights answered.": ("slopes.png", lambda: slope_figure(balance)),
-        }
-        if draw.has_scores(balance):
-            drawn["What CoBa's weights are made of."] = ("scores.png", lambda: draw.scores_figure(balance))
-    figures = (_figure(story.run, caption, *found) for caption, found in drawn.items())
-    shown = {name for name, _ in drawn.values()}
-    return [*(figure for figure in figures if figure is not None), *_own_figures(story.run, shown)]
+    run, objective = story.run, story.run.objective
+    what = "Loss of each task" if objective.key == VAL_LOSS else f"{objective.key} in validation passes, and loss"
+    extreme = "minimum" if objective.better == "min" else "maximum"
+    caption = f"{what} in training steps and in validation passes; the ring marks the validation {extreme}."
+    losses = losses_figure(run.curves, story.training, objective)
+    drawn = [] if losses is None else [PageFigure.of(losses, "losses.png", caption)]
+    return drawn + [figure for fit in run.fits for figure in _figures_of(fit, story)]
 
 
-def _own_figures(run: Run, shown: Collection[str]) -> list[PageFigure]:
-    """Return what the system has drawn itself."""
-    files = [file for fit in run.fits for file in sorted(fit.figures.glob("*.png")) if file.name not in shown]
-    return [
-        PageFigure(file.relative_to(run.folder).as_posix(), file.stem.replace("_", " "), file.read_bytes())
-        for file in files
-    ]
+def _figures_of(fit: RunFiles, story: RunStory) -> list[PageFigure]:
+    """Return what a fit has drawn of its records, drawn again where these went on since, and what its system drew."""
+    for records in fit.records():
+        folder = fit.figures if records == fit.balance else fit.figures / records.stem
+        weights = folder / "weights.png"
+        if not weights.is_file() or weights.stat().st_mtime_ns < records.stat().st_mtime_ns:
+            from lightning_coba.simplex.figures import write_figures  # matplotlib takes a second
 
-
-def _figure(run: Run, caption: str, name: str, draw: "Callable[[], Figure | None]") -> PageFigure | None:
-    """Return a figure as the run has drawn it, or draw it where the records went on since."""
-    fit = run.last_fit_with(lambda fit: fit.balance)
-    file, records = fit.figures / name, fit.balance
-    path = file.relative_to(run.folder).as_posix()
-    if file.is_file() and records.is_file() and file.stat().st_mtime_ns >= records.stat().st_mtime_ns:
-        return PageFigure(path, caption, file.read_bytes())
-    figure = draw()
-    return None if figure is None else PageFigure.of(figure, path, caption)
+            with suppress(ValueError):  # half-written, or none yet
+                write_figures(read_balance(records), folder, story.losses)
+    found = []
+    for file in sorted(fit.figures.rglob("*.png")):
+        path = file.relative_to(story.run.folder)
+        whose = [part for part in path.parent.parts if part != fit.figures.name]  # a phase, another set of shares
+        caption = ": ".join([*whose, CAPTIONS.get(file.stem, file.stem.replace("_", " "))])
+        found.append(PageFigure(path.as_posix(), caption, file.read_bytes()))
+    return found
 
 
 def _results(run: Run) -> list[PageTable]:
     if not run.results:
         return []
-    key, before, after = run.primary, run.before.values, run.after.values
+    key, before, after = run.primary, run.before, run.after
     ratios = {
-        part: after[part] / before[part] for part in after if isfinite(before.get(part, nan)) and before[part] != 0
+        part: after.values[part] / start for part, start in before.values.items() if start and part in after.values
     }
     name = "" if key == TEST_LOSS else f"{result_name(key)} "
-    columns: dict[str, tuple[str, Mapping[str, float]]] = {}
-    if before:
-        columns[f"{name}before"] = (key, before)
-    columns[f"{name}after"] = (key, after)
-    if before:
-        columns["after / before"] = ("", ratios)
-    columns |= {result_name(other): (other, result.values) for other, result in run.others.items()}
-    parts = [task for task in run.tasks if task in after] or list(after)
-    parts = list(dict.fromkeys([*parts, *(part for _, values in columns.values() for part in values)]))
-    rows = [[part, *(written(of, values.get(part, nan)) for of, values in columns.values())] for part in parts]
-    if len(parts) > 1 or run.system == MULTITASK:
-        rows.append(["mean", *(written(of, _mean(values)) for of, values in columns.values())])
+    columns = {f"{name}after": (key, after)}
+    if before.values:
+        columns = {f"{name}before": (key, before), **columns, "after / before": ("", Result(ratios))}
+    columns |= {result_name(other): (other, result) for other, result in run.others.items()}
+    known = {part: None for _, result in columns.values() for part in result.values}
+    parts = [part for part in dict.fromkeys([*run.tasks, *known]) if part in known]
+    has_mean = any(is_of_tasks(run, result) for _, result in columns.values())
+    cells = {"task": [*parts, *["mean"] * has_mean]}
+    for column, (of, result) in columns.items():
+        mean = values_in_words(run, of, result) if is_of_tasks(run, result) else DASH
+        cells[column] = [*(written(of, result.values.get(part, nan)) for part in parts), *[mean] * has_mean]
     objective = run.objective
     chosen = "mean validation loss" if objective.key == VAL_LOSS else objective.key
     begin = "Loss per completion token on" if key == TEST_LOSS and run.system == MULTITASK else "On"
     caption = f"{begin} the test split, at the checkpoint with the {superlative(objective.better)} {chosen}."
-    return [PageTable.of("Test results", dict(zip(["task", *columns], zip(*rows, strict=True), strict=True)), caption)]
-
-
-def _mean(values: Mapping[str, float]) -> float:
-    """Return the mean of those that are there; NaN of none."""
-    there = [value for value in values.values() if isfinite(value)]
-    return fmean(there) if there else nan
+    return [PageTable.of("Test results", cells, caption)]
 
 
 def _cost(story: RunStory) -> list[PageTable]:
@@ -251,13 +228,14 @@ def _cost(story: RunStory) -> list[PageTable]:
         "optimizer steps": each,
         "validation passes": f"{seconds(run.validation_seconds)} in all, {share:.0f} % of the time",
     }
-    if story.balance is not None:
+    if story.balance is not None and run.fits[-1].balance.is_file():  # of the fit whose time this is
         by_passes = set(story.balance.steps.tolist()) <= {step for curve in run.curves.values() for step in curve}
         within = (
             "taken from the validation passes, whose time they cost"
             if by_passes and story.losses == "validation"
             else "taken in training steps, whose time above includes them"
         )
-        rows["the balancer's records"] = f"{len(story.balance.records):,}, {within}"
+        rows["records of the weights"] = f"{len(story.balance.records):,}, {within}"
     columns = {"": [*rows], "time": [*rows.values()]}
-    return [PageTable.of("Time", columns, "Checkpoints and tests are not counted.", is_text=True)]
+    title = f"Time of {[*run.phases][-1]}" if run.phases else "Time"
+    return [PageTable.of(title, columns, "Checkpoints and tests are not counted.", is_text=True)]
