@@ -4,21 +4,17 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
 from lightning_coba.data import MultitaskDataModule
 from lightning_coba.evaluation.answering import Answerer, answer_tasks
-from lightning_coba.evaluation.choice import checked_metrics, chosen_metrics
+from lightning_coba.evaluation.choice import checked_metrics, planned
 from lightning_coba.evaluation.code_execution import isolation
 from lightning_coba.evaluation.measuring import Execution, measure
-from lightning_coba.evaluation.programs import has_program
 from lightning_coba.evaluation.results import Evaluation
-from lightning_coba.evaluation.rows import evaluation_rows, known_completions, longest_answer
 from lightning_coba.evaluation.samples import write_samples
 from lightning_coba.models.generation import GREEDY, Decoding
 from lightning_coba.runs.files import EvaluationFiles
@@ -184,28 +180,21 @@ def _evaluate(
     wanted = checked_metrics(metrics or {}, datamodule.task_names)
     names = _checked_tasks(tasks, datamodule.task_names)
     datamodule.setup("test")
-    rows = {task: evaluation_rows(datamodule, split, datamodule.task_names.index(task)) for task in names}
-    budgets = {task: max_new_tokens or longest_answer(datamodule, datamodule.task_names.index(task)) for task in names}
-    answers, seconds, replaced = answer_tasks(ours, rows, budgets, progress)
+    plans = planned(datamodule, split, names, wanted, max_new_tokens)
+    answers, seconds, replaced = answer_tasks(ours, plans, progress)
     ours.forget()  # before the other one is loaded
-    base = answer_tasks(theirs, rows, budgets, progress)[0] if theirs else {}
-    known = {task: known_completions(datamodule, datamodule.task_names.index(task)) for task in names}
-    chosen = {task: wanted.get(task) or chosen_metrics(rows[task], known[task]) for task in names}
-    results = {}
-    with Progress(disable=not progress, transient=True) as bar:
-        num_tested = sum(has_program(row) for mine in rows.values() for row in mine) * (2 if theirs else 1)
-        shown = bar.add_task("Tests", total=num_tested, visible=run_code)
-        execution = Execution(isolate, k, partial(bar.advance, shown)) if run_code else None
-        for task in names:
-            results[task] = measure(
-                task, rows[task], chosen[task], answers[task], base.get(task, []), seconds[task], execution
-            )
+    base = answer_tasks(theirs, plans, progress)[0] if theirs else {}
+    execution = Execution(isolate, k, progress) if run_code else None
+    results = {
+        plan.name: measure(plan, answers[plan.name], base.get(plan.name, []), seconds[plan.name], execution)
+        for plan in plans
+    }
     made = {
         **settings,
         "model": ours.name,
         "folder": str(files.folder),
         **ours.decoding._asdict(),
-        "max_new_tokens": budgets,
+        "max_new_tokens": {plan.name: plan.max_new_tokens for plan in plans},
         "replaced": replaced,
     }
     evaluation = Evaluation(results, split, made)
