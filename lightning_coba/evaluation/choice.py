@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lightning_coba.evaluation.metrics import BLEU, METRICS, AnswerMatch, MacroF1, TextMetric, TokenF1
+from lightning_coba.evaluation.metrics import METRICS, TextMetric
 from lightning_coba.evaluation.normalisation import NO_SPACES, final_number
 from lightning_coba.evaluation.rows import EvaluationRow, evaluation_rows, known_completions, longest_answer
 
@@ -99,14 +99,14 @@ def checked_metrics(wanted: Mapping[str, Sequence[str]], tasks: Sequence[str]) -
 
 def metric_of(name: str, task: str, rows: Sequence[EvaluationRow]) -> TextMetric:
     """Return a metric for a task, fitted to its language and to the labels that its rows have."""
-    made = METRICS[name]
-    if made is MacroF1:
-        return MacroF1(sorted({row.gold for row in rows}))
-    if made in (AnswerMatch, TokenF1):
-        return made(articles=not is_english(task, rows))
-    if made is BLEU:
-        return BLEU("char" if _without_spaces(rows) else "13a")
-    return made()
+    options: dict[str, Any] = {}
+    if name == "macro_f1":
+        options["labels"] = sorted({row.gold for row in rows})
+    elif name in ("answer_match", "token_f1"):
+        options["articles"] = not is_english(task, rows)
+    elif name == "bleu" and _without_spaces(rows):
+        options["tokenize"] = "char"
+    return METRICS[name](**options)
 
 
 def targets_of(row: EvaluationRow) -> list[str]:
