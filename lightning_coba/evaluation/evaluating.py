@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def evaluate(
         FileNotFoundError: the run, its weights or its data are not where they should be.
         ValueError: an argument is outside its domain, or the run is of a system other than multitask.
     """
-    _check_choice("split", split, SPLITS)
+    _check_split(split)
     _check_count("rows", rows)
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     _check_device(chosen)
@@ -81,21 +82,16 @@ def evaluate(
     datamodule = run.load_datamodule(**changes | ({} if rows is None else {f"{split}_rows": rows}))
     files = run.files.evaluation(split) if out is None else EvaluationFiles(Path(out))
 
+    dtype = dtype or run.settings["model"].get("dtype")
+
     def answerer(name: str, which: str, place: Path) -> Answerer:
-        return Answerer(
-            name,
-            lambda: run.load_model(which, chosen, dtype),
-            run.tokenizer,
-            {"weights": _weights(run, which), "dtype": dtype or run.settings["model"].get("dtype")},
-            place,
-            decoding,
-            batch_tokens,
-            fresh,
-        )
+        identity = {"weights": _weights(run, which), "dtype": dtype}
+        load = partial(run.load_model, which, chosen, dtype)
+        return Answerer(name, load, run.tokenizer, identity, place, decoding, batch_tokens, fresh)
 
     ours = answerer(run.name if checkpoint == "final" else f"{run.name} ({checkpoint})", checkpoint, files.predictions)
     theirs = answerer("base model", "base", files.base_predictions) if base else None
-    settings = {"run": str(run.path), "checkpoint": checkpoint, "dtype": dtype or run.settings["model"].get("dtype")}
+    settings = {"run": str(run.path), "checkpoint": checkpoint, "dtype": dtype}
     return _evaluate(ours, theirs, datamodule, files, split, tasks, settings, **options)
 
 
@@ -132,7 +128,7 @@ def evaluate_model(
     Raises:
         ValueError: an argument is outside its domain.
     """
-    _check_choice("split", split, SPLITS)
+    _check_split(split)
     inner = getattr(model, "model", None)
     if hasattr(model, "task_weights") and inner is not None:  # a MultitaskLM
         datamodule.tokenizer = datamodule.tokenizer or model.tokenizer
@@ -146,13 +142,9 @@ def evaluate_model(
     ours = Answerer(
         "model", lambda: model, datamodule.tokenizer, uuid.uuid4().hex, files.predictions, decoding, batch_tokens
     )
-    theirs = (
-        replace(ours, name="base model", folder=files.base_predictions, load=lambda: _WithoutAdapter(model))
-        if base
-        else None
-    )
+    without = replace(ours, name="base model", folder=files.base_predictions, load=lambda: _WithoutAdapter(model))
     settings = {"run": None, "checkpoint": None, "dtype": str(model.dtype)}
-    return _evaluate(ours, theirs, datamodule, files, split, tasks, settings, **options)
+    return _evaluate(ours, without if base else None, datamodule, files, split, tasks, settings, **options)
 
 
 def _evaluate(
@@ -244,9 +236,9 @@ def _checked_tasks(tasks: Sequence[str] | None, known: Sequence[str]) -> list[st
     return [task for task in known if tasks is None or task in tasks]
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"`evaluate.{name}` must be one of {', '.join(choices)}; got {value!r}. Choose one.")
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"`evaluate.split` must be one of {', '.join(SPLITS)}; got {split!r}. Choose one.")
 
 
 def _check_device(name: str) -> None:
