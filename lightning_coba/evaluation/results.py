@@ -134,12 +134,8 @@ class Evaluation:
                 "seconds": round(result.seconds, 2),
                 "notes": result.notes,
                 "metrics": {
-                    name: {
-                        **asdict(measured.score),
-                        "rows": measured.rows,
-                        "base": measured.base and asdict(measured.base),
-                        "difference": measured.difference and asdict(measured.difference),
-                    }
+                    name: asdict(measured.score)
+                    | {key: value for key, value in asdict(measured).items() if key in ("rows", "base", "difference")}
                     for name, measured in result.metrics.items()
                 },
             }
