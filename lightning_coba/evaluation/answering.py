@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lightning_coba.evaluation.choice import TaskPlan
 from lightning_coba.evaluation.predictions import Predictions, fingerprint
-from lightning_coba.models.generation import Decoding, budgets_of, context_of, generated_batches
+from lightning_coba.models.generation import Decoding, generated_batches
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,9 @@ class Answerer:
         self, kept: Predictions, plan: TaskPlan, done: frozenset[int], on_rows: Callable[[int], object]
     ) -> None:
         prompts = [row.prompt_ids for row in plan.rows]
-        budgets = budgets_of([len(prompt) for prompt in prompts], plan.max_new_tokens, context_of(self.model))
         end = self.tokenizer.eos_token_id
         for batch, found in generated_batches(
-            self.model, prompts, budgets, end, self.batch_tokens, self.decoding, done
+            self.model, prompts, end, plan.max_new_tokens, self.batch_tokens, self.decoding, done
         ):
             new = [(plan.rows[row], samples) for row, samples in zip(batch.rows, found, strict=True) if row not in done]
             kept.add(
