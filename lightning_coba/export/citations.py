@@ -70,12 +70,8 @@ def citation(of: Any = "CoBa") -> Citation:
     return Citation("\n\n".join([_package(), *(known[key] for key in dict.fromkeys([*own, *keys]))]))
 
 
-def entries() -> dict[str, str]:
-    """Return every entry of the bibliography by its key."""
-    return _entries(BIBTEX)
-
-
-def _entries(text: str) -> dict[str, str]:
+def entries(text: str = BIBTEX) -> dict[str, str]:
+    """Return the entries of a bibliography by their keys."""
     return {match[1]: match[0] for match in _ENTRY.finditer(text)}
 
 
@@ -84,7 +80,7 @@ def _papers_of_system(name: str) -> dict[str, str]:
     file = importlib.resources.files("lightning_coba").joinpath("systems", name, "citation.bib")
     if not name.isidentifier() or not file.is_file():
         return {}
-    return _entries(file.read_text(encoding="utf-8"))
+    return entries(file.read_text(encoding="utf-8"))
 
 
 def _run_at(of: Any) -> TrainedRun | None:
