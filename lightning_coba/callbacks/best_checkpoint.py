@@ -1,3 +1,5 @@
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -16,10 +18,8 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         dirpath: folder to write to.
         filename: name of the file, without its ending.
-        monitor: key to judge by instead of the module's.
-        mode: direction that is better for ``monitor``: ``"min"`` or ``"max"``.
-        save_top_k: number of checkpoints kept.
-        save_weights_only: whether optimizer and callbacks are left out.
+        monitor: key to judge by instead of the module's, with ``mode="min"`` or ``"max"``.
+        **options: other arguments of ``ModelCheckpoint``; optimizer and callbacks are left out by default.
 
     Example:
         >>> BestCheckpoint().monitor is None  # until the fit begins
@@ -27,24 +27,10 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(
-        self,
-        dirpath: str | None = None,
-        filename: str = "best",
-        monitor: str | None = None,
-        mode: str = "min",
-        save_top_k: int = 1,
-        save_weights_only: bool = True,
+        self, dirpath: str | None = None, filename: str = "best", monitor: str | None = None, **options: Any
     ) -> None:
-        super().__init__(
-            dirpath,
-            filename,
-            monitor,
-            save_top_k=save_top_k,
-            save_weights_only=save_weights_only,
-            mode=mode,
-            save_on_train_epoch_end=False,
-            enable_version_counter=False,
-        )
+        own = {"save_weights_only": True, "save_on_train_epoch_end": False, "enable_version_counter": False}
+        super().__init__(dirpath, filename, monitor, **own | options)
         self._asks = monitor is None
 
     def ask(self, module: L.LightningModule) -> None:

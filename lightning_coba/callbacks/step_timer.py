@@ -22,10 +22,8 @@ class StepTimer(L.Callback):
     """
 
     def __init__(self) -> None:
-        self._steps = 0  # measured
-        self._seconds = 0.0
-        self._validation_seconds = 0.0
-        self._last_step = 0  # of the run
+        # `steps` are those measured in `seconds`; the last step is that of the run.
+        self._measured = {"steps": 0, "seconds": 0.0, "validation_seconds": 0.0, "last_step": 0}
         self._first_step = 0  # to measure after this start
         self._began: tuple[float, int] | None = None
         self._pass_began: float | None = None
@@ -36,13 +34,10 @@ class StepTimer(L.Callback):
 
         Empty before the first measured step.
         """
-        if not self._steps:
+        steps, seconds, validation_seconds, last_step = self._measured.values()
+        if not steps:
             return {}
-        return {
-            "seconds_per_step": self._seconds / self._steps,
-            "steps": self._last_step,
-            "validation_seconds": self._validation_seconds,
-        }
+        return {"seconds_per_step": seconds / steps, "steps": last_step, "validation_seconds": validation_seconds}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin the warm-up."""
@@ -67,7 +62,7 @@ class StepTimer(L.Callback):
         """Add the pass; the one before training is none of a run's own."""
         began, self._pass_began = self._pass_began, None
         if began is not None and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._validation_seconds += time.perf_counter() - began
+            self._measured["validation_seconds"] += time.perf_counter() - began
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """End the stretch; the checkpoint gets it, and writing is none of it."""
@@ -81,28 +76,22 @@ class StepTimer(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was measured so far."""
-        return {
-            "steps": self._steps,
-            "seconds": self._seconds,
-            "validation_seconds": self._validation_seconds,
-            "last_step": self._last_step,
-        }
+        return dict(self._measured)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with what was measured before."""
-        self._steps, self._seconds = state_dict["steps"], state_dict["seconds"]
-        self._validation_seconds, self._last_step = state_dict["validation_seconds"], state_dict["last_step"]
+        self._measured.update(state_dict)
 
     def _end_stretch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        self._last_step = trainer.global_step
+        self._measured["last_step"] = trainer.global_step
         if self._began is None:
             return
         _wait_for(pl_module)
         (began, first), self._began = self._began, None
-        self._seconds += time.perf_counter() - began
-        self._steps += trainer.global_step - first
+        self._measured["seconds"] += time.perf_counter() - began
+        self._measured["steps"] += trainer.global_step - first
 
 
 def _wait_for(pl_module: L.LightningModule) -> None:

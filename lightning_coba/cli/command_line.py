@@ -1,7 +1,9 @@
 """What the commands without Hydra have in common: how they show help, complete words and report errors."""
 
 import argparse
+import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +23,12 @@ def command_parser(name: str, description: str, epilog: str) -> argparse.Argumen
     )
     shtab.add_argument_to(parser, "--print-completion", help="print a completion script for your shell, and stop")
     return parser
+
+
+def quiet_dependencies() -> None:
+    """Silence optional kernels that no one asked for, and what peft says of a name that it will change."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from lightning_coba.cli.command_line import command_parser, plain_errors
+from lightning_coba.cli.command_line import command_parser, plain_errors, quiet_dependencies
 
 DESCRIPTION = """\
 Take a trained model home: a folder that transformers (or PEFT) loads without this package, with a model card.
@@ -21,10 +21,6 @@ Written: safetensors, config.json (or adapter_config.json), generation_config.js
 template, and README.md: tasks, data, balancer, weights over time, results, settings, versions, citations.
 The folder appears when all of it is there. Look through README.md before you publish it.
 """
-
-
-#: Of `export_run`, under the same names.
-OPTIONS = ("checkpoint", "dtype", "device", "base", "license")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,24 +56,20 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Export the run of the command line."""
-    given = (command := parser()).parse_args(arguments)
+    given = vars((command := parser()).parse_args(arguments))
+    del given["print_completion"]
 
     # --help is answered without these.
-    import logging
-    import warnings
-
     from lightning_coba.export import BaseModel, export_notes, export_run
     from lightning_coba.runs.trained_run import TrainedRun
 
-    # Optional kernels that no one asked for, and a name that peft will change.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    quiet_dependencies()
     with plain_errors(command):
-        run = TrainedRun.open(given.run)
-        chosen = {name: getattr(given, name) for name in OPTIONS}
-        folder = export_run(run, given.out, merge=given.merge, force=given.force, **chosen)
-        notes = export_notes(run, given.merge or not run.has_adapter, BaseModel.of(run, given.base))
-    if given.merge and not run.has_adapter:
+        run = given["run"] = TrainedRun.open(given["run"])
+        # The other arguments have the names that they have on the command line.
+        folder = export_run(**given)
+        notes = export_notes(run, given["merge"] or not run.has_adapter, BaseModel.of(run, given["base"]))
+    if given["merge"] and not run.has_adapter:
         notes.append("The run trained the whole model, so there was no adapter to merge.")
     for note in notes:
         print(note)

@@ -61,6 +61,7 @@ def run(fits: Sequence[Fit], folder: RunFolder, resume: Any) -> float:
         for fit, part, checkpoint in zip(fits, parts, checkpoints, strict=True):
             if not part.is_finished(fit.settings):
                 objective = _fit(fit, part, checkpoint, is_last=fit is fits[-1])
+                finish_wandb(0)  # the next phase would be logged to the same W&B run
             if fit.settings["trainer"].get("fast_dev_run"):
                 break  # it leaves nothing that a later phase could read
         exit_code = 0

@@ -1,7 +1,7 @@
 """Let a model answer the rows of its tasks, keeping every batch on disk as soon as it is there."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lightning_coba.evaluation.choice import TaskPlan
 from lightning_coba.evaluation.predictions import Predictions, fingerprint
-from lightning_coba.evaluation.rows import EvaluationRow
-from lightning_coba.models.generation import Decoding, budgets_of, context_of, generated_batches
+from lightning_coba.models.generation import Decoding, generated_batches
 
 
 @dataclass(frozen=True)
@@ -47,67 +47,49 @@ class Answerer:
         """Let the model's memory go."""
         self.__dict__.pop("model", None)
 
-    def open(self, task: str, max_new_tokens: int) -> Predictions:
-        """Open the answers to a task that are kept."""
-        settings = {"model": self.identity, "decoding": self.decoding, "max_new_tokens": max_new_tokens}
-        if self.decoding.temperature:  # which rows share a batch decides who gets which draw
-            settings["batch_tokens"] = self.batch_tokens
-        return Predictions(self.folder / f"{task}.jsonl", fingerprint(settings), self.fresh)
-
-    def complete(
-        self,
-        kept: Predictions,
-        rows: Sequence[EvaluationRow],
-        max_new_tokens: int,
-        on_rows: Callable[[int], object] = lambda count: None,
-    ) -> list[list[str]]:
-        """Return the answers to all rows of a task; generate those that are missing.
+    def answer(self, plan: TaskPlan, on_rows: Callable[[int], object]) -> tuple[list[list[str]], int]:
+        """Return the answers to all rows of a task, and how many kept ones of other settings were replaced.
 
         Args:
-            kept: see `open`.
-            rows: of the task.
-            max_new_tokens: of an answer.
+            plan: of the task; answers that are kept are not generated again.
             on_rows: called with the number of rows that were done.
         """
-        done = frozenset(place for place, row in enumerate(rows) if kept.answers(row) is not None)
+        settings = {"model": self.identity, "decoding": self.decoding, "max_new_tokens": plan.max_new_tokens}
+        if self.decoding.temperature:  # which rows share a batch decides who gets which draw
+            settings["batch_tokens"] = self.batch_tokens
+        kept = Predictions(self.folder / f"{plan.name}.jsonl", fingerprint(settings), self.fresh)
+        done = frozenset(place for place, row in enumerate(plan.rows) if kept.answers(row) is not None)
         on_rows(len(done))
-        if len(done) < len(rows):
-            self._generate(kept, rows, max_new_tokens, done, on_rows)
-        return [kept.answers(row) or [] for row in rows]
+        if len(done) < len(plan.rows):
+            self._generate(kept, plan, done, on_rows)
+        return [kept.answers(row) or [] for row in plan.rows], kept.num_replaced
 
     def _generate(
-        self,
-        kept: Predictions,
-        rows: Sequence[EvaluationRow],
-        max_new_tokens: int,
-        done: frozenset[int],
-        on_rows: Callable[[int], object],
+        self, kept: Predictions, plan: TaskPlan, done: frozenset[int], on_rows: Callable[[int], object]
     ) -> None:
-        prompts = [row.prompt_ids for row in rows]
-        budgets = budgets_of([len(prompt) for prompt in prompts], max_new_tokens, context_of(self.model))
+        prompts = [row.prompt_ids for row in plan.rows]
         end = self.tokenizer.eos_token_id
         for batch, found in generated_batches(
-            self.model, prompts, budgets, end, self.batch_tokens, self.decoding, done
+            self.model, prompts, end, plan.max_new_tokens, self.batch_tokens, self.decoding, done
         ):
-            missing = [(rows[row], samples) for row, samples in zip(batch.rows, found, strict=True) if row not in done]
+            new = [(plan.rows[row], samples) for row, samples in zip(batch.rows, found, strict=True) if row not in done]
             kept.add(
-                [row for row, _ in missing],
-                [[self.tokenizer.decode(ids, skip_special_tokens=True) for ids in samples] for _, samples in missing],
-                [[len(ids) for ids in samples] for _, samples in missing],
+                [row for row, _ in new],
+                [[self.tokenizer.decode(ids, skip_special_tokens=True) for ids in samples] for _, samples in new],
+                [[len(ids) for ids in samples] for _, samples in new],
             )
-            on_rows(len(missing))
+            on_rows(len(new))
 
 
 def answer_tasks(
-    answerer: Answerer, rows: Mapping[str, Sequence[EvaluationRow]], budgets: Mapping[str, int], progress: bool
+    answerer: Answerer, plans: Sequence[TaskPlan], progress: bool
 ) -> tuple[dict[str, list[list[str]]], dict[str, float], int]:
     """Return the answers to all tasks, the seconds that each took, and how many kept answers were replaced.
 
     Args:
         answerer: the model.
-        rows: task -> rows.
-        budgets: task -> new tokens of an answer.
-        progress: whether a bar shows rows and rows a second.
+        plans: of the tasks.
+        progress: whether a bar shows rows and rows per second.
     """
     answers: dict[str, list[list[str]]] = {}
     seconds: dict[str, float] = {}
@@ -117,18 +99,17 @@ def answer_tasks(
         TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, disable=not progress) as bar:
-        shown = bar.add_task("", total=sum(map(len, rows.values())), rate="")
+        shown = bar.add_task("", total=sum(len(plan.rows) for plan in plans), rate="")
 
         def advance(count: int) -> None:
             bar.advance(shown, count)
             speed = bar.tasks[shown].speed
             bar.update(shown, rate=f"{speed:.1f} rows/s" if speed else "")
 
-        for task, mine in rows.items():
-            bar.update(shown, description=f"{answerer.name}: {task}")
-            kept = answerer.open(task, budgets[task])
-            replaced += kept.num_replaced
+        for plan in plans:
+            bar.update(shown, description=f"{answerer.name}: {plan.name}")
             begin = time.perf_counter()
-            answers[task] = answerer.complete(kept, mine, budgets[task], advance)
-            seconds[task] = time.perf_counter() - begin
+            answers[plan.name], count = answerer.answer(plan, advance)
+            seconds[plan.name] = time.perf_counter() - begin
+            replaced += count
     return answers, seconds, replaced

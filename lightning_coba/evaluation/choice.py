@@ -1,14 +1,57 @@
-"""Which metrics fit a task: read off its rows, or named by the user."""
+"""What a task is asked, and which metrics fit it: read off its rows, or named by the user."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from lightning_coba.evaluation.metrics import BLEU, METRICS, AnswerMatch, MacroF1, TextMetric, TokenF1
+from lightning_coba.evaluation.metrics import METRICS, TextMetric
 from lightning_coba.evaluation.normalisation import NO_SPACES, final_number
-from lightning_coba.evaluation.rows import EvaluationRow
+from lightning_coba.evaluation.rows import EvaluationRow, evaluation_rows, known_completions, longest_answer
 
 ENGLISH = ("en", "eng", "english")
 #: Labels are short, on one line, and a row's label is also that of many others.
 LONGEST_LABEL, ROWS_PER_LABEL = 60, 2
+
+
+class TaskPlan(NamedTuple):
+    """How a task is evaluated.
+
+    Attributes:
+        name: its name.
+        rows: those to answer.
+        max_new_tokens: of an answer.
+        metrics: name -> metric, the main one first.
+    """
+
+    name: str
+    rows: list[EvaluationRow]
+    max_new_tokens: int
+    metrics: Mapping[str, TextMetric]
+
+
+def planned(
+    datamodule: Any,
+    split: str,
+    tasks: Iterable[str],
+    wanted: Mapping[str, Sequence[str]],
+    max_new_tokens: int | None = None,
+) -> list[TaskPlan]:
+    """Return how each task is evaluated.
+
+    Args:
+        datamodule: a `MultitaskDataModule` which has read its data (``setup``).
+        split: whose rows are answered.
+        tasks: their names.
+        wanted: task -> names of metrics, as `checked_metrics` returns them; for any other task those that fit its rows.
+        max_new_tokens: of an answer; None = as `longest_answer` says.
+    """
+    plans = []
+    for task in tasks:
+        index = datamodule.task_names.index(task)
+        rows = evaluation_rows(datamodule, split, index)
+        names = wanted.get(task) or chosen_metrics(rows, known_completions(datamodule, index))
+        metrics = {name: metric_of(name, task, rows) for name in names}
+        plans.append(TaskPlan(task, rows, max_new_tokens or longest_answer(datamodule, index), metrics))
+    return plans
 
 
 def chosen_metrics(rows: Sequence[EvaluationRow], known: Sequence[str] = ()) -> tuple[str, ...]:
@@ -56,14 +99,14 @@ def checked_metrics(wanted: Mapping[str, Sequence[str]], tasks: Sequence[str]) -
 
 def metric_of(name: str, task: str, rows: Sequence[EvaluationRow]) -> TextMetric:
     """Return a metric for a task, fitted to its language and to the labels that its rows have."""
-    made = METRICS[name]
-    if made is MacroF1:
-        return MacroF1(sorted({row.gold for row in rows}))
-    if made in (AnswerMatch, TokenF1):
-        return made(articles=not is_english(task, rows))
-    if made is BLEU:
-        return BLEU("char" if _without_spaces(rows) else "13a")
-    return made()
+    options: dict[str, Any] = {}
+    if name == "macro_f1":
+        options["labels"] = sorted({row.gold for row in rows})
+    elif name in ("answer_match", "token_f1"):
+        options["articles"] = not is_english(task, rows)
+    elif name == "bleu" and _without_spaces(rows):
+        options["tokenize"] = "char"
+    return METRICS[name](**options)
 
 
 def targets_of(row: EvaluationRow) -> list[str]:

@@ -1,8 +1,10 @@
 """Run the tests of answers that are programs: several at a time, each shut in."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+from rich.progress import track
 
 from lightning_coba.evaluation.programs import Program, program_of
 from lightning_coba.evaluation.rows import EvaluationRow
@@ -36,7 +38,7 @@ def run_tests(
     answers: Sequence[Sequence[str]],
     isolate: bool,
     workers: int | None = None,
-    on_row: Callable[[], object] = lambda: None,
+    progress: bool = False,
 ) -> list[list[bool]]:
     """Return for each row which of its answers pass.
 
@@ -45,13 +47,12 @@ def run_tests(
         answers: the answers to each.
         isolate: see `isolation`.
         workers: programs at a time; None = as many as there are processors.
-        on_row: called when a row is through.
+        progress: whether a bar is shown.
     """
 
     def of_row(row: EvaluationRow, mine: Sequence[str]) -> list[bool]:
-        verdicts = [passes(program_of(row, answer), isolate) for answer in mine]
-        on_row()
-        return verdicts
+        return [passes(program_of(row, answer), isolate) for answer in mine]
 
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(of_row, rows, answers))
+        verdicts = pool.map(of_row, rows, answers)
+        return list(track(verdicts, "Tests", total=len(rows), transient=True, disable=not progress))

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
 from lightning_coba.data import MultitaskDataModule
 from lightning_coba.evaluation.answering import Answerer, answer_tasks
-from lightning_coba.evaluation.choice import checked_metrics, chosen_metrics
+from lightning_coba.evaluation.choice import checked_metrics, planned
 from lightning_coba.evaluation.code_execution import isolation
 from lightning_coba.evaluation.measuring import Execution, measure
-from lightning_coba.evaluation.programs import has_program
 from lightning_coba.evaluation.results import Evaluation
-from lightning_coba.evaluation.rows import evaluation_rows, known_completions, longest_answer
 from lightning_coba.evaluation.samples import write_samples
 from lightning_coba.models.generation import GREEDY, Decoding
 from lightning_coba.runs.files import EvaluationFiles
@@ -74,7 +71,7 @@ def evaluate(
         FileNotFoundError: the run, its weights or its data are not where they should be.
         ValueError: an argument is outside its domain, or the run is of a system other than multitask.
     """
-    _check_choice("split", split, SPLITS)
+    _check_split(split)
     _check_count("rows", rows)
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     _check_device(chosen)
@@ -85,21 +82,16 @@ def evaluate(
     datamodule = run.load_datamodule(**changes | ({} if rows is None else {f"{split}_rows": rows}))
     files = run.files.evaluation(split) if out is None else EvaluationFiles(Path(out))
 
+    dtype = dtype or run.settings["model"].get("dtype")
+
     def answerer(name: str, which: str, place: Path) -> Answerer:
-        return Answerer(
-            name,
-            lambda: run.load_model(which, chosen, dtype),
-            run.tokenizer,
-            {"weights": _weights(run, which), "dtype": dtype or run.settings["model"].get("dtype")},
-            place,
-            decoding,
-            batch_tokens,
-            fresh,
-        )
+        identity = {"weights": _weights(run, which), "dtype": dtype}
+        load = partial(run.load_model, which, chosen, dtype)
+        return Answerer(name, load, run.tokenizer, identity, place, decoding, batch_tokens, fresh)
 
     ours = answerer(run.name if checkpoint == "final" else f"{run.name} ({checkpoint})", checkpoint, files.predictions)
     theirs = answerer("base model", "base", files.base_predictions) if base else None
-    settings = {"run": str(run.path), "checkpoint": checkpoint, "dtype": dtype or run.settings["model"].get("dtype")}
+    settings = {"run": str(run.path), "checkpoint": checkpoint, "dtype": dtype}
     return _evaluate(ours, theirs, datamodule, files, split, tasks, settings, **options)
 
 
@@ -136,7 +128,7 @@ def evaluate_model(
     Raises:
         ValueError: an argument is outside its domain.
     """
-    _check_choice("split", split, SPLITS)
+    _check_split(split)
     inner = getattr(model, "model", None)
     if hasattr(model, "task_weights") and inner is not None:  # a MultitaskLM
         datamodule.tokenizer = datamodule.tokenizer or model.tokenizer
@@ -150,13 +142,9 @@ def evaluate_model(
     ours = Answerer(
         "model", lambda: model, datamodule.tokenizer, uuid.uuid4().hex, files.predictions, decoding, batch_tokens
     )
-    theirs = (
-        replace(ours, name="base model", folder=files.base_predictions, load=lambda: _WithoutAdapter(model))
-        if base
-        else None
-    )
+    without = replace(ours, name="base model", folder=files.base_predictions, load=lambda: _WithoutAdapter(model))
     settings = {"run": None, "checkpoint": None, "dtype": str(model.dtype)}
-    return _evaluate(ours, theirs, datamodule, files, split, tasks, settings, **options)
+    return _evaluate(ours, without if base else None, datamodule, files, split, tasks, settings, **options)
 
 
 def _evaluate(
@@ -184,28 +172,21 @@ def _evaluate(
     wanted = checked_metrics(metrics or {}, datamodule.task_names)
     names = _checked_tasks(tasks, datamodule.task_names)
     datamodule.setup("test")
-    rows = {task: evaluation_rows(datamodule, split, datamodule.task_names.index(task)) for task in names}
-    budgets = {task: max_new_tokens or longest_answer(datamodule, datamodule.task_names.index(task)) for task in names}
-    answers, seconds, replaced = answer_tasks(ours, rows, budgets, progress)
+    plans = planned(datamodule, split, names, wanted, max_new_tokens)
+    answers, seconds, replaced = answer_tasks(ours, plans, progress)
     ours.forget()  # before the other one is loaded
-    base = answer_tasks(theirs, rows, budgets, progress)[0] if theirs else {}
-    known = {task: known_completions(datamodule, datamodule.task_names.index(task)) for task in names}
-    chosen = {task: wanted.get(task) or chosen_metrics(rows[task], known[task]) for task in names}
-    results = {}
-    with Progress(disable=not progress, transient=True) as bar:
-        num_tested = sum(has_program(row) for mine in rows.values() for row in mine) * (2 if theirs else 1)
-        shown = bar.add_task("Tests", total=num_tested, visible=run_code)
-        execution = Execution(isolate, k, partial(bar.advance, shown)) if run_code else None
-        for task in names:
-            results[task] = measure(
-                task, rows[task], chosen[task], answers[task], base.get(task, []), seconds[task], execution
-            )
+    base = answer_tasks(theirs, plans, progress)[0] if theirs else {}
+    execution = Execution(isolate, k, progress) if run_code else None
+    results = {
+        plan.name: measure(plan, answers[plan.name], base.get(plan.name, []), seconds[plan.name], execution)
+        for plan in plans
+    }
     made = {
         **settings,
         "model": ours.name,
         "folder": str(files.folder),
         **ours.decoding._asdict(),
-        "max_new_tokens": budgets,
+        "max_new_tokens": {plan.name: plan.max_new_tokens for plan in plans},
         "replaced": replaced,
     }
     evaluation = Evaluation(results, split, made)
@@ -255,9 +236,9 @@ def _checked_tasks(tasks: Sequence[str] | None, known: Sequence[str]) -> list[st
     return [task for task in known if tasks is None or task in tasks]
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"`evaluate.{name}` must be one of {', '.join(choices)}; got {value!r}. Choose one.")
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"`evaluate.split` must be one of {', '.join(SPLITS)}; got {split!r}. Choose one.")
 
 
 def _check_device(name: str) -> None:

@@ -1,7 +1,7 @@
 """Metrics of generated answers during training: what the model writes, beside how well it predicts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
@@ -9,19 +9,11 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_coba.evaluation.choice import checked_metrics, chosen_metrics, metric_of, targets_of
+from lightning_coba.evaluation.choice import TaskPlan, checked_metrics, planned, targets_of
 from lightning_coba.evaluation.metrics import TextMetric
-from lightning_coba.evaluation.rows import EvaluationRow, evaluation_rows, fewer_rows, known_completions, longest_answer
+from lightning_coba.evaluation.rows import fewer_rows
 from lightning_coba.log_keys import metric_key
 from lightning_coba.models.generation import generate
-
-
-class _Measured(NamedTuple):
-    """What is measured of a task: its rows, the tokens that an answer may have, and metrics by name."""
-
-    rows: list[EvaluationRow]
-    max_new_tokens: int
-    metrics: dict[str, TextMetric]
 
 
 class GenerationMetrics(L.Callback):
@@ -65,7 +57,7 @@ class GenerationMetrics(L.Callback):
         self.max_new_tokens = max_new_tokens
         self.batch_tokens = batch_tokens
         self._num_validations = 0
-        self._tasks: dict[str, _Measured] | None = None
+        self._plans: list[TaskPlan] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse what cannot be measured before training begins; choose rows and metrics."""
@@ -81,11 +73,11 @@ class GenerationMetrics(L.Callback):
                 "`GenerationMetrics` must be used where every rank holds the whole model; got "
                 f"{type(trainer.strategy).__name__}. Use strategy=ddp, or coba-evaluate after training."
             )
-        self._tasks = self._measured(datamodule)
+        self._plans = self._planned(datamodule)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Answer, measure and log, where it is this pass's turn."""
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._tasks is None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or not self._plans:
             return
         self._num_validations += 1
         if self._num_validations % self.every_n_validations:
@@ -107,34 +99,27 @@ class GenerationMetrics(L.Callback):
         """Take up the rhythm."""
         self._num_validations = state_dict["num_validations"]
 
-    def _measured(self, datamodule: Any) -> dict[str, _Measured]:
-        wanted = checked_metrics(self.metrics or {}, datamodule.task_names)
-        found = {}
-        for index, task in enumerate(datamodule.task_names):
-            everything = evaluation_rows(datamodule, "validation", index)
-            names = wanted.get(task) or chosen_metrics(everything, known_completions(datamodule, index))
-            found[task] = _Measured(
-                fewer_rows(datamodule, "validation", index, everything, self.rows),
-                self.max_new_tokens or longest_answer(datamodule, index),
-                {name: metric_of(name, task, everything) for name in names},
-            )
-        return found
+    def _planned(self, datamodule: Any) -> list[TaskPlan]:
+        names = datamodule.task_names
+        plans = planned(
+            datamodule, "validation", names, checked_metrics(self.metrics or {}, names), self.max_new_tokens
+        )
+        rows = [fewer_rows(datamodule, "validation", i, plan.rows, self.rows) for i, plan in enumerate(plans)]
+        return [plan._replace(rows=fewer) for plan, fewer in zip(plans, rows, strict=True)]
 
     def _all(self) -> list[tuple[str, str, TextMetric]]:
-        assert self._tasks is not None
-        return [(task, name, metric) for task, mine in self._tasks.items() for name, metric in mine.metrics.items()]
+        return [(plan.name, name, metric) for plan in self._plans for name, metric in plan.metrics.items()]
 
     def _totals(self, module: Any, rank: int, world_size: int) -> Tensor:
         """Return the sums of all metrics over this rank's rows, end to end, float64."""
-        assert self._tasks is not None
         sums = []
-        for mine in self._tasks.values():
-            rows = mine.rows[rank::world_size]
+        for plan in self._plans:
+            rows = plan.rows[rank::world_size]
             prompts = [row.prompt_ids for row in rows]
             end = module.tokenizer.eos_token_id
-            ids = generate(module.model, prompts, end, mine.max_new_tokens, self.batch_tokens)
+            ids = generate(module.model, prompts, end, plan.max_new_tokens, self.batch_tokens)
             answers = [module.tokenizer.decode(samples[0], skip_special_tokens=True) for samples in ids]
-            for metric in mine.metrics.values():
+            for metric in plan.metrics.values():
                 metric.reset()
                 metric.update(answers, [targets_of(row) for row in rows])
                 sums.append(metric.totals.cpu())

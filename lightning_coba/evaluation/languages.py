@@ -1,5 +1,6 @@
 """The languages whose programs are run: what their files hold, the command that runs them, what it needs."""
 
+import importlib.resources
 from dataclasses import dataclass, field
 
 from lightning_coba.evaluation.sandbox import Limits, python_command
@@ -23,25 +24,10 @@ class Language:
     limits: Limits = field(default_factory=Limits)
 
 
-_JAVA_MAIN = """
-public class AllPassed {
-  public static void main(String[] arguments) throws Throwable {
-    Main.main(arguments);
-    System.out.println("$proof");
-  }
-}
-"""
+def _main(file: str) -> dict[str, str]:
+    """Return a program of ours that runs the test, as a template by its name."""
+    return {file: (importlib.resources.files(__package__) / file).read_text(encoding="utf-8")}
 
-# The linker puts this main in front of that of the test, which neither exit() nor an exception returns from.
-_CPP_MAIN = """
-#include <cstdio>
-extern "C" int __real_main(int, char**);
-extern "C" int __wrap_main(int count, char** arguments) {
-  int code = __real_main(count, arguments);
-  std::puts("$proof");
-  return code;
-}
-"""
 
 LANGUAGES = {
     "python": Language({"main.py": "$answer\n$test\nprint('$proof')\n"}, python_command("main.py")),
@@ -52,7 +38,7 @@ LANGUAGES = {
         Limits(memory_mb=8192, processes=32),
     ),
     "java": Language(
-        {"Main.java": "$answer\n$test\n", "AllPassed.java": _JAVA_MAIN},
+        {"Main.java": "$answer\n$test\n", **_main("AllPassed.java")},
         [
             "/bin/sh", "-c",
             "javac -J-Xmx256m -J-XX:-UsePerfData Main.java AllPassed.java "
@@ -62,7 +48,7 @@ LANGUAGES = {
         Limits(seconds=40, memory_mb=8192, processes=64, open_files=256),
     ),
     "cpp": Language(
-        {"main.cpp": "$answer\n$test\n", "all_passed.cpp": _CPP_MAIN},
+        {"main.cpp": "$answer\n$test\n", **_main("all_passed.cpp")},
         [
             "/bin/sh", "-c",
             "g++ -std=c++17 -O1 -w -Wl,--wrap=main -o main main.cpp all_passed.cpp && exec ./main",

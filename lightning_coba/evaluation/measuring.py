@@ -1,13 +1,12 @@
 """From the answers to a task to its metrics, those of the base model beside them."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lightning_coba.evaluation.choice import metric_of, targets_of
+from lightning_coba.evaluation.choice import TaskPlan, targets_of
 from lightning_coba.evaluation.code_execution import run_tests
 from lightning_coba.evaluation.metrics import PassAtK, TextMetric
 from lightning_coba.evaluation.programs import has_program, why_not_run
@@ -23,18 +22,16 @@ class Execution:
     Attributes:
         isolate: see `code_execution.isolation`.
         k: answers that may be tried.
-        on_row: called when a row is through.
+        progress: whether a bar is shown.
     """
 
     isolate: bool
     k: int = 1
-    on_row: Callable[[], object] = lambda: None
+    progress: bool = False
 
 
 def measure(
-    task: str,
-    rows: list[EvaluationRow],
-    names: Sequence[str],
+    plan: TaskPlan,
     answers: list[list[str]],
     base_answers: list[list[str]],
     seconds: float,
@@ -43,14 +40,13 @@ def measure(
     """Return the metrics of a task.
 
     Args:
-        task: its name.
-        rows: those answered.
-        names: of the metrics.
+        plan: its rows and metrics.
         answers: to each row.
         base_answers: of the base model; empty where there are none.
         seconds: that the answers took.
         execution: runs the rows' tests; None does not.
     """
+    rows = plan.rows
     metrics: dict[str, Measured] = {}
     notes: list[str] = []
     tested = [place for place, row in enumerate(rows) if has_program(row)]
@@ -63,8 +59,7 @@ def measure(
         if runnable:
             metrics[f"pass@{execution.k}"] = _passes(rows, answers, base_answers, runnable, execution)
     targets = [targets_of(row) for row in rows]
-    for name in names:
-        metric = metric_of(name, task, rows)
+    for name, metric in plan.metrics.items():
         ours = statistics_of(metric, answers, targets)
         metrics[name] = _measured(metric, ours, statistics_of(metric, base_answers, targets) if base_answers else None)
     return TaskResult(metrics, rows, answers, base_answers, seconds, notes)
@@ -78,13 +73,12 @@ def _passes(
     execution: Execution,
 ) -> Measured:
     metric = PassAtK(execution.k)
+    tested = [rows[place] for place in places]
 
     def statistics(given: list[list[str]]) -> Tensor:
-        verdicts = run_tests(
-            [rows[place] for place in places], [given[place] for place in places], execution.isolate,
-            on_row=execution.on_row,
-        )  # fmt: skip
-        return torch.tensor([metric.of_verdicts(mine) for mine in verdicts], dtype=torch.float64)
+        mine = [given[place] for place in places]
+        verdicts = run_tests(tested, mine, execution.isolate, progress=execution.progress)
+        return torch.tensor([metric.of_verdicts(one) for one in verdicts], dtype=torch.float64)
 
     return _measured(metric, statistics(answers), statistics(base_answers) if base_answers else None)
 

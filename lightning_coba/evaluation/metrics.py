@@ -6,7 +6,7 @@ makes the metric of any sums. So the interval of a corpus metric (chrF, BLEU) is
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from decimal import Decimal
+from functools import partial
 from math import comb, isclose
 from typing import Any
 
@@ -61,65 +61,60 @@ class TextMetric(Metric):
         return totals[..., 0] / totals[..., 1]
 
 
-class ExactMatch(TextMetric):
-    """Share of answers that are one of the right ones, white space aside. For code, SQL and formulas."""
-
-    def statistics(self, answer: str, golds: Sequence[str]) -> list[float]:
-        """Return (match, 1)."""
-        return [float(collapsed(answer) in map(collapsed, golds)), 1]
-
-
-class Accuracy(TextMetric):
-    """Share of answers that are the right label, case and white space aside."""
-
-    def statistics(self, answer: str, golds: Sequence[str]) -> list[float]:
-        """Return (match, 1)."""
-        return [float(label(answer) in map(label, golds)), 1]
-
-
-class AnswerMatch(TextMetric):
-    """Share of answers whose words are those of one of the right ones; see `words`. For questions.
+class BestMatch(TextMetric):
+    """Mean over the rows of how well an answer matches the right one that it matches best.
 
     Args:
-        articles: False ignores a, an and the: for English.
+        match: (answer, right answer) -> share in [0, 1].
+        **options: arguments of ``match``.
     """
 
-    def __init__(self, articles: bool = True, **options: Any) -> None:
-        super().__init__(**options)
-        self.articles = articles
+    def __init__(self, match: Callable[..., float], **options: Any) -> None:
+        super().__init__()
+        self.match = partial(match, **options)
 
     def statistics(self, answer: str, golds: Sequence[str]) -> list[float]:
-        """Return (match, 1)."""
-        mine = words(answer, self.articles)
-        return [float(any(mine == words(gold, self.articles) for gold in golds)), 1]
+        """Return (best match, 1)."""
+        return [max(float(self.match(answer, gold)) for gold in golds), 1]
 
 
-class TokenF1(AnswerMatch):
-    """Mean F1 of the answers' words against the best of the right ones, as SQuAD defines it; see `words`."""
-
-    def statistics(self, answer: str, golds: Sequence[str]) -> list[float]:
-        """Return (F1, 1)."""
-        mine = words(answer, self.articles)
-        return [max(_overlap(mine, words(gold, self.articles)) for gold in golds), 1]
+def exact_match(answer: str, gold: str) -> bool:
+    """Whether an answer is the right one, white space aside. For code, SQL and formulas."""
+    return collapsed(answer) == collapsed(gold)
 
 
-class NumericMatch(TextMetric):
-    """Share of answers that end with the right number; see `final_number`."""
-
-    def statistics(self, answer: str, golds: Sequence[str]) -> list[float]:
-        """Return (match, 1)."""
-        mine = final_number(answer)
-        return [float(mine is not None and any(_same_number(mine, final_number(gold)) for gold in golds)), 1]
+def accuracy(answer: str, gold: str) -> bool:
+    """Whether an answer is the right label, case and white space aside."""
+    return label(answer) == label(gold)
 
 
-class RougeL(TextMetric):
-    """Mean F1 of the longest common subsequence of words (torchmetrics' ROUGE-L, with the words of `words`)."""
+def answer_match(answer: str, gold: str, articles: bool = True) -> bool:
+    """Whether the words of an answer are those of the right one; see `words`. For questions."""
+    return words(answer, articles) == words(gold, articles)
 
-    def statistics(self, answer: str, golds: Sequence[str]) -> list[float]:
-        """Return (F1, 1)."""
-        # Its own rule keeps a-z and 0-9 alone, which leaves nothing of most languages.
-        options: dict[str, Any] = {"normalizer": str, "tokenizer": words, "rouge_keys": "rougeL", "accumulate": "best"}
-        return [float(rouge_score(answer, list(golds), **options)["rougeL_fmeasure"]), 1]
+
+def token_f1(answer: str, gold: str, articles: bool = True) -> float:
+    """Return F1 of an answer's words against those of the right one, as SQuAD defines it; see `words`."""
+    mine, right = words(answer, articles), words(gold, articles)
+    if not mine or not right:  # as in SQuAD: nothing is like nothing
+        return float(mine == right)
+    return 2 * (Counter(mine) & Counter(right)).total() / (len(mine) + len(right))
+
+
+def numeric_match(answer: str, gold: str) -> bool:
+    """Whether an answer ends with the right number; see `final_number`."""
+    mine, right = final_number(answer), final_number(gold)
+    if mine is None or right is None:
+        return False
+    # As floats: a Decimal overflows with an error, and a model writes 1e9999999 as easily as 1.
+    return isclose(mine, right, rel_tol=NUMBER_TOLERANCE, abs_tol=NUMBER_TOLERANCE)
+
+
+def rouge_l(answer: str, gold: str) -> float:
+    """Return F1 of the longest common subsequence of words (torchmetrics' ROUGE-L, with the words of `words`)."""
+    # Its own rule keeps a-z and 0-9 alone, which leaves nothing of most languages.
+    options: dict[str, Any] = {"normalizer": str, "tokenizer": words, "rouge_keys": "rougeL"}
+    return float(rouge_score(answer, gold, **options)["rougeL_fmeasure"])
 
 
 class BLEU(TextMetric):
@@ -242,27 +237,15 @@ class PassAtK(TextMetric):
         return [1 - comb(len(passed) - sum(passed), self.k) / comb(len(passed), self.k), 1]
 
 
-#: Name on the command line and in files -> the metric. MacroF1 needs the labels, BLEU and the matches the language.
+#: Name on the command line and in files -> the metric. MacroF1 needs labels; BLEU and matches of words, the language.
 METRICS: dict[str, Callable[..., TextMetric]] = {
-    "accuracy": Accuracy,
+    "accuracy": partial(BestMatch, accuracy),
     "macro_f1": MacroF1,
-    "exact_match": ExactMatch,
-    "answer_match": AnswerMatch,
-    "token_f1": TokenF1,
-    "numeric_match": NumericMatch,
+    "exact_match": partial(BestMatch, exact_match),
+    "answer_match": partial(BestMatch, answer_match),
+    "token_f1": partial(BestMatch, token_f1),
+    "numeric_match": partial(BestMatch, numeric_match),
     "chrf": ChrF,
     "bleu": BLEU,
-    "rouge_l": RougeL,
+    "rouge_l": partial(BestMatch, rouge_l),
 }
-
-
-def _overlap(mine: list[str], gold: list[str]) -> float:
-    if not mine or not gold:  # as in SQuAD: nothing is like nothing
-        return float(mine == gold)
-    common = (Counter(mine) & Counter(gold)).total()
-    return 2 * common / (len(mine) + len(gold))
-
-
-def _same_number(mine: Decimal, gold: Decimal | None) -> bool:
-    # As floats: a Decimal overflows with an error, and a model writes 1e9999999 as easily as 1.
-    return gold is not None and isclose(mine, gold, rel_tol=NUMBER_TOLERANCE, abs_tol=NUMBER_TOLERANCE)

@@ -13,9 +13,6 @@ from lightning_coba.evaluation.rows import EvaluationRow
 from lightning_coba.evaluation.scores import Score
 from lightning_coba.runs.files import EvaluationFiles
 
-COLUMNS = ("task", "metric", "value", "low", "high", "rows")
-BASE_COLUMNS = ("base", "difference", "difference_low", "difference_high")
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -111,12 +108,11 @@ class Evaluation:
         """Return the rows of ``metrics.csv``."""
         found = []
         for task, name, measured in self._measured():
-            score = measured.score
-            row = dict(zip(COLUMNS, (task, name, score.value, score.low, score.high, measured.rows), strict=True))
+            row = {"task": task, "metric": name, **asdict(measured.score), "rows": measured.rows}
             if measured.base is not None and measured.difference is not None:
                 change = measured.difference
-                values = (measured.base.value, change.value, change.low, change.high)
-                row |= dict(zip(BASE_COLUMNS, values, strict=True))
+                row |= {"base": measured.base.value, "difference": change.value}
+                row |= {"difference_low": change.low, "difference_high": change.high}
             found.append(row)
         return found
 
@@ -125,8 +121,7 @@ class Evaluation:
         files.folder.mkdir(parents=True, exist_ok=True)
         rows = self.rows()
         with files.table.open("w", newline="", encoding="utf-8") as stream:
-            columns = [*COLUMNS, *(BASE_COLUMNS if rows and "base" in rows[0] else ())]
-            writer = csv.DictWriter(stream, columns, lineterminator="\n")
+            writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         card = {"format": 1, "split": self.split, "settings": dict(self.settings), "tasks": self._tasks_card()}
@@ -139,12 +134,8 @@ class Evaluation:
                 "seconds": round(result.seconds, 2),
                 "notes": result.notes,
                 "metrics": {
-                    name: {
-                        **asdict(measured.score),
-                        "rows": measured.rows,
-                        "base": measured.base and asdict(measured.base),
-                        "difference": measured.difference and asdict(measured.difference),
-                    }
+                    name: asdict(measured.score)
+                    | {key: value for key, value in asdict(measured).items() if key in ("rows", "base", "difference")}
                     for name, measured in result.metrics.items()
                 },
             }

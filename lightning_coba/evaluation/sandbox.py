@@ -1,6 +1,7 @@
 """Run a program that nobody has read, in a sandbox: bubblewrap hides the machine, util-linux sets the limits."""
 
 import functools
+import importlib.resources
 import os
 import secrets
 import select
@@ -30,18 +31,7 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 NODE_PATH = "/usr/share/nodejs:/usr/lib/node_modules:/usr/local/lib/node_modules"
 _NO_SANDBOX = ("setpriv", "--no-new-privs", "--pdeathsig=KILL")
 _ENTERED = b"sandbox entered\n"
-# The first commands inside, while mounting is still allowed: bubblewrap cannot limit the number of files. The kernel is
-# told to end the program first where the machine has no memory left.
-_ENTER = """set -e
-mount -t tmpfs -o nosuid,nodev,mode=777,nr_inodes=4096,size="$1"m tmpfs /work
-cd /work
-cp -R /files/. .
-echo 1000 > /proc/self/oom_score_adj
-echo sandbox entered
-unset PWD OLDPWD
-shift
-exec "$@"
-"""
+_ENTER = (importlib.resources.files(__package__) / "enter_sandbox.sh").read_text(encoding="utf-8")
 
 
 class SandboxError(RuntimeError):
@@ -178,7 +168,7 @@ def _sandbox(folder: str, limits: Limits) -> list[str]:
         number = 2**30 + secrets.randbelow(2**20)
         drop += [f"--reuid={number}", f"--regid={number}", "--clear-groups"]
     else:
-        # The user namespace counts the processes, and lets `_ENTER` mount.
+        # The user namespace counts the processes, and lets `enter_sandbox.sh` mount.
         walls += ["--unshare-user", "--cap-add", "CAP_SYS_ADMIN"]
     return ["bwrap", *walls, "/bin/sh", "-c", _ENTER, "sh", str(limits.disk_mb), *drop]
 

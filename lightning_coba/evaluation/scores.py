@@ -1,6 +1,6 @@
 """Scores with intervals: the rows are drawn again, and the metric is computed of each draw."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +38,7 @@ def score_of(metric: TextMetric, statistics: Tensor, seed: int = 0) -> Score:
         statistics: of the rows, float64 ``[rows, S]``; see `TextMetric.statistics`.
         seed: of the draws.
     """
-    resampled = metric.score(_draws(len(statistics), seed) @ statistics)
-    return _score(metric.score(statistics.sum(0)), resampled, len(statistics))
+    return _score(lambda drawn: metric.score(drawn @ statistics), len(statistics), seed)
 
 
 def difference_of(metric: TextMetric, statistics: Tensor, base: Tensor, seed: int = 0) -> Score:
@@ -53,9 +52,7 @@ def difference_of(metric: TextMetric, statistics: Tensor, base: Tensor, seed: in
         base: of the same rows, answered by the other model.
         seed: of the draws.
     """
-    drawn = _draws(len(statistics), seed)
-    resampled = metric.score(drawn @ statistics) - metric.score(drawn @ base)
-    return _score(metric.score(statistics.sum(0)) - metric.score(base.sum(0)), resampled, len(statistics))
+    return _score(lambda drawn: metric.score(drawn @ statistics) - metric.score(drawn @ base), len(statistics), seed)
 
 
 def row_scores(metric: TextMetric, statistics: Tensor) -> list[float]:
@@ -78,14 +75,18 @@ def statistics_of(metric: TextMetric, answers: Sequence[Sequence[str]], targets:
     return torch.from_numpy(np.array(rows, dtype=np.float64))
 
 
-def _draws(num_rows: int, seed: int) -> Tensor:
-    """Return how often each row comes in each draw, float64 ``[draws, rows]``."""
-    counts = np.random.default_rng(seed).multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=NUM_RESAMPLES)
-    return torch.from_numpy(counts.astype(np.float64))
+def _score(of_draws: Callable[[Tensor], Tensor], num_rows: int, seed: int) -> Score:
+    """Return a number with its interval.
 
-
-def _score(value: Tensor, resampled: Tensor, num_rows: int) -> Score:
+    Args:
+        of_draws: how often each row is drawn, float64 ``[draws, rows]`` -> the number of each draw.
+        num_rows: rows.
+        seed: of the draws.
+    """
+    value = float(of_draws(torch.ones(1, num_rows, dtype=torch.float64)))
     if num_rows < FEWEST_ROWS:
-        return Score(float(value))
+        return Score(value)
+    counts = np.random.default_rng(seed).multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=NUM_RESAMPLES)
+    resampled = of_draws(torch.from_numpy(counts.astype(np.float64)))
     low, high = np.nanquantile(resampled.numpy(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Score(float(value), float(low), float(high))
+    return Score(value, float(low), float(high))

@@ -9,14 +9,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.export.bibliography import BIBTEX, OF_BALANCER, OF_BASE_MODEL
+import yaml
+
 from lightning_coba.runs.card import MULTITASK
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.trained_run import TrainedRun
 
+_FOLDER = importlib.resources.files(__package__)
+#: Every entry, once; fields that could not be confirmed are left out.
+BIBTEX = (_FOLDER / "bibliography.bib").read_text(encoding="utf-8")
+#: Balancers, adapters, options and base models -> keys of the papers that each rests on. A new balancer needs a line.
+PAPERS = yaml.safe_load((_FOLDER / "papers.yaml").read_text(encoding="utf-8"))
 PACKAGE_KEY = "lightning_coba"
-#: Options of LoRA that are papers of their own.
-_VARIANTS_OF_LORA = {"use_rslora": "kalajdzievski2023rslora", "use_dora": "liu2024dora"}
 _ENTRY = re.compile(r"^@\w+\{([\w-]+),\n.*?^\}", re.MULTILINE | re.DOTALL)
 
 
@@ -66,12 +70,8 @@ def citation(of: Any = "CoBa") -> Citation:
     return Citation("\n\n".join([_package(), *(known[key] for key in dict.fromkeys([*own, *keys]))]))
 
 
-def entries() -> dict[str, str]:
-    """Return every entry of the bibliography by its key."""
-    return _entries(BIBTEX)
-
-
-def _entries(text: str) -> dict[str, str]:
+def entries(text: str = BIBTEX) -> dict[str, str]:
+    """Return the entries of a bibliography by their keys."""
     return {match[1]: match[0] for match in _ENTRY.finditer(text)}
 
 
@@ -80,7 +80,7 @@ def _papers_of_system(name: str) -> dict[str, str]:
     file = importlib.resources.files("lightning_coba").joinpath("systems", name, "citation.bib")
     if not name.isidentifier() or not file.is_file():
         return {}
-    return _entries(file.read_text(encoding="utf-8"))
+    return entries(file.read_text(encoding="utf-8"))
 
 
 def _run_at(of: Any) -> TrainedRun | None:
@@ -92,7 +92,7 @@ def _run_at(of: Any) -> TrainedRun | None:
 def _class_name(of: Any) -> str:
     """Return the class of a balancer that is named, given, or held by a callback."""
     if isinstance(of, str):
-        legal = {name.lower(): name for name in OF_BALANCER}
+        legal = {name.lower(): name for name in PAPERS["balancers"]}
         plain = of.lower().removesuffix("_star").removesuffix("*")
         if plain not in legal:
             near = difflib.get_close_matches(plain, legal, n=1)
@@ -106,32 +106,21 @@ def _class_name(of: Any) -> str:
 
 def _keys_of_balancer(name: str) -> Iterable[str]:
     """Return the papers of a class; those of a class that a user wrote are the user's to name."""
-    return OF_BALANCER.get("CoBa" if name == "ConvergenceBalancer" else name, ())
+    return PAPERS["balancers"].get("CoBa" if name == "ConvergenceBalancer" else name, ())
 
 
 def _keys_of_run(run: TrainedRun) -> Iterable[str]:
-    balancer, model = (run.settings.get(group) or {} for group in ("balancer", "model"))
+    balancer, model, peft = (run.settings.get(group) or {} for group in ("balancer", "model", "peft"))
     yield from _keys_of_balancer(_target(balancer.get("balancer", balancer)))
-    if run.has_adapter:
-        yield from _keys_of_adapter(run.settings["peft"], bool(model.get("load_in_4bit")))
+    yield from PAPERS["adapters"].get(_target(peft), ())
+    yield from (key for option, key in PAPERS["options"].items() if {**model, **peft}.get(option))
     name = Path(str(model.get("model", ""))).name.lower()  # the folders above it may be called anything
-    yield from (key for part, key in OF_BASE_MODEL.items() if part in name)
+    yield from (key for part, key in PAPERS["base_models"].items() if part in name)
     yield "falcon2019lightning"
     if name:
         yield "wolf2020transformers"
-    if run.has_adapter:
+    if peft:
         yield "mangrulkar2022peft"
-
-
-def _keys_of_adapter(settings: Mapping[str, Any], four_bits: bool) -> Iterable[str]:
-    kind = _target(settings)
-    if kind == "LoraConfig":
-        yield "hu2022lora"
-        yield from (key for option, key in _VARIANTS_OF_LORA.items() if settings.get(option))
-    elif kind == "IA3Config":
-        yield "liu2022ia3"
-    if four_bits:
-        yield "dettmers2023qlora"
 
 
 def _target(settings: Mapping[str, Any]) -> str:

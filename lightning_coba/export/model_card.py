@@ -1,19 +1,29 @@
 """The model card of an export: what was trained, on what, how, with what result, and how to load it."""
 
+import re
 import shutil
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import jinja2
+
 from lightning_coba.export.base_model import BaseModel
-from lightning_coba.export.card_tables import data_section, settings_section, weights_section
+from lightning_coba.export.card_tables import (
+    balancer_table,
+    data_table,
+    results_table,
+    scores_table,
+    settings_table,
+    weights_table,
+)
 from lightning_coba.export.citations import citation
-from lightning_coba.export.loading import loading_section
-from lightning_coba.export.markdown import markdown_table
-from lightning_coba.export.results import is_of, results_of_test, results_section, scores_of_text
+from lightning_coba.export.loading import export_notes, prompt_templates
+from lightning_coba.export.markdown import code_span, markdown_table
+from lightning_coba.export.results import results_of_test, scores_of_text
 from lightning_coba.export.run_data import RunData
 from lightning_coba.runs.trained_run import TrainedRun
+from lightning_coba.simplex.records import BalanceTable, read_balance
 
 #: A tag on every card, by which an export is recognised as one.
 MARK = "lightning_coba"
@@ -68,21 +78,59 @@ def model_card(
     figure = run.files.figures / WEIGHTS_FIGURE
     place = f"{figure.parent.name}/{WEIGHTS_FIGURE}"
     figures = {place: figure} if figure.is_file() else {}
-    versions = [(name, version) for name, version in run.card.get("packages", {}).items() if version]
-    sections = {
-        "How to load it": loading_section(run, whole, dtype, base, data.chat_tasks),
-        "Tasks and data": data_section(run, data),
-        "Results": results_section(run, checkpoint),
-        "Balancing": weights_section(run, place if figures else None),
-        "Training": settings_section(run),
-        "Versions": markdown_table(("package", "version"), versions),
-        "Limits": _limits(run, checkpoint),
-        "Citation": f"```bibtex\n{citation(run)}\n```",
+    text = _template().render(
+        run=run,
+        whole=whole,
+        checkpoint=checkpoint,
+        dtype=dtype,
+        base=base,
+        data=data,
+        figure=place if figures else None,
+        front_matter=_front_matter(run, whole, checkpoint, base, data, license),
+        method=_method(run),
+        adapter=_adapter(run),
+        length=_length(run),
+        scores=scores_of_text(run),
+        balance=_balance(run),
+    )
+    return ModelCard(re.sub(r"\n{3,}", "\n\n", text), figures)
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    functions = (
+        export_notes, prompt_templates, citation, markdown_table,
+        data_table, results_table, scores_table, balancer_table, weights_table, settings_table,
+    )  # fmt: skip
+    environment.globals |= {function.__name__: function for function in functions}
+    environment.filters |= {
+        "code_span": code_span,
+        "paragraph": lambda text: " ".join(line.strip() for line in text.strip().splitlines()) + "\n",
     }
-    front = _front_matter(run, whole, checkpoint, base, data, license)
-    head = f"---\n{front}\n---\n\n# {run.name}\n\n{_summary(run, whole, base)}"
-    body = [f"## {title}\n\n{text}" for title, text in sections.items() if text]
-    return ModelCard("\n\n".join([head, *body]) + "\n", figures)
+    return environment.get_template("model_card.md")
+
+
+def _balance(run: TrainedRun) -> BalanceTable | None:
+    try:
+        return read_balance(run.files.balance)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _length(run: TrainedRun) -> str:
+    """Return how long the run was; if it was not timed, how long it was to be."""
+    if steps := (run.card.get("timing") or {}).get("steps"):
+        return f"{steps:g} optimizer steps"
+    trainer = run.settings.get("trainer") or {}
+    most = {"optimizer steps": trainer.get("max_steps"), "epochs": trainer.get("max_epochs")}
+    planned = [f"{number} {what}" for what, number in most.items() if number is not None and number >= 0]
+    return f"At most {' and '.join(planned) or 'unlimited steps'}"
 
 
 def _front_matter(
@@ -91,9 +139,11 @@ def _front_matter(
     # It imports requests, and nothing else here does.
     from huggingface_hub import EvalResult, ModelCardData
 
-    measured = [] if checkpoint == "last" else results_of_test(run)
-    if is_of(run, checkpoint):
-        measured += scores_of_text(run)
+    measured = [
+        one
+        for one in (*results_of_test(run), *scores_of_text(run))
+        if one.weights == checkpoint or {one.weights, checkpoint} == {"best", "final"}
+    ]
     results = [
         EvalResult(
             task_type="text-generation",
@@ -129,29 +179,3 @@ def _method(run: TrainedRun) -> str:
 def _adapter(run: TrainedRun) -> str:
     """Return what kind of adapter was trained, such as ``Lora``."""
     return str(run.settings["peft"].get("_target_", "")).rpartition(".")[-1].removesuffix("Config")
-
-
-def _summary(run: TrainedRun, whole: bool, base: BaseModel) -> str:
-    came = f"the local model `{Path(base.name).name}`" if base.is_local else f"`{base.name}`"
-    trained = f"with an adapter ({_adapter(run)})" if run.has_adapter else "in full"
-    holds = "the adapter" if not whole else "the weights, adapter merged," if run.has_adapter else "the weights"
-    weighed = f"were those of {_method(run)}" if run.settings.get("balancer") else "stayed equal"
-    text = (
-        f"A causal language model: {came}, fine-tuned {trained} on {len(run.tasks)} tasks together: "
-        f"{', '.join(run.tasks)}. The weights of the tasks' losses {weighed}, by the package "
-        f"lightning_coba. This folder holds {holds} and the tokenizer."
-    )
-    return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False)
-
-
-def _limits(run: TrainedRun, checkpoint: str) -> str:
-    limits = [
-        "- It was tested on the tasks above alone. What else the base model could do may have suffered.",
-        "- Loss, accuracy and exact match are token by token, from the true tokens before. They are not scores of text "
-        "that the model wrote.",
-        "- The licences of the data and of the base model were not checked; they may restrict what this model may be "
-        "used for.",
-    ]
-    if not run.is_finished:
-        limits.append(f"- The run was not finished when its checkpoint '{checkpoint}' was exported.")
-    return "\n".join(limits)

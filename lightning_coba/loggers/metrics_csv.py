@@ -111,7 +111,7 @@ class MetricsCSV(Logger):
         self.save()
         if not self.path.exists():
             return
-        rows = [row for row in self._read() if int(row["step"]) < step]
+        rows = [row for row in self._read()[1] if int(row["step"]) < step]
         self._replace([name for name in self._columns if any(name in row for row in rows)], rows)
 
     @rank_zero_only
@@ -121,7 +121,7 @@ class MetricsCSV(Logger):
             return
         added = [name for name in self._row if name not in self._columns]
         if added:
-            self._replace([*self._columns, *added], [*self._read(end=self._row_start), self._row])
+            self._replace([*self._columns, *added], [*self._read(end=self._row_start)[1], self._row])
         else:
             with self.path.open("r+b") as file:
                 file.truncate(self._row_start)
@@ -131,31 +131,20 @@ class MetricsCSV(Logger):
 
     def _open(self) -> None:
         """Continue the file of an earlier run, less a half-written last line."""
-        if self._columns:
-            return
-        content = self.path.read_bytes() if self.path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        columns = next(csv.reader([whole.decode().partition("\n")[0]])) or ["step"]
+        if not self._columns and self.path.exists():
+            self._replace(*self._read())
+        self._columns = self._columns or ["step"]
+
+    def _read(self, end: int | None = None) -> tuple[list[str], list[dict[str, str]]]:
+        """Return the columns and the rows in the whole lines of the file's first `end` bytes, without empty cells."""
+        content = self.path.read_bytes()[:end] if self.path.exists() else b""
+        reader = csv.DictReader(io.StringIO(content[: content.rfind(b"\n") + 1].decode(), newline=""))
+        columns = list(reader.fieldnames or ["step"])
         if columns[0] != "step":
             raise ValueError(
                 f"`MetricsCSV.save_dir` must not hold another program's metrics.csv; got {self.path}, whose "
                 "first column is not `step`. Move that file or choose another folder."
             )
-        if len(whole) < len(content):
-            os.truncate(self.path, len(whole))
-        if rows := self._read():
-            self._row = rows[-1]
-            self._row_start = whole.rfind(b"\n", 0, -1) + 1
-        else:
-            self._row_start = len(whole)
-        self._columns = columns
-
-    def _read(self, end: int | None = None) -> list[dict[str, str]]:
-        """Return the rows in the file's first `end` bytes, without their empty cells."""
-        if not self.path.exists():
-            return []
-        lines = io.StringIO(self.path.read_bytes()[:end].decode(), newline="")
-        reader = csv.DictReader(lines)
         rows = []
         for row in reader:
             if None in row or None in row.values() or not row["step"].lstrip("-").isdigit():
@@ -164,7 +153,7 @@ class MetricsCSV(Logger):
                     "the first a step. Delete this line."
                 )
             rows.append({name: cell for name, cell in row.items() if cell})
-        return rows
+        return columns, rows
 
     def _replace(self, columns: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
         """Put a file with other columns or fewer rows in the place of the old one, in one move."""

@@ -1,6 +1,7 @@
-"""Under which id a tracker knows a run: kept in the run folder, so that a resumed run goes on in the same place."""
+"""Under which name and id a tracker knows a run; the id is kept in the run folder, so that a resumed run goes on."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 
@@ -11,6 +12,14 @@ def need_package(package: str, extra: str) -> None:
             f"`logger={extra}` needs the package {package}. Type: pip install -c constraints.txt "
             f"'lightning-coba[{extra}]'"
         )
+
+
+def default_name(save_dir: str | os.PathLike[str], phase: str | None, longest: int) -> str:
+    """Return the name of a run's folder, with the phase behind it where the folder is that of a phase."""
+    folder = Path(save_dir).absolute()
+    if phase is None:
+        return folder.name[:longest]
+    return f"{folder.parent.name[: longest - len(phase) - 1]}/{phase}"
 
 
 def read_id(file: Path) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
-from lightning_coba.loggers.tracker_id import need_package, read_id, write_id
+from lightning_coba.loggers.tracker_id import default_name, need_package, read_id, write_id
 from lightning_coba.runs.files import RunFiles
 
 
@@ -16,10 +16,11 @@ class RunWandb(WandbLogger):
     """Log to Weights & Biases; a resumed run goes on in the same W&B run.
 
     Args:
-        save_dir: the run folder, which keeps the id of the W&B run; its files are in ``wandb/``.
+        save_dir: the run folder, or that of a phase; it keeps the id of the W&B run, whose files are in ``wandb/``.
         project: where runs are compared, such as the name of the suite.
-        name: of the run; default: that of its folder.
+        name: of the run; default: that of its folder, with the phase behind it.
         offline: write files only, for ``wandb sync`` later. The variable ``WANDB_MODE=offline`` does the same.
+        phase: name of the phase whose folder ``save_dir`` is; None where the run has one fit.
         **options: of ``wandb.init``, such as ``entity`` or ``tags``.
 
     Raises:
@@ -32,12 +33,13 @@ class RunWandb(WandbLogger):
         project: str,
         name: str | None = None,
         offline: bool = False,
+        phase: str | None = None,
         **options: Any,
     ) -> None:
         need_package("wandb", "wandb")
         self._id_file = RunFiles(Path(save_dir)).wandb_id
         super().__init__(
-            name=name or self._id_file.absolute().parent.name[:128],
+            name=name or default_name(save_dir, phase, longest=128),
             save_dir=save_dir,
             project=re.sub(r"[/\\#?%:]+", "-", project)[:128],
             id=read_id(self._id_file) or secrets.token_hex(4),

@@ -35,13 +35,9 @@ def plain_peft(peft: PeftConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def adapter_settings(model: nn.Module) -> dict[str, str]:
-    """Return an adapter's settings as text: a checkpoint may hold neither sets nor enums."""
+    """Return an adapter's settings as text, to be compared."""
     if not isinstance(model, PeftModel):
         return {}
-    config = model.active_peft_config.to_dict()
     # Where the base model came from may differ between machines, and versions may move.
-    names = config.keys() - {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
-    return {
-        key: str(sorted(map(str, config[key])) if isinstance(config[key], set | list) else config[key])
-        for key in sorted(names)
-    }
+    free = {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
+    return {key: str(value) for key, value in plain_peft(model.active_peft_config).items() if key not in free}

@@ -102,11 +102,8 @@ def generate(
     Raises:
         ValueError: a prompt is empty, or a number is outside its domain.
     """
-    if max_new_tokens < 1:
-        raise ValueError(f"`generate.max_new_tokens` must be at least 1; got {max_new_tokens}. Choose a larger number.")
     answers: list[list[list[int]]] = [[] for _ in prompts]
-    budgets = budgets_of([len(prompt) for prompt in prompts], max_new_tokens, context_of(model))
-    for batch, found in generated_batches(model, prompts, budgets, end_token, batch_tokens, decoding):
+    for batch, found in generated_batches(model, prompts, end_token, max_new_tokens, batch_tokens, decoding):
         for row, samples in zip(batch.rows, found, strict=True):
             answers[row] = samples
     return answers
@@ -115,8 +112,8 @@ def generate(
 def generated_batches(
     model: PreTrainedModel | Any,
     prompts: Sequence[Sequence[int]],
-    budgets: Sequence[int],
     end_token: int,
+    max_new_tokens: int,
     batch_tokens: int,
     decoding: Decoding = GREEDY,
     done: frozenset[int] = frozenset(),
@@ -126,8 +123,8 @@ def generated_batches(
     Args:
         model: as for `generate`.
         prompts: as for `generate`.
-        budgets: new tokens that each prompt may get.
         end_token: as for `generate`.
+        max_new_tokens: as for `generate`.
         batch_tokens: as for `generate`.
         decoding: as for `generate`.
         done: rows that have their answers already. A batch of such rows is left out; the others stay what they were, so
@@ -136,8 +133,11 @@ def generated_batches(
     Raises:
         ValueError: see `generate`.
     """
-    _check(prompts, batch_tokens, decoding)
-    for batch in plan_batches([len(prompt) for prompt in prompts], budgets, batch_tokens, decoding.num_samples):
+    _check(prompts, max_new_tokens, batch_tokens, decoding)
+    lengths = [len(prompt) for prompt in prompts]
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    budgets = budgets_of(lengths, max_new_tokens, context)
+    for batch in plan_batches(lengths, budgets, batch_tokens, decoding.num_samples):
         if done.issuperset(batch.rows):
             continue
         with undisturbed(model), _own_settings(model, _settings(batch.budget, end_token, decoding)):
@@ -147,20 +147,16 @@ def generated_batches(
         yield batch, found
 
 
-def context_of(model: PreTrainedModel | Any) -> int | None:
-    """Return the positions a model has, if it says so."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def _check(prompts: Sequence[Sequence[int]], batch_tokens: int, decoding: Decoding) -> None:
+def _check(prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens: int, decoding: Decoding) -> None:
     empty = [row for row, prompt in enumerate(prompts) if not len(prompt)]
     if empty:
         raise ValueError(
             f"`generate.prompts` must hold at least one token each; prompt {empty[0]} has none. Begin it with the "
             "tokenizer's start token."
         )
-    if batch_tokens < 1:
-        raise ValueError(f"`generate.batch_tokens` must be at least 1; got {batch_tokens}. Choose a larger number.")
+    for name, number in {"max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}.items():
+        if number < 1:
+            raise ValueError(f"`generate.{name}` must be at least 1; got {number}. Choose a larger number.")
     if not 0 <= decoding.temperature < inf or decoding.num_samples < 1:
         raise ValueError(
             "`generate.decoding` must have a finite temperature of at least 0 and at least 1 sample; got "

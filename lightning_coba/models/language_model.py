@@ -4,21 +4,20 @@ import importlib.util
 import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from lightning_coba.models.gguf import as_safetensors, find_gguf, quiet_transformers
+from lightning_coba.models.gguf import quiet_transformers
 from lightning_coba.models.precision import fastest_precision
+from lightning_coba.models.tokenizer import load_tokenizer, model_source
 
 
 @dataclass(frozen=True)
@@ -80,19 +79,12 @@ def load_language_model(
     """
     if load_in_4bit:
         options |= _four_bits()
-    source = name_or_path
-    if name_or_path.endswith(".gguf"):
-        source = str(as_safetensors(find_gguf(name_or_path)))
-    elif name_or_path.startswith((".", "/", "~")) and not Path(name_or_path).expanduser().is_dir():
-        raise FileNotFoundError(
-            f"`model` {name_or_path!r} is no folder. Give a hub id, a folder of save_pretrained, or a .gguf file."
-        )
-    else:
-        source = str(Path(name_or_path).expanduser()) if name_or_path.startswith("~") else name_or_path
-    shared = {"trust_remote_code": trust_remote_code}
+    source = model_source(name_or_path)
     with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(source, **shared)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **shared, **options)
+        tokenizer = load_tokenizer(source, trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, trust_remote_code=trust_remote_code, **options
+        )
     for module in model.modules() if load_in_4bit else ():
         # On a CPU with bfloat16 instructions bitsandbytes repacks the weights at the first evaluation, with coarser
         # scales and without a way back to training.

@@ -19,6 +19,15 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> Any:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers import AutoTokenizer
 
+    return AutoTokenizer.from_pretrained(model_source(name_or_path), trust_remote_code=trust_remote_code)
+
+
+def model_source(name_or_path: str) -> str:
+    """Return what transformers loads a model from: a folder, for a GGUF file that of its copy, or a hub id.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+    """
     path = Path(name_or_path).expanduser()
     if name_or_path.endswith(".gguf"):
         from lightning_coba.models.gguf import as_safetensors, find_gguf
@@ -26,8 +35,6 @@ def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> Any:
         path = as_safetensors(find_gguf(name_or_path))
     elif not path.is_dir() and name_or_path.startswith((".", "/", "~")):
         raise FileNotFoundError(
-            f"`load_tokenizer.name_or_path` must be a folder, a .gguf file or a hub id; got {name_or_path!r}, which is "
-            "none. Correct the path."
+            f"`model` {name_or_path!r} is no folder. Give a hub id, a folder of save_pretrained, or a .gguf file."
         )
-    source = str(path) if path.is_dir() else name_or_path
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    return str(path) if path.is_dir() else name_or_path

@@ -126,13 +126,11 @@ class TrainedRun:
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The tokenizer it was trained with."""
-        from transformers import AutoTokenizer
+        from lightning_coba.models import load_tokenizer
 
         saved = self.files.tokenizer
         remote = bool(self.settings["model"].get("trust_remote_code", False))
-        if saved.is_dir():
-            return AutoTokenizer.from_pretrained(saved, trust_remote_code=remote)
-        return self._load_base()[1]
+        return load_tokenizer(str(saved) if saved.is_dir() else self.base_model, remote)
 
     def load_model(
         self, checkpoint: str = "final", device: str = "cpu", dtype: str | None = None
@@ -195,13 +193,9 @@ class TrainedRun:
         return datamodule
 
     def _load_base(self, dtype: str | None = None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-        from lightning_coba.models import load_language_model
+        from hydra.utils import instantiate
 
-        model = self.settings["model"]
-        options = {"attn_implementation": name} if (name := model.get("attn_implementation")) else {}
-        four_bits = bool(model.get("load_in_4bit", False))
-        remote = bool(model.get("trust_remote_code", False))
-        return load_language_model(model["model"], dtype or model.get("dtype", "float32"), remote, four_bits, **options)
+        return instantiate(self.settings["model"] | ({"dtype": dtype} if dtype else {})).load()
 
     def _load_final(self, dtype: str | None) -> "PreTrainedModel | PeftModel":
         folder = self.files.adapter if self.has_adapter else self.files.model

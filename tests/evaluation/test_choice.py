@@ -55,8 +55,8 @@ def test_english_is_told_by_the_column_or_else_by_the_name():
     assert is_english("en", rows(["x"]))
     assert not is_english("en", rows(["x"], lang=["sw"]))
     assert not is_english("qa", rows(["x"]))
-    assert metric_of("token_f1", "en", rows(["x"])).articles is False
-    assert metric_of("token_f1", "sw", rows(["x"])).articles is True
+    assert metric_of("token_f1", "en", rows(["x"])).statistics("the x", ["x"]) == [1, 1]
+    assert metric_of("token_f1", "sw", rows(["x"])).statistics("the x", ["x"]) == [pytest.approx(2 / 3), 1]
 
 
 def test_bleu_counts_characters_where_there_are_no_spaces():

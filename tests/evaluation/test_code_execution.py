@@ -3,8 +3,10 @@
 import pytest
 
 from lightning_coba.evaluation import code_execution, programs, sandbox
+from lightning_coba.evaluation.choice import TaskPlan
 from lightning_coba.evaluation.code_execution import isolation, passes, run_tests
 from lightning_coba.evaluation.measuring import Execution, measure
+from lightning_coba.evaluation.metrics import METRICS
 from lightning_coba.evaluation.programs import has_program, program_of, why_not_run
 from lightning_coba.evaluation.rows import EvaluationRow
 
@@ -119,11 +121,12 @@ def test_what_cannot_run_is_said_and_not_counted(monkeypatch, tmp_path):
     row = OTHERS["cpp"][0]
     assert why_not_run(row).startswith("g++ is not installed")
     rows = [ADD, go, row]
-    result = measure("code", rows, ["exact_match"], [[r.gold] for r in rows], [], 0.0, Execution(True))
+    plan = TaskPlan("code", rows, 8, {"exact_match": METRICS["exact_match"]()})
+    result = measure(plan, [[r.gold] for r in rows], [], 0.0, Execution(True))
     assert result.metrics["pass@1"].rows == 1
     assert result.metrics["pass@1"].score.value == 1
     assert any("the tests of 1 rows did not run: g++ is not installed" in note for note in result.notes)
-    untested = measure("code", rows, ["exact_match"], [[r.gold] for r in rows], [], 0.0, None)
+    untested = measure(plan, [[r.gold] for r in rows], [], 0.0, None)
     assert untested.notes == ["3 rows have tests, which were not run (run_code=True, --run-code)"]
     assert "pass@1" not in untested.metrics
 

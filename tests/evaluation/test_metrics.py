@@ -9,15 +9,9 @@ from torchmetrics.text import CHRFScore
 from lightning_coba.evaluation.metrics import (
     BLEU,
     METRICS,
-    Accuracy,
-    AnswerMatch,
     ChrF,
-    ExactMatch,
     MacroF1,
-    NumericMatch,
     PassAtK,
-    RougeL,
-    TokenF1,
 )
 
 ANSWERS = ["The cat sat on the mat.", "a dog", "der Hund lief schnell durch den Park", "", "das Haus am See ist blau"]
@@ -73,8 +67,8 @@ def test_bleu_of_silence_is_zero():
 
 def test_rouge_l_is_that_of_torchmetrics_where_its_words_are_ours():
     expected = rouge_score(ANSWERS, GOLDS, rouge_keys="rougeL", accumulate="best")["rougeL_fmeasure"]
-    assert value(RougeL()) == pytest.approx(float(expected), abs=1e-6)
-    assert value(RougeL(), ["東京 タワー"], [["東京タワー"]]) == 1
+    assert value(METRICS["rouge_l"]()) == pytest.approx(float(expected), abs=1e-6)
+    assert value(METRICS["rouge_l"](), ["東京 タワー"], [["東京タワー"]]) == 1
 
 
 def test_answers_are_scored_as_squad_scores_them():
@@ -84,14 +78,18 @@ def test_answers_are_scored_as_squad_scores_them():
         [{"prediction_text": text, "id": str(i)} for i, text in enumerate(answers)],
         [{"answers": {"answer_start": [0] * len(g), "text": g}, "id": str(i)} for i, g in enumerate(golds)],
     )
-    assert value(AnswerMatch(articles=False), answers, golds) == pytest.approx(float(expected["exact_match"]) / 100)
-    assert value(TokenF1(articles=False), answers, golds) == pytest.approx(float(expected["f1"]) / 100)
+    assert value(METRICS["answer_match"](articles=False), answers, golds) == pytest.approx(
+        float(expected["exact_match"]) / 100
+    )
+    assert value(METRICS["token_f1"](articles=False), answers, golds) == pytest.approx(float(expected["f1"]) / 100)
 
 
 def test_articles_count_where_they_are_words():
-    assert value(AnswerMatch(articles=False), ["the an"], [["an"]]) == 0  # nothing but articles stays as it is
-    assert value(AnswerMatch(), ["an"], [["a"]]) == 0
-    assert value(AnswerMatch(articles=False), ["a tower"], [["tower"]]) == 1
+    assert (
+        value(METRICS["answer_match"](articles=False), ["the an"], [["an"]]) == 0
+    )  # nothing but articles stays as it is
+    assert value(METRICS["answer_match"](), ["an"], [["a"]]) == 0
+    assert value(METRICS["answer_match"](articles=False), ["a tower"], [["tower"]]) == 1
 
 
 def test_macro_f1_is_that_of_torchmetrics():
@@ -103,7 +101,7 @@ def test_macro_f1_is_that_of_torchmetrics():
 
 
 def test_an_answer_that_is_no_label_is_wrong_and_symbols_are_labels():
-    assert value(Accuracy(), ["+", "-", "perhaps"], [["+"], ["+"], ["yes"]]) == pytest.approx(1 / 3)
+    assert value(METRICS["accuracy"](), ["+", "-", "perhaps"], [["+"], ["+"], ["yes"]]) == pytest.approx(1 / 3)
     # "yes" is found once of two times, and never wrongly: F1 2/3; "no" is neither there nor answered.
     assert value(MacroF1(["yes", "no"]), ["perhaps", "yes"], [["yes"], ["yes"]]) == pytest.approx(2 / 3)
 
@@ -128,11 +126,11 @@ def test_an_answer_that_is_no_label_is_wrong_and_symbols_are_labels():
     ],
 )
 def test_numbers_match_by_value(answer, gold, match):
-    assert value(NumericMatch(), [answer], [[gold]]) == match
+    assert value(METRICS["numeric_match"](), [answer], [[gold]]) == match
 
 
 def test_exact_match_sees_case_but_no_white_space():
-    assert value(ExactMatch(), [" SELECT a\n", "select a"], [["SELECT  a"], ["SELECT a"]]) == 0.5
+    assert value(METRICS["exact_match"](), [" SELECT a\n", "select a"], [["SELECT  a"], ["SELECT a"]]) == 0.5
 
 
 def test_pass_at_k_is_the_unbiased_estimate():

@@ -13,8 +13,7 @@ import yaml
 
 import lightning_coba
 from lightning_coba import ConvergenceBalancer, TaskBalancing, balancers, citation
-from lightning_coba.export.bibliography import BIBTEX, OF_BALANCER, OF_BASE_MODEL
-from lightning_coba.export.citations import entries
+from lightning_coba.export.citations import BIBTEX, PAPERS, entries
 from lightning_coba.runs.trained_run import TrainedRun
 
 CLASSES = {name for name in balancers.__all__ if isinstance(getattr(balancers, name), type)} - {
@@ -38,12 +37,11 @@ def fields(entry):
 
 
 def test_every_balancer_has_an_entry_and_every_entry_is_used():
-    assert set(OF_BALANCER) == CLASSES
-    named = {key for papers in OF_BALANCER.values() for key in papers} | set(OF_BASE_MODEL.values())
+    assert set(PAPERS["balancers"]) == CLASSES
+    named = {key for kind in ("balancers", "adapters") for papers in PAPERS[kind].values() for key in papers}
+    named |= {key for kind in ("options", "base_models") for key in PAPERS[kind].values()}
     assert named <= set(entries())
-    adapters = {"hu2022lora", "liu2022ia3", "liu2024dora", "kalajdzievski2023rslora", "dettmers2023qlora"}
-    software = {"falcon2019lightning", "wolf2020transformers", "mangrulkar2022peft"}
-    assert set(entries()) - named == adapters | software
+    assert set(entries()) - named == {"falcon2019lightning", "wolf2020transformers", "mangrulkar2022peft"}
 
 
 def test_keys_are_unique_and_nothing_is_lost():

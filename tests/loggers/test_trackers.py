@@ -6,9 +6,12 @@ import time
 
 import pytest
 import yaml
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_coba import loggers
+from lightning_coba.cli.phases import fits_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:ConvergenceBalancer. about"),  # of a run this short
@@ -79,3 +82,24 @@ def test_names_and_places_come_from_the_run(here, overrides, tmp_path, monkeypat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
     assert here(tmp_path, *overrides, "logger=wandb", only_compose=True).logger.wandb.project == "mine"
     assert here(tmp_path, *overrides, "logger=mlflow", only_compose=True).logger.mlflow.tracking_uri == "http://server"
+
+
+@pytest.mark.parametrize(("option", "argument"), [("wandb", "name"), ("mlflow", "run_name")])
+def test_a_tracker_names_a_run_after_its_folder_and_a_phase_after_both(
+    here, overrides, tmp_path, monkeypatch, option, argument
+):
+    kind = WandbLogger if option == "wandb" else MLFlowLogger
+    names = []
+    monkeypatch.setattr(kind, "__init__", lambda self, **options: names.append(options[argument]))
+    for phases in ([], ["+phases={search: {}, retrain: {}}"]):
+        config = here(tmp_path / "my-run", *overrides, f"logger={option}", *phases, only_compose=True)
+        for fit in fits_of(config):
+            instantiate(fit.settings["logger"][option])
+    assert names == ["my-run", "my-run/search", "my-run/retrain"]
+
+
+def test_the_phase_stays_in_a_name_that_is_too_long(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr(WandbLogger, "__init__", lambda self, **options: names.append(options["name"]))
+    loggers.RunWandb(tmp_path / ("x" * 200) / "search", "project", phase="search")
+    assert names == ["x" * 121 + "/search"]

@@ -72,7 +72,7 @@ def test_adapters_answer_and_the_model_is_as_it_was(llama):
 def test_whoever_takes_a_batch_finds_the_model_as_it_was(llama):
     model = llama().train()
     settings, state = model.generation_config, torch.random.get_rng_state()
-    for _ in generated_batches(model, PROMPTS, [2] * len(PROMPTS), END, 60, Decoding(temperature=1.0)):
+    for _ in generated_batches(model, PROMPTS, END, 2, 60, Decoding(temperature=1.0)):
         assert model.generation_config is settings
         assert model.training
         assert torch.equal(torch.random.get_rng_state(), state)
@@ -96,9 +96,8 @@ def test_draws_depend_on_the_seed_and_go_on_after_an_interruption(llama):
     assert len({tuple(sample) for sample in first[0]}) > 1
     assert generate(model, PROMPTS, END, 6, 120, drawn) == first
     assert generate(model, PROMPTS, END, 6, 120, drawn._replace(seed=2)) != first
-    budgets = [6] * len(PROMPTS)
     done = frozenset({0, 5})
-    again = list(generated_batches(model, PROMPTS, budgets, END, 120, drawn, done))
+    again = list(generated_batches(model, PROMPTS, END, 6, 120, drawn, done))
     assert not any(set(batch.rows) <= done for batch, _ in again)
     for batch, found in again:
         assert found == [first[row] for row in batch.rows]
