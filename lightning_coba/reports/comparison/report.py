@@ -4,8 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from itertools import count as count_from
+from itertools import chain, count as count_from
 from pathlib import Path
 from typing import Any
 
