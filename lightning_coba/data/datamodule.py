@@ -19,11 +19,10 @@ from lightning_coba.data.arguments import (
 )
 from lightning_coba.data.planning.collate import collate
 from lightning_coba.data.planning.loader import EvaluationLoader, Place, PlannedLoader
-from lightning_coba.data.planning.planner import BATCHINGS, Batching, check_turns
+from lightning_coba.data.planning.planner import BATCHINGS, Batching, Planner, check_turns
 from lightning_coba.data.planning.resumed_steps import StepSize, kept_size, rescale_progress
-from lightning_coba.data.planning.run_plan import plan_run
 from lightning_coba.data.reading.task import Task
-from lightning_coba.data.tokens.corpus import Corpus, by_length, load_corpus, prepare_corpus
+from lightning_coba.data.tokens.corpus import Corpus, load_corpus
 from lightning_coba.data.tokens.splits import Overlap
 from lightning_coba.data.tokens.tokenization import Overlong
 from lightning_coba.lightning_internals import batch_progress
@@ -176,14 +175,8 @@ class MultitaskDataModule(LightningDataModule):
         return self.corpus.summary()
 
     def prepare_data(self) -> None:
-        """Fill the cache of tokens in one process, before the others start.
-
-        Raises:
-            ValueError: There is no tokenizer, or the data is not usable; see `load_corpus`.
-        """
-        if self._corpus is None:
-            self._settle_tokenizer()
-            prepare_corpus(self.suite, self.tokenizer, self.max_length, self.num_proc)
+        """Do as `setup` does: in one process, before the others start and find the rows and tokens in the cache."""
+        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and tokenise all tasks, once; every stage needs the same.
@@ -194,7 +187,7 @@ class MultitaskDataModule(LightningDataModule):
         if self._corpus is not None:
             return
         self._settle_tokenizer()
-        corpus = load_corpus(
+        self._corpus = load_corpus(
             self.suite,
             self.tokenizer,
             self.max_length,
@@ -203,9 +196,8 @@ class MultitaskDataModule(LightningDataModule):
             self.overlong,
             self.overlap,
             self.num_proc,
+            self.task_names,
         )
-        # Only now: what a task keeps depends on the prompts that others are tested on.
-        self._corpus = _part(corpus, self.task_names)
 
     def train_dataloader(self) -> PlannedLoader:
         """Return the planned training batches of this process, beginning where the trainer stands.
@@ -215,7 +207,7 @@ class MultitaskDataModule(LightningDataModule):
         rank, world_size = self._rank()
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         tokens = self.corpus.tokens["train"]
-        planner = plan_run(
+        planner = Planner(
             [task.lengths for task in tokens],
             self.mixing,
             self.epoch,
@@ -279,9 +271,9 @@ class MultitaskDataModule(LightningDataModule):
             self._planned = None
 
     def _evaluation_loader(self, split: str) -> EvaluationLoader:
-        pairs = by_length(self.corpus.pairs(split), self.corpus.tokens[split])
-        batch_size = self.eval_batch_size or self.batch_size
-        return EvaluationLoader(pairs, self.corpus.tokens[split], self._pad_token_id(), batch_size, *self._rank())
+        corpus, batch_size = self.corpus, self.eval_batch_size or self.batch_size
+        pairs = corpus.longest_first(split)
+        return EvaluationLoader(pairs, corpus.tokens[split], self._pad_token_id(), batch_size, *self._rank())
 
     def _rank(self) -> tuple[int, int]:
         # None where there is one process; a sharding strategy counts the replicas of the data only.
@@ -322,15 +314,3 @@ class MultitaskDataModule(LightningDataModule):
     def _pad_token_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
-
-
-def _part(corpus: Corpus, names: Sequence[str]) -> Corpus:
-    """Return the corpus of some of its tasks."""
-    kept = [corpus.tasks.index(name) for name in names]
-    return Corpus(
-        tuple(names),
-        {split: [tokens[k] for k in kept] for split, tokens in corpus.tokens.items()},
-        {split: [shown[k] for k in kept] for split, shown in corpus.shown.items()},
-        {name: corpus.num_overlapping[name] for name in names},
-        [corpus.texts[k] for k in kept],
-    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lightning_coba.data.datamodule import MultitaskDataModule
-from lightning_coba.data.planning.run_plan import plan_run
+from lightning_coba.data.planning.planner import Planner
 from lightning_coba.data.reading.formats import RecordError
 from lightning_coba.data.reading.row_cache import RowTable, readable_rows, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
@@ -205,7 +205,7 @@ def _steps(datamodule: MultitaskDataModule, tasks: Sequence[InspectedTask], leng
     for name in ("sampling_weights", "max_rows", "repeats"):
         values = getattr(datamodule.mixing, name)
         by_task[name] = None if values is None else tuple(values[k] for k in numbers)
-    planner = plan_run(
+    planner = Planner(
         [task.lengths for task in tokens],
         replace(datamodule.mixing, **by_task),
         datamodule.epoch,

@@ -1,7 +1,7 @@
 """The rows of each task as an Arrow table: read once, kept on disk, recognised while their files are the same."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,12 +105,6 @@ def readable_rows(task: Task) -> tuple[RowTable, list[RecordError]]:
     (store,) = _read([plan], problems.append)
     # Where no row of a split is usable, that it is empty need not be said.
     return RowTable(store), [problem for problem in problems if problem.origin] or problems
-
-
-def is_kept(task: Task) -> bool:
-    """Whether the rows of a task are found again by the next run, without reading them. Nothing is consumed."""
-    once = any(isinstance(getattr(task, split), Iterator) for split in SPLITS)
-    return not once and _Plan(task).key is not None
 
 
 class _Plan:

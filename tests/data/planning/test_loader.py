@@ -21,7 +21,7 @@ def tasks(table):
 @pytest.fixture
 def make_loader(tasks):
     def make(step_size=4, plan=None, **options):
-        planner = Planner([task.lengths for task in tasks], Mixing(), NUM_ROWS, step_size, **(plan or {}))
+        planner = Planner([task.lengths for task in tasks], Mixing(), "all", step_size, **(plan or {}))
         return PlannedLoader(planner, tasks, 0, **options)
 
     return make

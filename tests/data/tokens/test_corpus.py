@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_coba.data import Task, tasks_in_file, tasks_in_folder
 from lightning_coba.data.tokens import token_cache
-from lightning_coba.data.tokens.corpus import by_length, load_corpus, prepare_corpus
+from lightning_coba.data.tokens.corpus import load_corpus
 
 CHATML = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<eos>\\n' }}{% endfor %}"
@@ -79,7 +79,7 @@ def test_pairs_are_those_that_are_shown(tokenizer):
 def test_longest_rows_come_first(tokenizer):
     tasks = [Task(name, rows(name, 10)) for name in ("a", "longer")]
     corpus = load_corpus(tasks, tokenizer, 64)
-    pairs = by_length(corpus.pairs("train"), corpus.tokens["train"])
+    pairs = corpus.longest_first("train")
     lengths = [int(corpus.tokens["train"][task].lengths[row]) for task, row in pairs]
     assert lengths == sorted(lengths, reverse=True)
     assert sorted(pairs.tolist()) == corpus.pairs("train").tolist()
@@ -142,20 +142,6 @@ def test_overlong_rows_are_named_or_dropped_everywhere(tmp_path, tokenizer):
         corpus = load_corpus([task], tokenizer, 8, overlong="drop")
     assert sum(corpus.sizes()[split]["t"] for split in corpus.sizes()) == 60
     assert all(corpus.text("train", 0, row)[1] == "x" for row in range(len(corpus.tokens["train"][0])))
-
-
-def test_prepared_files_are_not_encoded_again_and_streams_are_left(tmp_path, tokenizer, monkeypatch):
-    stream = iter(rows("s", 10))
-    tasks = [Task("file", write(tmp_path / "a.jsonl", rows("a", 10))), Task("stream", stream)]
-    prepare_corpus(tasks, tokenizer, 64)
-    encoded = []
-    encode = token_cache.Encoder.__call__
-    monkeypatch.setattr(
-        token_cache.Encoder, "__call__", lambda self, batch: encoded.append(self.origins) or encode(self, batch)
-    )
-    corpus = load_corpus(tasks, tokenizer, 64)
-    assert encoded == [["task 'stream', train item "]]
-    assert corpus.sizes()["train"] == {"file": 8, "stream": 8}
 
 
 def test_second_run_neither_reads_nor_encodes(tmp_path, tokenizer, monkeypatch):
