@@ -34,9 +34,9 @@ def shared_prompt_findings(
             cure += ", or name the task in its prompts (data.prompt='...')"
         if stops:
             cure += ", or set data.overlap=drop"
-        level = "error" if stops else warning_from(0.02, one.num_rows / len(splits[one.task].rows[one.split]))
-        what = f"{counted(one.num_rows)} of {one.split} with a prompt of {other}: {done}"
-        place = f"{splits[one.task].origin(one.row)} and {splits[one.other_task].origin(one.other_row)}"
+        level = "error" if stops else warning_from(0.02, len(one.rows) / len(splits[one.task].rows[one.split]))
+        what = f"{counted(len(one.rows))} of {one.split} with a prompt of {other}: {done}"
+        place = f"{splits[one.task].origin(int(one.rows[0]))} and {splits[one.other_task].origin(one.other_row)}"
         found.append(Finding(level, one.task, what, f"{cure}.", place))
     return found
 
@@ -46,7 +46,7 @@ def emptied_findings(splits: Mapping[str, Splits], shared: Sequence[SharedPrompt
     found = []
     for task, own in splits.items():
         for split, rows in own.rows.items():
-            if sum(one.num_rows for one in shared if (one.task, one.split) == (task, split)) == len(rows):
+            if sum(len(one.rows) for one in shared if (one.task, one.split) == (task, split)) == len(rows):
                 what = f"nothing is left of {split}: all its prompts are held out in another split or task"
                 cure = "Give other rows, or name the task in its prompts."
                 found.append(Finding("error", task, what, cure, own.origin(int(rows[0]))))
