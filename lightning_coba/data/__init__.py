@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_coba.data.datamodule import MultitaskDataModule
     from lightning_coba.data.quickstart import quickstart_tasks
-    from lightning_coba.data.reading.task import Task, tasks_at, tasks_in_file, tasks_in_folder
+    from lightning_coba.data.reading.task import Task, tasks_at
     from lightning_coba.data.stream import Stream
     from lightning_coba.data.stream_loader import StreamLoader
 
@@ -17,8 +17,6 @@ __all__ = [
     "Task",
     "quickstart_tasks",
     "tasks_at",
-    "tasks_in_file",
-    "tasks_in_folder",
 ]
 
 #: Loaded when a name is first asked for: streams are for every layer, and the rest takes transformers to import.
@@ -27,7 +25,7 @@ _HOMES = {
     "StreamLoader": "lightning_coba.data.stream_loader",
     "MultitaskDataModule": "lightning_coba.data.datamodule",
     "quickstart_tasks": "lightning_coba.data.quickstart",
-} | dict.fromkeys(["Task", "tasks_at", "tasks_in_file", "tasks_in_folder"], "lightning_coba.data.reading.task")
+} | dict.fromkeys(["Task", "tasks_at"], "lightning_coba.data.reading.task")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,21 +11,20 @@ from torch.utils.data import DataLoader
 
 from lightning_coba.data.arguments import (
     checked_choice,
-    checked_epoch,
     checked_int,
     checked_mixing,
     checked_only,
     checked_tasks,
 )
 from lightning_coba.data.planning.collate import collate
-from lightning_coba.data.planning.loader import EvaluationLoader, Place, PlannedLoader
+from lightning_coba.data.planning.loader import EvaluationLoader, PlannedLoader, rank_of
+from lightning_coba.data.planning.mixing import check_epoch
 from lightning_coba.data.planning.planner import BATCHINGS, Batching, Planner, check_turns
 from lightning_coba.data.planning.resumed_steps import StepSize, kept_size, rescale_progress
 from lightning_coba.data.reading.task import Task
 from lightning_coba.data.tokens.corpus import Corpus, load_corpus
 from lightning_coba.data.tokens.splits import Overlap
 from lightning_coba.data.tokens.tokenization import Overlong
-from lightning_coba.lightning_internals import batch_progress
 
 
 class MultitaskDataModule(LightningDataModule):
@@ -114,7 +113,8 @@ class MultitaskDataModule(LightningDataModule):
         self.max_length = checked_int("max_length", max_length, lowest=3)
         self.batching: Any = checked_choice("batching", batching, BATCHINGS)
         self.mixing = checked_mixing(mixing, mixing_temperature, sampling_weights, self.tasks, self.suite)
-        self.epoch = checked_epoch(epoch)
+        check_epoch(epoch)
+        self.epoch = epoch
         self.validation_rows = checked_int("validation_rows", validation_rows, optional=True)
         self.test_rows = checked_int("test_rows", test_rows, optional=True)
         self.overlong: Any = checked_choice("overlong", overlong, ("error", "drop"))
@@ -204,23 +204,20 @@ class MultitaskDataModule(LightningDataModule):
 
         Without a trainer every pass begins at the start.
         """
-        rank, world_size = self._rank()
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         tokens = self.corpus.tokens["train"]
         planner = Planner(
             [task.lengths for task in tokens],
             self.mixing,
             self.epoch,
-            self._step_size(accumulate, world_size),
+            self._step_size(accumulate, rank_of(self.trainer)[1]),
             self.batching,
             self.max_length,
             self.batch_tokens,
             self.seed,
         )
         fixed_steps = self.epoch if isinstance(self.epoch, int) else None
-        self._loader = PlannedLoader(
-            planner, tokens, self._pad_token_id(), accumulate, fixed_steps, rank, world_size, self._place
-        )
+        self._loader = PlannedLoader(planner, tokens, self._pad_token_id(), fixed_steps, self.trainer)
         return self._loader
 
     def val_dataloader(self) -> EvaluationLoader:
@@ -273,31 +270,13 @@ class MultitaskDataModule(LightningDataModule):
     def _evaluation_loader(self, split: str) -> EvaluationLoader:
         corpus, batch_size = self.corpus, self.eval_batch_size or self.batch_size
         pairs = corpus.longest_first(split)
-        return EvaluationLoader(pairs, corpus.tokens[split], self._pad_token_id(), batch_size, *self._rank())
-
-    def _rank(self) -> tuple[int, int]:
-        # None where there is one process; a sharding strategy counts the replicas of the data only.
-        ranks = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
-        return (ranks["rank"], ranks["num_replicas"]) if ranks else (0, 1)
+        return EvaluationLoader(pairs, corpus.tokens[split], self._pad_token_id(), batch_size, self.trainer)
 
     def _step_size(self, accumulate: int, world_size: int) -> int:
         parts = accumulate * world_size
         if self.batch_tokens:
             return parts if self._planned is None else self._planned.size
         return kept_size(self._planned, self.batch_size, accumulate, world_size)
-
-    def _place(self) -> Place | None:
-        trainer = self.trainer
-        if trainer is None or not trainer.training:
-            return None
-        progress = batch_progress(trainer)
-        # The total over all epochs, not (epoch, batch): Lightning calls an epoch done when max_steps ends it
-        # early, and would go on with the next epoch's rows from that batch on, losing the rest of this one's.
-        # "completed", because a batch that an exception cut off counts as "ready" and has to come again.
-        done, batch = progress.total.completed, progress.current.completed
-        if getattr(trainer, "overfit_batches", 0):
-            done = batch
-        return Place(done, batch, int(trainer.num_training_batches), trainer.accumulate_grad_batches)
 
     def _settle_tokenizer(self) -> None:
         if self.tokenizer is not None:

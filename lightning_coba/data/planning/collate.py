@@ -1,6 +1,5 @@
 """Rows of any tasks as one batch, with the completion tokens listed by position."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,7 +42,7 @@ def collate(
     """
     pairs = np.asarray(rows, dtype=np.int64).reshape(-1, 2)
     offsets = np.arange(len(pairs) + 1) if sequences is None else np.asarray(sequences)
-    encoded = _take(pairs, tasks)
+    encoded = [tasks[task].take([row])[0] for task, row in pairs.tolist()]
     lengths = np.array([len(ids) for ids, _ in encoded])
     ends = np.cumsum(lengths)
     starts = ends - lengths
@@ -73,18 +72,6 @@ def collate(
         "row_ids": pairs[:, 1].copy(),
     }
     return {key: torch.from_numpy(value) for key, value in batch.items()}
-
-
-def _take(pairs: np.ndarray, tasks: Sequence[TokenizedRows]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Read the rows, one access a task."""
-    places: dict[int, list[int]] = defaultdict(list)
-    for place, task in enumerate(pairs[:, 0].tolist()):
-        places[task].append(place)
-    found: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(pairs)
-    for task, mine in places.items():
-        for place, row in zip(mine, tasks[task].take(pairs[mine, 1].tolist()), strict=True):
-            found[place] = row
-    return found
 
 
 def _positions(begins: np.ndarray, lengths: np.ndarray, num_sequences: int, width: int) -> np.ndarray:

@@ -105,6 +105,20 @@ _RULES = {
 MIXING_RULES = tuple(_RULES)
 
 
+def check_epoch(epoch: str | int) -> None:
+    """Refuse what is no length of an epoch; see `epoch_rows`.
+
+    Raises:
+        ValueError: It is neither a name nor a number of steps.
+    """
+    steps = isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 1
+    if not steps and epoch not in ("all", "largest", "smallest"):
+        raise ValueError(
+            "`epoch` must be 'all', 'largest', 'smallest' or a number of optimizer steps of at least 1; got "
+            f"{epoch!r}. Choose one."
+        )
+
+
 def epoch_rows(sizes: Sequence[int], mixing: Mixing, epoch: str | int = "all", step_rows: int | None = None) -> int:
     """Return the number of rows in an epoch.
 
@@ -122,18 +136,15 @@ def epoch_rows(sizes: Sequence[int], mixing: Mixing, epoch: str | int = "all", s
     """
     if not sizes or min(sizes) < 1:
         raise ValueError(f"`sizes` must be at least one row per task; got {list(sizes)}. Leave empty tasks out.")
+    check_epoch(epoch)
     effective = np.array(mixing.effective_sizes(sizes))
     whole_passes = effective / mixing.shares(sizes)
-    if isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 1:
+    if isinstance(epoch, int):
         rows = epoch * (step_rows or 1)
-    elif epoch in ("all", "largest", "smallest"):
-        length = {"all": effective.sum(), "largest": whole_passes.max(), "smallest": whole_passes.min()}[str(epoch)]
+    else:
+        length = {"all": effective.sum(), "largest": whole_passes.max(), "smallest": whole_passes.min()}[epoch]
         # Shares are fractions, and 300 rows must not become 301.
         rows = max(1, int(np.ceil(length - 1e-6)))
-    else:
-        raise ValueError(
-            f"`epoch` must be 'all', 'largest', 'smallest' or a number of optimizer steps; got {epoch!r}. Choose one."
-        )
     if mixing.rule != "stratified":
         return rows
     if step_rows is None or step_rows < len(sizes):

@@ -4,6 +4,7 @@ All of it is a pure function of (lengths, mixing, seed, epoch): a resumed run ne
 does not depend on how many micro-batches and ranks share it, so neither does the update.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
@@ -293,14 +294,9 @@ def _steps_under_budget(tokens: np.ndarray, window: int, budget: int, num_parts:
 
 def _even_tokens(lengths: list[int], num_parts: int) -> list[int]:
     """Cut rows, longest first, into parts whose largest padded size is as small as can be; offsets of the parts."""
-    low, high = max(lengths), max(lengths) * len(lengths)
-    while low < high:
-        middle = (low + high) // 2
-        if len(_filled(lengths, middle)) - 1 <= num_parts:
-            high = middle
-        else:
-            low = middle + 1
-    cuts = _filled(lengths, low)
+    budgets = range(max(lengths), max(lengths) * len(lengths) + 1)
+    enough = bisect_left(budgets, True, key=lambda budget: len(_filled(lengths, budget)) <= num_parts + 1)
+    cuts = _filled(lengths, budgets[enough])
     return cuts + [len(lengths)] * (num_parts + 1 - len(cuts))
 
 

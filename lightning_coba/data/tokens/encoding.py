@@ -1,10 +1,7 @@
 """From texts to token ids, of which each is read or learned: a batch of rows at a time."""
 
-import gc
 import itertools
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -90,10 +87,6 @@ class Encoder:
         Raises:
             RecordError: A conversation is not usable; the message names file and line.
         """
-        with _no_collections():
-            return self._encode(batch)
-
-    def _encode(self, batch: pa.Table) -> pa.Table:
         columns = (batch.column(name).to_pylist() for name in TEXT_COLUMNS)
         turns = [self._turns(*row) for row in zip(*columns, strict=True)]
         texts = [piece for row in turns for piece, _ in row.pieces if isinstance(piece, str)]
@@ -189,15 +182,3 @@ def frame_of(tokenizer: Any) -> _Frame:
     adds_bos = bos is not None and tokenizer("x")["input_ids"][:1] == [bos]
     start = tokenizer.eos_token_id if bos is None else bos
     return _Frame([bos] if adds_bos else [], [start], tokenizer.eos_token_id)
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Make lists without the collector looking for cycles among them and all of torch: a quarter of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lightning_coba.data import Task, tasks_in_file, tasks_in_folder
+from lightning_coba.data import Task, tasks_at
 from lightning_coba.data.tokens import token_cache
 from lightning_coba.data.tokens.corpus import load_corpus
 
@@ -87,7 +87,7 @@ def test_longest_rows_come_first(tokenizer):
 
 def test_tasks_of_one_file_are_found_by_a_column(tmp_path, tokenizer):
     file = write(tmp_path / "all.jsonl", rows("a", 10, task="a") + rows("b", 20, task="b"))
-    corpus = load_corpus(tasks_in_file(file), tokenizer, 64)
+    corpus = load_corpus(tasks_at(file), tokenizer, 64)
     assert corpus.tasks == ("a", "b")
     assert [sum(corpus.sizes()[split][task] for split in corpus.sizes()) for task in "ab"] == [10, 20]
     assert all(prompt[0] == "b" for prompt, _ in decoded(corpus, tokenizer, task=1))
@@ -102,7 +102,7 @@ def test_folder_of_other_formats_with_chats(tmp_path, tokenizer):
     (tmp_path / "data" / "table").mkdir()
     cells = "".join(f"p{i},c\n" for i in range(12))
     (tmp_path / "data" / "table" / "some.csv").write_text(f"prompt,completion\n{cells}")
-    corpus = load_corpus(tasks_in_folder(tmp_path / "data"), template, 64)
+    corpus = load_corpus(tasks_at(tmp_path / "data"), template, 64)
     assert [corpus.sizes()["train"][task] for task in ("chat", "table")] == [16, 10]
     prompt, answer = decoded(corpus, template)[0]
     assert re.fullmatch(r"<\|user\|>q\d+<eos>\n<\|assistant\|>", prompt)
@@ -209,7 +209,7 @@ def test_memory_does_not_grow_with_the_rows(monkeypatch):
 
 @pytest.mark.skipif(not REAL.exists(), reason="the shared data sets are not here")
 def test_real_task_is_read_whole(tokenizer):
-    task = next(task for task in tasks_in_folder(REAL) if task.name == "causal_copa")
+    task = next(task for task in tasks_at(REAL) if task.name == "causal_copa")
     corpus = load_corpus([task], tokenizer, 2048)
     assert {split: corpus.sizes()[split]["causal_copa"] for split in corpus.tokens} == {
         "train": 700,
