@@ -20,7 +20,7 @@ from lightning_coba.data.planning.collate import collate
 from lightning_coba.data.planning.loader import EvaluationLoader, PlannedLoader, rank_of
 from lightning_coba.data.planning.mixing import check_epoch
 from lightning_coba.data.planning.planner import BATCHINGS, Batching, Planner, check_turns
-from lightning_coba.data.planning.resumed_steps import StepSize, kept_size, rescale_progress
+from lightning_coba.data.planning.resumed_steps import kept_size, rescale_progress
 from lightning_coba.data.reading.task import Task
 from lightning_coba.data.tokens.corpus import Corpus, load_corpus
 from lightning_coba.data.tokens.splits import Overlap
@@ -128,7 +128,7 @@ class MultitaskDataModule(LightningDataModule):
                 "micro-batch has batch_size * max_length tokens: set these."
             )
         self._corpus: Corpus | None = None
-        self._planned: StepSize | None = None  # of the run that is resumed
+        self._resumed_size: int | None = None  # of an optimizer step
         self._loader: PlannedLoader | None = None
 
     @property
@@ -162,8 +162,8 @@ class MultitaskDataModule(LightningDataModule):
         """Task -> completion tokens of the test rows that are evaluated."""
         corpus = self.corpus
         return {
-            task: sum(int(corpus.tokens["test"][i].completion_tokens[row]) for _, row in corpus.pairs("test", i))
-            for i, task in enumerate(self.task_names)
+            task: int(tokens.completion_tokens[shown].sum())
+            for task, tokens, shown in zip(corpus.tasks, corpus.tokens["test"], corpus.shown["test"], strict=True)
         }
 
     def prepare_for(self, module: LightningModule) -> None:
@@ -204,13 +204,13 @@ class MultitaskDataModule(LightningDataModule):
 
         Without a trainer every pass begins at the start.
         """
-        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        num_parts = rank_of(self.trainer)[1] * (1 if self.trainer is None else self.trainer.accumulate_grad_batches)
         tokens = self.corpus.tokens["train"]
         planner = Planner(
             [task.lengths for task in tokens],
             self.mixing,
             self.epoch,
-            self._step_size(accumulate, rank_of(self.trainer)[1]),
+            kept_size(self._resumed_size, None if self.batch_tokens else self.batch_size, num_parts),
             self.batching,
             self.max_length,
             self.batch_tokens,
@@ -251,32 +251,25 @@ class MultitaskDataModule(LightningDataModule):
         """Return the size of the planned steps, which a resumed run keeps whatever its processes."""
         if self.trainer is None or self._loader is None:
             return {}
-        return StepSize(self._loader.planner.step_size, self.trainer.accumulate_grad_batches)._asdict()
+        return {"size": self._loader.planner.step_size, "accumulate": self.trainer.accumulate_grad_batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the size of the steps of the run that is resumed."""
         if not state_dict:
             return
-        self._planned = StepSize(**state_dict)
-        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        if accumulate != self._planned.accumulate:
-            rescale_progress(self.trainer, self._planned.accumulate, accumulate)
+        self._resumed_size = state_dict["size"]
+        if self.trainer is not None and self.trainer.accumulate_grad_batches != state_dict["accumulate"]:
+            rescale_progress(self.trainer, state_dict["accumulate"], self.trainer.accumulate_grad_batches)
 
     def teardown(self, stage: str) -> None:
         """Forget the run that was resumed: a fit without a checkpoint begins one of its own."""
         if stage == "fit":
-            self._planned = None
+            self._resumed_size = None
 
     def _evaluation_loader(self, split: str) -> EvaluationLoader:
         corpus, batch_size = self.corpus, self.eval_batch_size or self.batch_size
         pairs = corpus.longest_first(split)
         return EvaluationLoader(pairs, corpus.tokens[split], self._pad_token_id(), batch_size, self.trainer)
-
-    def _step_size(self, accumulate: int, world_size: int) -> int:
-        parts = accumulate * world_size
-        if self.batch_tokens:
-            return parts if self._planned is None else self._planned.size
-        return kept_size(self._planned, self.batch_size, accumulate, world_size)
 
     def _settle_tokenizer(self) -> None:
         if self.tokenizer is not None:

@@ -4,7 +4,6 @@ All of it is a pure function of (lengths, mixing, seed, epoch): a resumed run ne
 does not depend on how many micro-batches and ranks share it, so neither does the update.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
@@ -13,7 +12,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_coba.data.planning.mixing import Mixing, epoch_rows, mixed_order
-from lightning_coba.data.planning.packing import best_fit
+from lightning_coba.data.planning.packing import best_fit, even_tokens, steps_under_budget
 from lightning_coba.functional import seed_of
 
 Batching = Literal["grouped", "packed", "random"]
@@ -155,7 +154,7 @@ class Planner:
         step = self.step(number)
         num_sequences = len(step.sequences) - 1
         if self.batch_tokens:
-            cuts = _even_tokens(self._tokens(step.rows).tolist(), num_parts)
+            cuts = even_tokens(self._tokens(step.rows).tolist(), num_parts)
         else:
             cuts = [part * num_sequences // num_parts for part in range(num_parts + 1)]
         return [_slice(step, begin, end) for begin, end in pairwise(cuts)]
@@ -195,7 +194,7 @@ class Planner:
         else:
             window = self.num_rows
         if self.batch_tokens:
-            steps = _steps_under_budget(tokens, window, self.batch_tokens, self.step_size)
+            steps = steps_under_budget(tokens, window, self.batch_tokens, self.step_size)
         else:
             steps = np.append(np.arange(0, self.num_rows, self.step_size), self.num_rows)
         if self.batching == "grouped":
@@ -269,39 +268,3 @@ def _copies(windows: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
     copies = np.empty(len(key), dtype=np.int64)
     copies[order] = np.arange(len(key)) - np.repeat(first, runs)
     return copies
-
-
-def _steps_under_budget(tokens: np.ndarray, window: int, budget: int, num_parts: int) -> np.ndarray:
-    """Fill micro-batches of a padded size up to ``budget`` row by row, ``num_parts`` a step; offsets of the steps.
-
-    No step reaches over the end of a window.
-    """
-    lengths = tokens.tolist()
-    steps = [0]
-    for start in range(0, len(lengths), window):
-        end, first, num_filled = min(start + window, len(lengths)), start, 0
-        while first < end:
-            widest, last = lengths[first], first + 1
-            while last < end and (last + 1 - first) * max(widest, lengths[last]) <= budget:
-                widest = max(widest, lengths[last])
-                last += 1
-            num_filled += 1
-            first = last
-            if num_filled % num_parts == 0 or first == end:
-                steps.append(first)
-    return np.array(steps)
-
-
-def _even_tokens(lengths: list[int], num_parts: int) -> list[int]:
-    """Cut rows, longest first, into parts whose largest padded size is as small as can be; offsets of the parts."""
-    budgets = range(max(lengths), max(lengths) * len(lengths) + 1)
-    enough = bisect_left(budgets, True, key=lambda budget: len(_filled(lengths, budget)) <= num_parts + 1)
-    cuts = _filled(lengths, budgets[enough])
-    return cuts + [len(lengths)] * (num_parts + 1 - len(cuts))
-
-
-def _filled(lengths: list[int], budget: int) -> list[int]:
-    cuts = [0]
-    while cuts[-1] < len(lengths):
-        cuts.append(min(len(lengths), cuts[-1] + max(1, budget // lengths[cuts[-1]])))
-    return cuts
