@@ -63,18 +63,29 @@ class PlannedLoader:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the rest of an epoch of Lightning's, from its place on."""
         # Asked at the first batch, when the progress of a resumed run is known.
-        trainer = self.trainer if self.trainer is not None and self.trainer.training else None
-        done, first = (0, 0) if trainer is None else _progress(trainer)
-        last = len(self) if trainer is None else int(trainer.num_training_batches)
-        accumulate = self.accumulate if trainer is None else trainer.accumulate_grad_batches
+        done, first, end, accumulate = self._place()
         shift = done - first
         counts = None
-        for batch in range(first, last):
+        for batch in range(first, end):
             if counts is None or batch % accumulate == 0:
                 window = batch - batch % accumulate
                 # The last window of an epoch may be shorter.
-                counts = self._counts(range(shift + window, shift + min(window + accumulate, last)))
+                counts = self._counts(range(shift + window, shift + min(window + accumulate, end)))
             yield {**self._batch(shift + batch), "step_counts": counts.clone()}
+
+    def _place(self) -> tuple[int, int, int, int]:
+        """Return the micro-batches trained on before, which is next in this epoch, where it ends, and their windows."""
+        trainer = self.trainer
+        if trainer is None or not trainer.training:
+            return 0, 0, len(self), self.accumulate
+        progress = batch_progress(trainer)
+        # The total over all epochs, not (epoch, batch): Lightning calls an epoch done when max_steps ends it
+        # early, and would go on with the next epoch's rows from that batch on, losing the rest of this one's.
+        # "completed", because a batch that an exception cut off counts as "ready" and has to come again.
+        done, batch = progress.total.completed, progress.current.completed
+        if getattr(trainer, "overfit_batches", 0):
+            done = batch
+        return done, batch, int(trainer.num_training_batches), trainer.accumulate_grad_batches
 
     def _parts(self, number: int) -> list[Part]:
         """Return what each rank reads in a micro-batch, counted from the start of the run."""
@@ -114,16 +125,6 @@ class PlannedLoader:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Do nothing; see `state_dict`."""
-
-
-def _progress(trainer: L.Trainer) -> tuple[int, int]:
-    """Return the micro-batches that were trained on over all epochs, and in this one."""
-    progress = batch_progress(trainer)
-    # The total over all epochs, not (epoch, batch): Lightning calls an epoch done when max_steps ends it
-    # early, and would go on with the next epoch's rows from that batch on, losing the rest of this one's.
-    # "completed", because a batch that an exception cut off counts as "ready" and has to come again.
-    done, batch = progress.total.completed, progress.current.completed
-    return (batch if getattr(trainer, "overfit_batches", 0) else done), batch
 
 
 class EvaluationLoader:

@@ -5,6 +5,7 @@ import re
 import string
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from glob import has_magic
 from math import isfinite
 from os import PathLike
@@ -144,24 +145,35 @@ def _is_number(value: Any, kind: Any) -> bool:
 
 def _check_text_rule(task: str, argument: str, rule: str) -> None:
     if not isinstance(rule, str) or not rule:
-        raise ValueError(
-            f"`Task.{argument}` must be a column name or a template such as '{{text}}\\n'; got {rule!r} "
-            f"for task {task!r}. Name the column that holds the {argument}."
-        )
-    if "{" not in rule:
-        return
-    try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(rule) if field is not None]
-    except ValueError as error:
-        fields, reason = [], str(error)
+        cure = f"Name the column that holds the {argument}."
     else:
-        named = fields and not any(field == "" or field[0].isdigit() for field in fields)
-        reason = "" if named else "braces must hold column names"
-    if reason:
-        raise ValueError(
-            f"`Task.{argument}` must be a column name or a template such as '{{text}}\\n'; got {rule!r} "
-            f"for task {task!r} ({reason}). Write '{{{{' and '}}}}' for literal braces."
-        )
+        try:
+            template_columns(rule)
+            return
+        except ValueError as error:
+            cure = f"({error}) Write '{{{{' and '}}}}' for literal braces."
+    raise ValueError(
+        f"`Task.{argument}` must be a column name or a template such as '{{text}}\\n'; got {rule!r} for task {task!r}. "
+        f"{cure}"
+    )
+
+
+@lru_cache
+def template_columns(rule: str) -> list[tuple[str, bool]]:
+    """Return the columns of a template, and whether each stands there itself (not one of its items).
+
+    A rule without braces is the name of one column.
+
+    Raises:
+        ValueError: It is no template, or its braces hold something else.
+    """
+    if "{" not in rule:
+        return [(rule, True)]
+    fields = [field for _, field, _, _ in string.Formatter().parse(rule) if field is not None]
+    if not fields or any(field == "" or field[0].isdigit() for field in fields):
+        raise ValueError("Braces must hold column names.")
+    columns = [field.replace("[", ".").split(".")[0] for field in fields]
+    return [(column, column == field) for column, field in zip(columns, fields, strict=True)]
 
 
 def tasks_at(root: str | PathLike[str], column: str = "task", **rules: Any) -> list[Task]:
