@@ -42,7 +42,9 @@ def collate(
     """
     pairs = np.asarray(rows, dtype=np.int64).reshape(-1, 2)
     offsets = np.arange(len(pairs) + 1) if sequences is None else np.asarray(sequences)
-    encoded = [tasks[task].take([row])[0] for task, row in pairs.tolist()]
+    turns = pairs[:, 0].tolist()
+    taken = {task: iter(tasks[task].take(pairs[pairs[:, 0] == task, 1])) for task in set(turns)}  # one access per task
+    encoded = [next(taken[task]) for task in turns]
     lengths = np.array([len(ids) for ids, _ in encoded])
     ends = np.cumsum(lengths)
     starts = ends - lengths
