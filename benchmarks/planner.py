@@ -31,7 +31,7 @@ def epoch(batching: Batching, rows: int, num_tasks: int, max_length: int, seed: 
     measured: list[float] = []
 
     def plan() -> None:
-        Planner(tokens, Mixing(), rows, 16, batching, max_length, seed=seed).plan(0)
+        Planner(tokens, Mixing(), "all", 16, batching, max_length, seed=seed).plan(0)
 
     peak = peak_mb(lambda: measured.append(cpu_seconds(plan)))
     return measured[0], peak

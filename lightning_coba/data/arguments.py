@@ -84,17 +84,6 @@ def checked_int(argument: str, value: Any, lowest: int = 1, optional: bool = Fal
     return value
 
 
-def checked_epoch(value: Any) -> Any:
-    """Return the name of a length, or a number of steps."""
-    named = ("all", "largest", "smallest")
-    if value in named or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
-    raise ValueError(
-        f"`MultitaskDataModule.epoch` must be one of {', '.join(map(repr, named))} or a number of optimizer steps of "
-        f"at least 1; got {value!r}. Choose one of them."
-    )
-
-
 def checked_choice(argument: str, value: Any, choices: Sequence[str]) -> Any:
     """Return one of the choices."""
     if value not in choices:

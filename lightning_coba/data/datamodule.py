@@ -11,22 +11,20 @@ from torch.utils.data import DataLoader
 
 from lightning_coba.data.arguments import (
     checked_choice,
-    checked_epoch,
     checked_int,
     checked_mixing,
     checked_only,
     checked_tasks,
 )
 from lightning_coba.data.planning.collate import collate
-from lightning_coba.data.planning.loader import EvaluationLoader, Place, PlannedLoader
-from lightning_coba.data.planning.planner import BATCHINGS, Batching, check_turns
-from lightning_coba.data.planning.resumed_steps import StepSize, kept_size, rescale_progress
-from lightning_coba.data.planning.run_plan import plan_run
+from lightning_coba.data.planning.loader import EvaluationLoader, PlannedLoader, rank_of
+from lightning_coba.data.planning.mixing import check_epoch
+from lightning_coba.data.planning.planner import BATCHINGS, Batching, Planner, check_turns
+from lightning_coba.data.planning.resumed_steps import kept_size, rescale_progress
 from lightning_coba.data.reading.task import Task
-from lightning_coba.data.tokens.corpus import Corpus, by_length, load_corpus, prepare_corpus
+from lightning_coba.data.tokens.corpus import Corpus, load_corpus
 from lightning_coba.data.tokens.splits import Overlap
 from lightning_coba.data.tokens.tokenization import Overlong
-from lightning_coba.lightning_internals import batch_progress
 
 
 class MultitaskDataModule(LightningDataModule):
@@ -115,7 +113,8 @@ class MultitaskDataModule(LightningDataModule):
         self.max_length = checked_int("max_length", max_length, lowest=3)
         self.batching: Any = checked_choice("batching", batching, BATCHINGS)
         self.mixing = checked_mixing(mixing, mixing_temperature, sampling_weights, self.tasks, self.suite)
-        self.epoch = checked_epoch(epoch)
+        check_epoch(epoch)
+        self.epoch = epoch
         self.validation_rows = checked_int("validation_rows", validation_rows, optional=True)
         self.test_rows = checked_int("test_rows", test_rows, optional=True)
         self.overlong: Any = checked_choice("overlong", overlong, ("error", "drop"))
@@ -129,7 +128,7 @@ class MultitaskDataModule(LightningDataModule):
                 "micro-batch has batch_size * max_length tokens: set these."
             )
         self._corpus: Corpus | None = None
-        self._planned: StepSize | None = None  # of the run that is resumed
+        self._resumed_size: int | None = None  # of an optimizer step
         self._loader: PlannedLoader | None = None
 
     @property
@@ -163,8 +162,8 @@ class MultitaskDataModule(LightningDataModule):
         """Task -> completion tokens of the test rows that are evaluated."""
         corpus = self.corpus
         return {
-            task: sum(int(corpus.tokens["test"][i].completion_tokens[row]) for _, row in corpus.pairs("test", i))
-            for i, task in enumerate(self.task_names)
+            task: int(tokens.completion_tokens[shown].sum())
+            for task, tokens, shown in zip(corpus.tasks, corpus.tokens["test"], corpus.shown["test"], strict=True)
         }
 
     def prepare_for(self, module: LightningModule) -> None:
@@ -176,14 +175,8 @@ class MultitaskDataModule(LightningDataModule):
         return self.corpus.summary()
 
     def prepare_data(self) -> None:
-        """Fill the cache of tokens in one process, before the others start.
-
-        Raises:
-            ValueError: There is no tokenizer, or the data is not usable; see `load_corpus`.
-        """
-        if self._corpus is None:
-            self._settle_tokenizer()
-            prepare_corpus(self.suite, self.tokenizer, self.max_length, self.num_proc)
+        """Do as `setup` does: in one process, before the others start and find the rows and tokens in the cache."""
+        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and tokenise all tasks, once; every stage needs the same.
@@ -194,7 +187,7 @@ class MultitaskDataModule(LightningDataModule):
         if self._corpus is not None:
             return
         self._settle_tokenizer()
-        corpus = load_corpus(
+        self._corpus = load_corpus(
             self.suite,
             self.tokenizer,
             self.max_length,
@@ -203,32 +196,28 @@ class MultitaskDataModule(LightningDataModule):
             self.overlong,
             self.overlap,
             self.num_proc,
+            self.task_names,
         )
-        # Only now: what a task keeps depends on the prompts that others are tested on.
-        self._corpus = _part(corpus, self.task_names)
 
     def train_dataloader(self) -> PlannedLoader:
         """Return the planned training batches of this process, beginning where the trainer stands.
 
         Without a trainer every pass begins at the start.
         """
-        rank, world_size = self._rank()
-        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        num_parts = rank_of(self.trainer)[1] * (1 if self.trainer is None else self.trainer.accumulate_grad_batches)
         tokens = self.corpus.tokens["train"]
-        planner = plan_run(
+        planner = Planner(
             [task.lengths for task in tokens],
             self.mixing,
             self.epoch,
-            self._step_size(accumulate, world_size),
+            kept_size(self._resumed_size, None if self.batch_tokens else self.batch_size, num_parts),
             self.batching,
             self.max_length,
             self.batch_tokens,
             self.seed,
         )
         fixed_steps = self.epoch if isinstance(self.epoch, int) else None
-        self._loader = PlannedLoader(
-            planner, tokens, self._pad_token_id(), accumulate, fixed_steps, rank, world_size, self._place
-        )
+        self._loader = PlannedLoader(planner, tokens, self._pad_token_id(), fixed_steps, self.trainer)
         return self._loader
 
     def val_dataloader(self) -> EvaluationLoader:
@@ -262,50 +251,25 @@ class MultitaskDataModule(LightningDataModule):
         """Return the size of the planned steps, which a resumed run keeps whatever its processes."""
         if self.trainer is None or self._loader is None:
             return {}
-        return StepSize(self._loader.planner.step_size, self.trainer.accumulate_grad_batches)._asdict()
+        return {"size": self._loader.planner.step_size, "accumulate": self.trainer.accumulate_grad_batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the size of the steps of the run that is resumed."""
         if not state_dict:
             return
-        self._planned = StepSize(**state_dict)
-        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        if accumulate != self._planned.accumulate:
-            rescale_progress(self.trainer, self._planned.accumulate, accumulate)
+        self._resumed_size = state_dict["size"]
+        if self.trainer is not None and self.trainer.accumulate_grad_batches != state_dict["accumulate"]:
+            rescale_progress(self.trainer, state_dict["accumulate"], self.trainer.accumulate_grad_batches)
 
     def teardown(self, stage: str) -> None:
         """Forget the run that was resumed: a fit without a checkpoint begins one of its own."""
         if stage == "fit":
-            self._planned = None
+            self._resumed_size = None
 
     def _evaluation_loader(self, split: str) -> EvaluationLoader:
-        pairs = by_length(self.corpus.pairs(split), self.corpus.tokens[split])
-        batch_size = self.eval_batch_size or self.batch_size
-        return EvaluationLoader(pairs, self.corpus.tokens[split], self._pad_token_id(), batch_size, *self._rank())
-
-    def _rank(self) -> tuple[int, int]:
-        # None where there is one process; a sharding strategy counts the replicas of the data only.
-        ranks = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
-        return (ranks["rank"], ranks["num_replicas"]) if ranks else (0, 1)
-
-    def _step_size(self, accumulate: int, world_size: int) -> int:
-        parts = accumulate * world_size
-        if self.batch_tokens:
-            return parts if self._planned is None else self._planned.size
-        return kept_size(self._planned, self.batch_size, accumulate, world_size)
-
-    def _place(self) -> Place | None:
-        trainer = self.trainer
-        if trainer is None or not trainer.training:
-            return None
-        progress = batch_progress(trainer)
-        # The total over all epochs, not (epoch, batch): Lightning calls an epoch done when max_steps ends it
-        # early, and would go on with the next epoch's rows from that batch on, losing the rest of this one's.
-        # "completed", because a batch that an exception cut off counts as "ready" and has to come again.
-        done, batch = progress.total.completed, progress.current.completed
-        if getattr(trainer, "overfit_batches", 0):
-            done = batch
-        return Place(done, batch, int(trainer.num_training_batches), trainer.accumulate_grad_batches)
+        corpus, batch_size = self.corpus, self.eval_batch_size or self.batch_size
+        pairs = corpus.longest_first(split)
+        return EvaluationLoader(pairs, corpus.tokens[split], self._pad_token_id(), batch_size, self.trainer)
 
     def _settle_tokenizer(self) -> None:
         if self.tokenizer is not None:
@@ -322,15 +286,3 @@ class MultitaskDataModule(LightningDataModule):
     def _pad_token_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
-
-
-def _part(corpus: Corpus, names: Sequence[str]) -> Corpus:
-    """Return the corpus of some of its tasks."""
-    kept = [corpus.tasks.index(name) for name in names]
-    return Corpus(
-        tuple(names),
-        {split: [tokens[k] for k in kept] for split, tokens in corpus.tokens.items()},
-        {split: [shown[k] for k in kept] for split, shown in corpus.shown.items()},
-        {name: corpus.num_overlapping[name] for name in names},
-        [corpus.texts[k] for k in kept],
-    )

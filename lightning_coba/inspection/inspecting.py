@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lightning_coba.data.datamodule import MultitaskDataModule
-from lightning_coba.data.planning.run_plan import plan_run
+from lightning_coba.data.planning.planner import Planner
 from lightning_coba.data.reading.formats import RecordError
 from lightning_coba.data.reading.row_cache import RowTable, readable_rows, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
@@ -20,7 +20,12 @@ from lightning_coba.inspection.example import Example, example_of
 from lightning_coba.inspection.findings import Finding, fault_findings, most_severe_first
 from lightning_coba.inspection.inspected_task import InspectedTask
 from lightning_coba.inspection.lengths import length_faults, size_findings, uncut_lengths
-from lightning_coba.inspection.overlaps import common_train_findings, emptied_findings, shared_prompt_findings
+from lightning_coba.inspection.overlaps import (
+    common_train_findings,
+    emptied_findings,
+    known_answer_findings,
+    shared_prompt_findings,
+)
 from lightning_coba.inspection.steps import RunLength, StepFacts, step_facts, step_findings
 from lightning_coba.inspection.texts import contradiction_findings, label_findings, text_faults
 
@@ -108,7 +113,7 @@ def _inspected(datamodule: MultitaskDataModule, length: RunLength, context: int 
         findings += contradiction_findings(task)
     usable = [task for task in tasks if all(map(len, task.kept.values()))]
     for task in usable:
-        findings += label_findings(task)
+        findings += label_findings(task) if task.labels else known_answer_findings(task)
     findings += [*size_findings(tasks), *common_train_findings(usable)]
     steps = _steps(datamodule, usable, length) if usable else None
     if steps is not None:
@@ -200,7 +205,7 @@ def _steps(datamodule: MultitaskDataModule, tasks: Sequence[InspectedTask], leng
     for name in ("sampling_weights", "max_rows", "repeats"):
         values = getattr(datamodule.mixing, name)
         by_task[name] = None if values is None else tuple(values[k] for k in numbers)
-    planner = plan_run(
+    planner = Planner(
         [task.lengths for task in tokens],
         replace(datamodule.mixing, **by_task),
         datamodule.epoch,

@@ -4,10 +4,15 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
+import pyarrow.compute as pc
 
 from lightning_coba.data.tokens.splits import SharedPrompts, Splits
 from lightning_coba.inspection.findings import Finding, counted, finding, warning_from
 from lightning_coba.inspection.inspected_task import InspectedTask
+
+
+#: Completions from this many characters on are no labels: to meet one again in test is to have seen the answer.
+LONG_COMPLETION = 40
 
 
 def shared_prompt_findings(
@@ -30,9 +35,9 @@ def shared_prompt_findings(
             cure += ", or name the task in its prompts (data.prompt='...')"
         if stops:
             cure += ", or set data.overlap=drop"
-        level = "error" if stops else warning_from(0.02, one.num_rows / len(splits[one.task].rows[one.split]))
-        place = f"{splits[one.task].origin(one.row)} and {splits[one.other_task].origin(one.other_row)}"
-        facts = {"rows": counted(one.num_rows), "split": one.split, "other": other, "done": done, "cure": cure}
+        level = "error" if stops else warning_from(0.02, len(one.rows) / len(splits[one.task].rows[one.split]))
+        place = f"{splits[one.task].origin(int(one.rows[0]))} and {splits[one.other_task].origin(one.other_row)}"
+        facts = {"rows": counted(len(one.rows)), "split": one.split, "other": other, "done": done, "cure": cure}
         found.append(finding("shared prompts", one.task, place, level, **facts))
     return found
 
@@ -42,7 +47,7 @@ def emptied_findings(splits: Mapping[str, Splits], shared: Sequence[SharedPrompt
     found = []
     for task, own in splits.items():
         for split, rows in own.rows.items():
-            if sum(one.num_rows for one in shared if (one.task, one.split) == (task, split)) == len(rows):
+            if sum(len(one.rows) for one in shared if (one.task, one.split) == (task, split)) == len(rows):
                 found.append(finding("emptied split", task, own.origin(int(rows[0])), split=split))
     return found
 
@@ -62,3 +67,15 @@ def common_train_findings(tasks: Sequence[InspectedTask]) -> list[Finding]:
         level = warning_from(0.02, share)
         found.append(finding("common training prompts", task.name, task.origin(first), level, **facts))
     return found
+
+
+def known_answer_findings(task: InspectedTask) -> list[Finding]:
+    """Return how many long completions of test are completions of train too."""
+    train, test = task.kept["train"], task.kept["test"]
+    long = test[pc.utf8_length(task.texts("completion", test)).to_numpy() >= LONG_COMPLETION]
+    known = long[np.isin(task.completion_codes[long], task.completion_codes[train])]
+    if not len(known):
+        return []
+    facts = {"rows": len(known), "share": len(known) / len(test), "characters": LONG_COMPLETION}
+    level = warning_from(0.05, facts["share"])
+    return [finding("known answers", task.name, task.origin(known[0]), level, **facts)]

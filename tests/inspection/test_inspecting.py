@@ -201,6 +201,13 @@ def test_a_split_of_which_nothing_is_left_is_an_error_and_the_rest_is_still_show
     assert found.steps is not None
 
 
+def test_known_long_answers_are_found_after_other_prompts(inspect):
+    splits = clean()
+    splits["train"][7]["completion"] = splits["test"][4]["completion"] = "a whole function body, " * 2
+    found = one(inspect(Task("a", **splits)), "characters or more are in train")
+    assert found.place == "task 'a', test item 4"
+
+
 def test_labels_are_counted_and_unseen_ones_named(inspect):
     splits = {name: [{**row, "completion": "ny"[i % 5 == 0]} for i, row in enumerate(given)]
               for name, given in clean(50).items()}  # fmt: skip

@@ -1,6 +1,5 @@
 """Rows of any tasks as one batch, with the completion tokens listed by position."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,28 +42,29 @@ def collate(
     """
     pairs = np.asarray(rows, dtype=np.int64).reshape(-1, 2)
     offsets = np.arange(len(pairs) + 1) if sequences is None else np.asarray(sequences)
-    encoded = _take(pairs, tasks)
+    turns = pairs[:, 0].tolist()
+    taken = {task: iter(tasks[task].take(pairs[pairs[:, 0] == task, 1])) for task in set(turns)}  # one access per task
+    encoded = [next(taken[task]) for task in turns]
     lengths = np.array([len(ids) for ids, _ in encoded])
     ends = np.cumsum(lengths)
     starts = ends - lengths
     totals = np.concatenate([[0], ends])[offsets]
-    width = int(np.diff(totals).max())
-    num_sequences = len(offsets) - 1
+    used = np.diff(totals)[:, None]  # tokens of each sequence
+    num_sequences, width = len(used), int(used.max())
     # Where each row begins among the B * T positions: its own offset, plus the padding of the sequences before.
     sequence_of = np.repeat(np.arange(num_sequences), np.diff(offsets))
-    begins = starts - totals[sequence_of] + sequence_of * width
-    place = np.repeat(begins - starts, lengths) + np.arange(ends[-1])
+    place = np.repeat(sequence_of * width - totals[sequence_of], lengths) + np.arange(ends[-1])
     ids = np.full(num_sequences * width, pad_token_id, dtype=np.int64)
     ids[place] = np.concatenate([ids for ids, _ in encoded])
     learned = np.concatenate([learned for _, learned in encoded]) & counted
     index = place[learned]
     batch = {"input_ids": ids.reshape(num_sequences, width)}
     if sequences is None:
-        attended = np.zeros(num_sequences * width, dtype=np.int64)
-        attended[place] = 1
-        batch["attention_mask"] = attended.reshape(num_sequences, width)
+        batch["attention_mask"] = (np.arange(width) < used).astype(np.int64)
     else:
-        batch["position_ids"] = _positions(begins, lengths, num_sequences, width)
+        positions = np.arange(width) - used  # right in the padding
+        positions.flat[place] = np.arange(ends[-1]) - np.repeat(starts, lengths)
+        batch["position_ids"] = positions
     batch |= {
         "token_index": index - 1,  # a row begins with at least one prompt token, so this stays in the row
         "targets": ids[index],
@@ -73,24 +73,3 @@ def collate(
         "row_ids": pairs[:, 1].copy(),
     }
     return {key: torch.from_numpy(value) for key, value in batch.items()}
-
-
-def _take(pairs: np.ndarray, tasks: Sequence[TokenizedRows]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Read the rows, one access a task."""
-    places: dict[int, list[int]] = defaultdict(list)
-    for place, task in enumerate(pairs[:, 0].tolist()):
-        places[task].append(place)
-    found: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(pairs)
-    for task, mine in places.items():
-        for place, row in zip(mine, tasks[task].take(pairs[mine, 1].tolist()), strict=True):
-            found[place] = row
-    return found
-
-
-def _positions(begins: np.ndarray, lengths: np.ndarray, num_sequences: int, width: int) -> np.ndarray:
-    """Count from 0 in every row, and in what is left of a sequence."""
-    flat = np.arange(num_sequences * width)
-    starts = np.union1d(begins, begins + lengths)
-    starts = np.union1d(starts, np.arange(num_sequences) * width)
-    starts = starts[starts < len(flat)]
-    return (flat - starts[np.searchsorted(starts, flat, side="right") - 1]).reshape(num_sequences, width)

@@ -1,8 +1,9 @@
 """Loaders that read a plan: they keep no place of their own, so they resume wherever they are told."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,22 +11,13 @@ from torch import Tensor
 from lightning_coba.data.planning.collate import collate
 from lightning_coba.data.planning.planner import Part, Planner
 from lightning_coba.data.tokens.tokenization import TokenizedRows
+from lightning_coba.lightning_internals import batch_progress
 
 
-class Place(NamedTuple):
-    """Where an epoch of Lightning's begins or goes on.
-
-    Attributes:
-        done: micro-batches that were trained before, over all epochs.
-        batch: number of the next one within this epoch.
-        num_batches: at which the epoch ends.
-        accumulate: micro-batches of an optimizer step; the last window of an epoch may be shorter.
-    """
-
-    done: int
-    batch: int
-    num_batches: int
-    accumulate: int
+def rank_of(trainer: L.Trainer | None) -> tuple[int, int]:
+    """Return the number of this process and how many there are: the replicas of the data, where models are sharded."""
+    ranks = None if trainer is None else trainer.distributed_sampler_kwargs  # None where there is one process
+    return (ranks["rank"], ranks["num_replicas"]) if ranks else (0, 1)
 
 
 class PlannedLoader:
@@ -41,12 +33,9 @@ class PlannedLoader:
         planner: what each optimizer step reads.
         rows: the tokenised rows of each task.
         pad_token_id: what fills up short rows.
-        accumulate: micro-batches that a planned step is cut into, on each rank.
         num_steps: optimizer steps of an epoch of Lightning's; ``None`` = those of the plan's first epoch.
-        rank: this process.
-        world_size: number of processes.
-        place: where to begin; asked at the first ``next``, when the progress of a resumed run is known. ``None``
-            begins at the start.
+        trainer: the Trainer that fits: it knows into how many micro-batches and ranks a planned step is cut, and where
+            a resumed run goes on. Without it there is one process, and every pass begins at the start.
     """
 
     def __init__(
@@ -54,20 +43,16 @@ class PlannedLoader:
         planner: Planner,
         rows: Sequence[TokenizedRows],
         pad_token_id: int,
-        accumulate: int = 1,
         num_steps: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        place: Callable[[], Place | None] | None = None,
+        trainer: L.Trainer | None = None,
     ) -> None:
         self.planner = planner
         self.rows = rows
         self.pad_token_id = pad_token_id
-        self.accumulate = accumulate
         self.num_steps = planner.num_steps(0) if num_steps is None else num_steps
-        self.rank = rank
-        self.world_size = world_size
-        self._place = place
+        self.trainer = trainer
+        self.accumulate = 1 if trainer is None else trainer.accumulate_grad_batches
+        self.rank, self.world_size = rank_of(trainer)
         self._completion_tokens = [task.completion_tokens for task in rows]
         self._cut: tuple[int, list[Part]] | None = None
 
@@ -77,38 +62,50 @@ class PlannedLoader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield the rest of an epoch of Lightning's, from its place on."""
-        place = self._place() if self._place else None
-        place = place or Place(0, 0, len(self), self.accumulate)
-        shift = place.done - place.batch
+        # Asked at the first batch, when the progress of a resumed run is known.
+        done, first, end, accumulate = self._place()
+        shift = done - first
         counts = None
-        for batch in range(place.batch, place.num_batches):
-            if counts is None or batch % place.accumulate == 0:
-                window = batch - batch % place.accumulate
-                end = min(window + place.accumulate, place.num_batches)
-                counts = self._counts(range(shift + window, shift + end))
+        for batch in range(first, end):
+            if counts is None or batch % accumulate == 0:
+                window = batch - batch % accumulate
+                # The last window of an epoch may be shorter.
+                counts = self._counts(range(shift + window, shift + min(window + accumulate, end)))
             yield {**self._batch(shift + batch), "step_counts": counts.clone()}
+
+    def _place(self) -> tuple[int, int, int, int]:
+        """Return the micro-batches trained on before, which is next in this epoch, where it ends, and their windows."""
+        trainer = self.trainer
+        if trainer is None or not trainer.training:
+            return 0, 0, len(self), self.accumulate
+        progress = batch_progress(trainer)
+        # The total over all epochs, not (epoch, batch): Lightning calls an epoch done when max_steps ends it
+        # early, and would go on with the next epoch's rows from that batch on, losing the rest of this one's.
+        # "completed", because a batch that an exception cut off counts as "ready" and has to come again.
+        done, batch = progress.total.completed, progress.current.completed
+        if getattr(trainer, "overfit_batches", 0):
+            done = batch
+        return done, batch, int(trainer.num_training_batches), trainer.accumulate_grad_batches
 
     def _parts(self, number: int) -> list[Part]:
         """Return what each rank reads in a micro-batch, counted from the start of the run."""
         step, micro_batch = divmod(number, self.accumulate)
+        return self._parts_of_step(step)[micro_batch * self.world_size :][: self.world_size]
+
+    def _parts_of_step(self, step: int) -> list[Part]:
         if self._cut is None or self._cut[0] != step:
             self._cut = step, self.planner.parts(step, self.accumulate * self.world_size)
-        return self._cut[1][micro_batch * self.world_size :][: self.world_size]
+        return self._cut[1]
 
     def _batch(self, number: int) -> dict[str, Tensor]:
         parts = self._parts(number)
         part, counted = parts[self.rank], True
         if not len(part.rows):
             # No rank may run out of batches before the others: a row of the step stands in and does not count.
-            part, counted = next(part for part in self._parts_of_step(number) if len(part.rows)), False
-            part = Part(part.rows[-1:], np.array([0, 1]))
+            step = self._parts_of_step(number // self.accumulate)
+            part, counted = Part(next(part.rows for part in step if len(part.rows))[-1:], np.array([0, 1])), False
         sequences = part.sequences if self.planner.batching == "packed" else None
         return collate(part.rows, self.rows, self.pad_token_id, counted, sequences)
-
-    def _parts_of_step(self, number: int) -> list[Part]:
-        self._parts(number)
-        assert self._cut is not None
-        return self._cut[1]
 
     def _counts(self, numbers: range) -> Tensor:
         """Return the completion tokens of each task in some micro-batches, over all ranks."""
@@ -138,8 +135,7 @@ class EvaluationLoader:
         rows: the tokenised rows of each task.
         pad_token_id: what fills up short rows.
         batch_size: rows per rank and batch.
-        rank: this process.
-        world_size: number of processes.
+        trainer: the Trainer that evaluates; without it there is one process.
     """
 
     def __init__(
@@ -148,15 +144,13 @@ class EvaluationLoader:
         rows: Sequence[TokenizedRows],
         pad_token_id: int,
         batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
+        trainer: L.Trainer | None = None,
     ) -> None:
         self.pairs = pairs
         self.rows = rows
         self.pad_token_id = pad_token_id
         self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
+        self.rank, self.world_size = rank_of(trainer)
 
     def __len__(self) -> int:
         """Return the number of batches, alike on all ranks."""

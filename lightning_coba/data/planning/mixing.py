@@ -2,12 +2,11 @@
 
 A rule says how large each task's share is, and whether the tasks take fixed turns. Which rows those are follows from
 each task's own endless stream of permutations, so every rule shows all rows of a task once before it shows any again,
-across epochs too. To add a rule, write its shares and name it in `_RULES`.
+across epochs too. To add a rule, write its shares and name it in `_SHARES`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -49,8 +48,8 @@ class Mixing:
     repeats: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.rule not in _RULES:
-            raise ValueError(f"`mixing` must be one of {', '.join(_RULES)}; got {self.rule!r}. Choose one.")
+        if self.rule not in _SHARES:
+            raise ValueError(f"`mixing` must be one of {', '.join(_SHARES)}; got {self.rule!r}. Choose one.")
         if not self.temperature > 0:
             raise ValueError(f"`mixing_temperature` must be above 0; got {self.temperature}. The usual value is 2.")
         if (self.rule == "weighted") != (self.sampling_weights is not None):
@@ -70,11 +69,11 @@ class Mixing:
     @property
     def in_turns(self) -> bool:
         """Whether position alone says whose turn it is."""
-        return _RULES[self.rule].in_turns
+        return self.rule in _IN_TURNS
 
     def shares(self, sizes: Sequence[int]) -> np.ndarray:
         """Return the share of each task in an epoch, float64 ``[K]``, summing to 1."""
-        shares = np.array([float(share) for share in _RULES[self.rule].shares(self, self.effective_sizes(sizes))])
+        shares = np.array([float(share) for share in _SHARES[self.rule](self, self.effective_sizes(sizes))])
         return shares / shares.sum()
 
     def effective_sizes(self, sizes: Sequence[int]) -> list[float]:
@@ -85,24 +84,34 @@ class Mixing:
         return [size * repeat for size, repeat in zip(capped, repeats, strict=True)]
 
 
-class _Rule(NamedTuple):
-    shares: Callable[[Mixing, list[float]], Sequence[float]]
-    in_turns: bool = False
-
-
 def _equal(mixing: Mixing, sizes: list[float]) -> Sequence[float]:
     return [1] * len(sizes)
 
 
-_RULES = {
-    "proportional": _Rule(lambda mixing, sizes: sizes),
-    "temperature": _Rule(lambda mixing, sizes: [size ** (1 / mixing.temperature) for size in sizes]),
-    "uniform": _Rule(_equal),
-    "weighted": _Rule(lambda mixing, sizes: mixing.sampling_weights or ()),
-    "round_robin": _Rule(_equal, in_turns=True),
-    "stratified": _Rule(_equal, in_turns=True),
+_SHARES: dict[str, Callable[[Mixing, list[float]], Sequence[float]]] = {
+    "proportional": lambda mixing, sizes: sizes,
+    "temperature": lambda mixing, sizes: [size ** (1 / mixing.temperature) for size in sizes],
+    "uniform": _equal,
+    "weighted": lambda mixing, sizes: mixing.sampling_weights or (),
+    "round_robin": _equal,
+    "stratified": _equal,
 }
-MIXING_RULES = tuple(_RULES)
+_IN_TURNS = ("round_robin", "stratified")
+MIXING_RULES = tuple(_SHARES)
+
+
+def check_epoch(epoch: str | int) -> None:
+    """Refuse what is no length of an epoch; see `epoch_rows`.
+
+    Raises:
+        ValueError: It is neither a name nor a number of steps.
+    """
+    steps = isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 1
+    if not steps and epoch not in ("all", "largest", "smallest"):
+        raise ValueError(
+            "`epoch` must be 'all', 'largest', 'smallest' or a number of optimizer steps of at least 1; got "
+            f"{epoch!r}. Choose one."
+        )
 
 
 def epoch_rows(sizes: Sequence[int], mixing: Mixing, epoch: str | int = "all", step_rows: int | None = None) -> int:
@@ -122,18 +131,15 @@ def epoch_rows(sizes: Sequence[int], mixing: Mixing, epoch: str | int = "all", s
     """
     if not sizes or min(sizes) < 1:
         raise ValueError(f"`sizes` must be at least one row per task; got {list(sizes)}. Leave empty tasks out.")
+    check_epoch(epoch)
     effective = np.array(mixing.effective_sizes(sizes))
     whole_passes = effective / mixing.shares(sizes)
-    if isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 1:
+    if isinstance(epoch, int):
         rows = epoch * (step_rows or 1)
-    elif epoch in ("all", "largest", "smallest"):
-        length = {"all": effective.sum(), "largest": whole_passes.max(), "smallest": whole_passes.min()}[str(epoch)]
+    else:
+        length = {"all": effective.sum(), "largest": whole_passes.max(), "smallest": whole_passes.min()}[epoch]
         # Shares are fractions, and 300 rows must not become 301.
         rows = max(1, int(np.ceil(length - 1e-6)))
-    else:
-        raise ValueError(
-            f"`epoch` must be 'all', 'largest', 'smallest' or a number of optimizer steps; got {epoch!r}. Choose one."
-        )
     if mixing.rule != "stratified":
         return rows
     if step_rows is None or step_rows < len(sizes):
@@ -181,7 +187,7 @@ def _turns(sizes: Sequence[int], mixing: Mixing, seed: int, epoch: int, length: 
         start = epoch * length
         before = (start + num_tasks - 1 - np.arange(num_tasks)) // num_tasks
         return before, (np.arange(start, start + length) % num_tasks).astype(dtype)
-    counts = _counts(_whole(_RULES[mixing.rule].shares(mixing, mixing.effective_sizes(sizes))), length, epoch + 1)
+    counts = _counts(_whole(_SHARES[mixing.rule](mixing, mixing.effective_sizes(sizes))), length, epoch + 1)
     now = counts[-1]
     offsets = np.random.default_rng(seed_of(seed, "layout", epoch)).random(num_tasks)
     tasks = np.repeat(np.arange(num_tasks, dtype=dtype), now)

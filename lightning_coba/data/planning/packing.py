@@ -1,7 +1,9 @@
-"""Best-fit packing: short rows end to end in sequences of a fixed capacity."""
+"""How rows fill sequences of a fixed capacity, and micro-batches under a token budget."""
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+
+import numpy as np
 
 _BITS = 32
 
@@ -39,3 +41,39 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         if room > length:
             insort(rooms, (room - length) << _BITS | chosen)
     return bins
+
+
+def steps_under_budget(tokens: np.ndarray, window: int, budget: int, num_parts: int) -> np.ndarray:
+    """Fill micro-batches of a padded size up to ``budget`` row by row, ``num_parts`` a step; offsets of the steps.
+
+    No step reaches over the end of a window.
+    """
+    lengths = tokens.tolist()
+    steps = [0]
+    for start in range(0, len(lengths), window):
+        end, first, num_filled = min(start + window, len(lengths)), start, 0
+        while first < end:
+            widest, last = lengths[first], first + 1
+            while last < end and (last + 1 - first) * max(widest, lengths[last]) <= budget:
+                widest = max(widest, lengths[last])
+                last += 1
+            num_filled += 1
+            first = last
+            if num_filled % num_parts == 0 or first == end:
+                steps.append(first)
+    return np.array(steps)
+
+
+def even_tokens(lengths: list[int], num_parts: int) -> list[int]:
+    """Cut rows, longest first, into parts whose largest padded size is as small as can be; offsets of the parts."""
+    budgets = range(max(lengths), max(lengths) * len(lengths) + 1)
+    enough = bisect_left(budgets, True, key=lambda budget: len(_filled(lengths, budget)) <= num_parts + 1)
+    cuts = _filled(lengths, budgets[enough])
+    return cuts + [len(lengths)] * (num_parts + 1 - len(cuts))
+
+
+def _filled(lengths: list[int], budget: int) -> list[int]:
+    cuts = [0]
+    while cuts[-1] < len(lengths):
+        cuts.append(min(len(lengths), cuts[-1] + max(1, budget // lengths[cuts[-1]])))
+    return cuts

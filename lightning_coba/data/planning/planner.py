@@ -6,16 +6,17 @@ does not depend on how many micro-batches and ranks share it, so neither does th
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_coba.data.planning.mixing import Mixing, mixed_order
-from lightning_coba.data.planning.packing import best_fit
+from lightning_coba.data.planning.mixing import Mixing, epoch_rows, mixed_order
+from lightning_coba.data.planning.packing import best_fit, even_tokens, steps_under_budget
 from lightning_coba.functional import seed_of
 
 Batching = Literal["grouped", "packed", "random"]
-BATCHINGS = ("grouped", "packed", "random")
+BATCHINGS = get_args(Batching)
 
 #: Rows of similar length are looked for within so many steps: enough to save padding, few enough to keep the mixture.
 WINDOW_STEPS = 100
@@ -72,7 +73,8 @@ class Planner:
     Args:
         lengths: tokens of each row, a ``[rows]`` array for each of K tasks.
         mixing: how the tasks share an epoch.
-        num_rows: rows in every epoch, of `epoch_rows`.
+        epoch: length of an epoch; see `MultitaskDataModule`. Where steps have no fixed number of rows, a number of them
+            is about so many.
         step_size: of an optimizer step over all micro-batches and ranks: rows; with ``packed``, sequences; with
             ``batch_tokens``, the number of micro-batches (accumulated x ranks) that share it.
         batching: ``grouped``: steps of rows of similar length, in random order. ``packed``: rows end to end in
@@ -83,6 +85,9 @@ class Planner:
             is longer is a micro-batch of its own.
         seed: another seed, another order.
 
+    Attributes:
+        num_rows: rows in every epoch.
+
     Raises:
         ValueError: The arguments do not go together.
     """
@@ -91,7 +96,7 @@ class Planner:
         self,
         lengths: Sequence[np.ndarray],
         mixing: Mixing,
-        num_rows: int,
+        epoch: str | int,
         step_size: int,
         batching: Batching = "grouped",
         sequence_tokens: int | None = None,
@@ -100,7 +105,6 @@ class Planner:
     ) -> None:
         check_turns(mixing, batching, batch_tokens)
         self.mixing = mixing
-        self.num_rows = num_rows
         self.step_size = step_size
         self.batching = batching
         self.sequence_tokens = sequence_tokens
@@ -109,12 +113,14 @@ class Planner:
         self._sizes = [len(task) for task in lengths]
         self._first = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
         self._lengths = np.concatenate([np.asarray(task, dtype=np.int32) for task in lengths])
+        self._warn_of_long_rows()
+        self.num_rows = epoch_rows(self._sizes, mixing, epoch, self._rows_per_step())
         self._num_steps: dict[int, int] = {}
         self._plan: tuple[int, EpochPlan] | None = None  # only the newest: a plan of a million rows has 24 MB
 
     def num_steps(self, epoch: int) -> int:
         """Return the optimizer steps of an epoch, alike on all ranks."""
-        if self.batching != "packed" and not self.batch_tokens:
+        if self._counts_rows:
             return -(-self.num_rows // self.step_size)
         if epoch not in self._num_steps:
             self.plan(epoch)
@@ -130,7 +136,7 @@ class Planner:
     def step(self, number: int) -> Part:
         """Return all that an optimizer step reads, counted from the start of the first epoch."""
         epoch = 0
-        if self.batching != "packed" and not self.batch_tokens:
+        if self._counts_rows:
             epoch, number = divmod(number, self.num_steps(0))
         else:
             # How many steps an epoch has is known once it is planned.
@@ -138,7 +144,7 @@ class Planner:
                 number -= self.num_steps(epoch)
                 epoch += 1
         plan = self.plan(epoch)
-        return _slice(Part(plan.rows, plan.sequences), plan.steps[number], plan.steps[number + 1])
+        return _slice(plan, plan.steps[number], plan.steps[number + 1])
 
     def parts(self, number: int, num_parts: int) -> list[Part]:
         """Cut a step into exactly so many parts: by number of sequences, or by tokens under a token budget.
@@ -148,10 +154,30 @@ class Planner:
         step = self.step(number)
         num_sequences = len(step.sequences) - 1
         if self.batch_tokens:
-            cuts = _even_tokens(self._tokens(step.rows).tolist(), num_parts)
+            cuts = even_tokens(self._tokens(step.rows).tolist(), num_parts)
         else:
             cuts = [part * num_sequences // num_parts for part in range(num_parts + 1)]
         return [_slice(step, begin, end) for begin, end in pairwise(cuts)]
+
+    @property
+    def _counts_rows(self) -> bool:
+        """Whether a step has a fixed number of rows."""
+        return self.batching != "packed" and not self.batch_tokens
+
+    def _rows_per_step(self) -> int:
+        if self._counts_rows:
+            return self.step_size
+        means = np.array([task.mean() for task in np.split(self._lengths, self._first[1:])])
+        mean = float(self.mixing.shares(self._sizes) @ means)
+        return max(1, round(self.step_size * (self.batch_tokens or self.sequence_tokens or 1) / mean))
+
+    def _warn_of_long_rows(self) -> None:
+        longest = int(self._lengths.max())
+        if self.batch_tokens is not None and longest > self.batch_tokens:
+            rank_zero_warn(
+                f"The longest row has {longest} tokens, more than `batch_tokens`={self.batch_tokens}: "
+                "rows beyond the budget are micro-batches of their own. Raise it, or lower max_length."
+            )
 
     def _tokens(self, rows: np.ndarray) -> np.ndarray:
         return self._lengths[self._first[rows[:, 0]] + rows[:, 1]].astype(np.int64)
@@ -168,7 +194,7 @@ class Planner:
         else:
             window = self.num_rows
         if self.batch_tokens:
-            steps = _steps_under_budget(tokens, window, self.batch_tokens, self.step_size)
+            steps = steps_under_budget(tokens, window, self.batch_tokens, self.step_size)
         else:
             steps = np.append(np.arange(0, self.num_rows, self.step_size), self.num_rows)
         if self.batching == "grouped":
@@ -228,9 +254,9 @@ class Planner:
         return np.random.default_rng(seed_of(self.seed, purpose, epoch))
 
 
-def _slice(part: Part, begin: int, end: int) -> Part:
-    first, last = part.sequences[begin], part.sequences[end]
-    return Part(part.rows[first:last], part.sequences[begin : end + 1] - first)
+def _slice(whole: EpochPlan | Part, begin: int, end: int) -> Part:
+    first, last = whole.sequences[begin], whole.sequences[end]
+    return Part(whole.rows[first:last], whole.sequences[begin : end + 1] - first)
 
 
 def _copies(windows: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
@@ -242,44 +268,3 @@ def _copies(windows: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
     copies = np.empty(len(key), dtype=np.int64)
     copies[order] = np.arange(len(key)) - np.repeat(first, runs)
     return copies
-
-
-def _steps_under_budget(tokens: np.ndarray, window: int, budget: int, num_parts: int) -> np.ndarray:
-    """Fill micro-batches of a padded size up to ``budget`` row by row, ``num_parts`` a step; offsets of the steps.
-
-    No step reaches over the end of a window.
-    """
-    lengths = tokens.tolist()
-    steps = [0]
-    for start in range(0, len(lengths), window):
-        end, first, num_filled = min(start + window, len(lengths)), start, 0
-        while first < end:
-            widest, last = lengths[first], first + 1
-            while last < end and (last + 1 - first) * max(widest, lengths[last]) <= budget:
-                widest = max(widest, lengths[last])
-                last += 1
-            num_filled += 1
-            first = last
-            if num_filled % num_parts == 0 or first == end:
-                steps.append(first)
-    return np.array(steps)
-
-
-def _even_tokens(lengths: list[int], num_parts: int) -> list[int]:
-    """Cut rows, longest first, into parts whose largest padded size is as small as can be; offsets of the parts."""
-    low, high = max(lengths), max(lengths) * len(lengths)
-    while low < high:
-        middle = (low + high) // 2
-        if len(_filled(lengths, middle)) - 1 <= num_parts:
-            high = middle
-        else:
-            low = middle + 1
-    cuts = _filled(lengths, low)
-    return cuts + [len(lengths)] * (num_parts + 1 - len(cuts))
-
-
-def _filled(lengths: list[int], budget: int) -> list[int]:
-    cuts = [0]
-    while cuts[-1] < len(lengths):
-        cuts.append(min(len(lengths), cuts[-1] + max(1, budget // lengths[cuts[-1]])))
-    return cuts

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from lightning_coba.cache_folder import cache_folder
 
-_FORMAT = 2  # another number makes all older tables stale
-_ROWS, _NUMBERS = "rows.arrow", "numbers.arrow"
+_FORMAT = 3  # another number makes all older tables stale
+_FILE = "rows.arrow"
 _UNFINISHED = "unfinished-"
 _ABANDONED_SECONDS = 7 * 24 * 3600
 
@@ -36,7 +36,7 @@ def fingerprint(*parts: Any) -> str:
 class ArrowStore:
     """A table in a folder of the cache.
 
-    Its files are mapped into memory, so that only what is read takes any; pickled, it travels as the folder's name.
+    Its file is mapped into memory, so that only what is read takes any; pickled, it travels as the folder's name.
 
     Args:
         folder: what `new_store` has written.
@@ -49,20 +49,17 @@ class ArrowStore:
         return {"folder": self.folder}
 
     def __len__(self) -> int:
-        return self._numbers.num_rows
+        return self.table.num_rows
 
     @cached_property
     def table(self) -> pa.Table:
         """All columns; the file is opened at the first use."""
-        return _mapped(self.folder / _ROWS)
-
-    @cached_property
-    def _numbers(self) -> pa.Table:
-        return _mapped(self.folder / _NUMBERS)
+        with pa.memory_map(str(self.folder / _FILE)) as mapped:
+            return pa.ipc.open_stream(mapped).read_all()
 
     def numbers(self, column: str) -> np.ndarray:
         """Return a column of numbers as an array, ``[rows]``."""
-        return self._numbers.column(column).to_numpy()
+        return self.table.column(column).to_numpy()
 
 
 class NewStore:
@@ -74,13 +71,12 @@ class NewStore:
 
     store: ArrowStore
 
-    def __init__(self, rows: pa.RecordBatchStreamWriter, numbers: pa.RecordBatchStreamWriter, names: list[str]) -> None:
-        self._rows, self._numbers, self._names = rows, numbers, names
+    def __init__(self, writer: pa.RecordBatchStreamWriter) -> None:
+        self._writer = writer
 
     def write(self, rows: pa.RecordBatch | pa.Table) -> None:
-        """Append some rows."""
-        self._rows.write(rows)
-        self._numbers.write(rows.select(self._names))
+        """Append some rows, a thousand or more: a start maps some pages of each part, to read its numbers."""
+        self._writer.write(rows)
 
 
 def kept(kind: str, key: str) -> ArrowStore | None:
@@ -98,7 +94,7 @@ def new_store(kind: str, schema: pa.Schema, key: str | None = None) -> Iterator[
 
     Args:
         kind: the folder of the cache.
-        schema: the columns; lists and texts are only mapped, numbers are read by each start.
+        schema: the columns.
         key: see `fingerprint`; ``None`` = the table is named by its content.
     """
     home = cache_folder() / kind
@@ -107,17 +103,11 @@ def new_store(kind: str, schema: pa.Schema, key: str | None = None) -> Iterator[
     with TemporaryDirectory(prefix=_UNFINISHED, dir=home) as unfinished:
         folder = Path(unfinished) / "store"
         folder.mkdir()
-        # A start reads all numbers; among the texts or tokens they would drag these into memory, so they are written
-        # once more, side by side.
-        names = [field.name for field in schema if pa.types.is_primitive(field.type)]
-        with (
-            pa.ipc.new_stream(str(folder / _ROWS), schema) as rows,
-            pa.ipc.new_stream(str(folder / _NUMBERS), pa.schema(map(schema.field, names))) as numbers,
-        ):
-            new = NewStore(rows, numbers, names)
+        with pa.ipc.new_stream(str(folder / _FILE), schema) as writer:
+            new = NewStore(writer)
             yield new
         if key is None:
-            with (folder / _ROWS).open("rb") as content:
+            with (folder / _FILE).open("rb") as content:
                 key = hashlib.file_digest(content, "blake2b").hexdigest()[:32]
         target = home / key
         new.store = ArrowStore(target)
@@ -133,8 +123,3 @@ def _delete_abandoned(home: Path) -> None:
     for folder in home.glob(f"{_UNFINISHED}*"):
         if folder.exists() and folder.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _mapped(file: Path) -> pa.Table:
-    with pa.memory_map(str(file)) as mapped:
-        return pa.ipc.open_stream(mapped).read_all()

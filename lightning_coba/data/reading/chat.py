@@ -161,14 +161,14 @@ class ChatTemplate:
     def _by_prefix(self, messages: list[Message]) -> Turns:
         whole = self._render(messages)
         answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-        before = {number: self._render_before(messages, number) for number in answers}
         pieces: list[tuple[str | list[int], bool]] = []
         done = 0
         for number in answers:
-            asked = before[number]
+            asked = self._render_before(messages, number)
             answered = whole if number == answers[-1] else self._render(messages[: number + 1])
-            if asked is None or not done <= len(asked) < len(answered) or not _nested(asked, answered, whole):
-                return self._last_answer(whole, before[answers[-1]])
+            nested = asked is not None and answered.startswith(asked) and whole.startswith(answered)
+            if asked is None or not nested or not done <= len(asked) < len(answered):
+                return self._last_answer(whole, self._render_before(messages, answers[-1]))
             pieces += [(whole[done : len(asked)], False), (whole[len(asked) : len(answered)], True)]
             done = len(answered)
         return Turns(pieces)
@@ -189,8 +189,3 @@ class ChatTemplate:
             return self._render(messages[:number], add_generation_prompt=True)
         except Exception:  # a template need not take an unfinished conversation
             return None
-
-
-def _nested(*texts: str) -> bool:
-    """Whether each text begins with the one before it."""
-    return all(longer.startswith(shorter) for shorter, longer in itertools.pairwise(texts))

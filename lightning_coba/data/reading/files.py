@@ -82,21 +82,16 @@ def split_sources(home: Path) -> dict[str, Any]:
         FileNotFoundError: There are files of another split, and none of train.
         ValueError: A file's name has a split's name in it and is not one: it could be held-out data.
     """
-    if is_saved_dataset(home):
-        return {"train": home}
-    saved = saved_splits(home)
-    if saved is not None:
-        found: dict[str, Any] = {split: home for split in SPLIT_NAMES if split in saved}
-    else:
-        found = {split: source for split in SPLIT_NAMES if (source := _source_of(home, split))}
+    if is_saved_dataset(home) or saved_splits(home) is not None:
+        return {"train": home}  # `Task` finds its other splits
+    found = {split: source for split in SPLIT_NAMES if (source := _source_of(home, split))}
     if found and "train" not in found:
         raise FileNotFoundError(
             f"The folder {str(home)!r} has rows for {' and '.join(found)}, but none for train. Add train.jsonl."
         )
-    if saved is None:
-        _refuse_doubtful_names(home)
-        if not found and data_files(home):
-            return {"train": home}
+    _refuse_doubtful_names(home)
+    if not found and data_files(home):
+        return {"train": home}
     return found
 
 

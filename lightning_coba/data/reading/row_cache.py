@@ -1,7 +1,7 @@
 """The rows of each task as an Arrow table: read once, kept on disk, recognised while their files are the same."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,20 +107,15 @@ def readable_rows(task: Task) -> tuple[RowTable, list[RecordError]]:
     return RowTable(store), [problem for problem in problems if problem.origin] or problems
 
 
-def is_kept(task: Task) -> bool:
-    """Whether the rows of a task are found again by the next run, without reading them. Nothing is consumed."""
-    once = any(isinstance(getattr(task, split), Iterator) for split in SPLITS)
-    return not once and _Plan(task).key is not None
-
-
 class _Plan:
     """What is to be read of a task, and the key it is kept under: None where that is told by reading alone."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.parts = {split: parts_of(task, split) for split in SPLITS if getattr(task, split) is not None}
-        self.origins = [part.prefix for parts in self.parts.values() for part in parts]
-        self.stamps = [(split, part.stamp) for split, parts in self.parts.items() for part in parts]
+        given = [split for split in SPLITS if getattr(task, split) is not None]
+        self.parts = [(split, part) for split in given for part in parts_of(task, split)]
+        self.origins = [part.prefix for _, part in self.parts]
+        self.stamps = [(split, part.stamp) for split, part in self.parts]
         rules = (task.prompt, task.completion, task.messages, task.chat, dict(task.where or {}))
         known = all(stamp is not None for _, stamp in self.stamps)
         self.key = fingerprint(self.stamps, self.origins, rules) if known else None
@@ -143,16 +138,13 @@ def _read(plans: list[_Plan], report: Callable[[RecordError], None] = _raise) ->
             schema = _SCHEMA.with_metadata({"origins": json.dumps(plan.origins)})
             new = stack.enter_context(new_store("rows", schema, plan.key))
             writers.append(_Writer(plan, new, report))
-        index = 0
-        for split, parts in plans[0].parts.items():
-            for part in parts:
-                for number, fields in _records(part, report):
-                    for writer in writers:
-                        writer.add(split, index, number, fields)
-                    bar.update()
-                index += 1
-            for writer in writers:
-                writer.end(split)
+        for index, (split, part) in enumerate(plans[0].parts):
+            for number, fields in _records(part, report):
+                for writer in writers:
+                    writer.add(split, index, number, fields)
+                bar.update()
+        for writer in writers:
+            writer.end()
     return [writer.new.store for writer in writers]
 
 
@@ -172,7 +164,7 @@ class _Writer:
         self.report = report
         self.left_out: Fields | None = None  # the last record that `where` left out
         self.rows: list[tuple[Any, ...]] = []
-        self.num_rows = dict.fromkeys(SPLITS, 0)
+        self.empty = dict.fromkeys(split for split, _ in plan.parts)  # the splits that have no row so far
 
     def add(self, split: str, part: int, number: int, fields: Fields) -> None:
         if not matches(self.task.where, fields):
@@ -184,18 +176,18 @@ class _Writer:
             self.report(RecordError(f"{self.plan.origins[part]}{number}", str(error)))
             return
         self.rows.append((SPLITS.index(split), *row, part, number, *digest(row)))
-        self.num_rows[split] += 1
+        self.empty.pop(split, None)
         if len(self.rows) == _ROWS_PER_BATCH:
             self._flush()
 
-    def end(self, split: str) -> None:
+    def end(self) -> None:
         self._flush()
-        if not self.num_rows[split]:
+        for split in self.empty:
             self.report(RecordError("", self._why_empty(split)))
 
     def _why_empty(self, split: str) -> str:
-        parts = self.plan.parts[split]
-        files = [part.prefix.removesuffix(" row ").removesuffix(":") for part in parts if part.stamp]
+        parts = [part for own, part in self.plan.parts if own == split and part.stamp]
+        files = [part.prefix.removesuffix(" row ").removesuffix(":") for part in parts]
         where = self.task.where or {}
         missing = [column for column in where if self.left_out is not None and column not in self.left_out]
         wanted = " of which " + " and ".join(f"{name} is {value!r}" for name, value in where.items()) if where else ""

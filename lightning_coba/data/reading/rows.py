@@ -1,16 +1,14 @@
 """From a record's columns to what a model is trained on: a prompt and a completion, or a conversation."""
 
 import json
-import string
 import struct
 from collections.abc import Mapping
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from lightning_coba.data.reading.chat import checked_messages
 from lightning_coba.data.reading.formats import Fields
-from lightning_coba.data.reading.task import Task
+from lightning_coba.data.reading.task import Task, template_columns
 
 
 class Row(NamedTuple):
@@ -89,9 +87,8 @@ def _conversation(task: Task, fields: Fields) -> list[dict[str, Any]] | None:
 
 def has_columns(rule: str, fields: Fields) -> bool:
     """Whether a record has the column, or all columns of the template, and something in them."""
-    columns = [column for column, _ in _template_columns(rule)] if "{" in rule else [rule]
     # A table gives every row every column, with None where the row has nothing.
-    return all(fields.get(column) is not None for column in columns)
+    return all(fields.get(column) is not None for column, _ in template_columns(rule))
 
 
 def _plain_row(task: Task, fields: Fields) -> Row:
@@ -103,18 +100,20 @@ def _plain_row(task: Task, fields: Fields) -> Row:
 
 def _text(task: Task, argument: str, fields: Fields) -> str:
     rule = getattr(task, argument)
-    if "{" in rule:
-        _check_template_columns(task, argument, fields)
-        text = rule.format_map(fields)
-    else:
-        _check_column(task, argument, rule, fields)
-        text = fields[rule]
-        if not isinstance(text, str):
-            cure = f"Write a string, or set {argument}='{{{rule}}}' in Task {task.name!r} to have it formatted."
-            raise ValueError(
-                f"column {rule!r} ({argument}) must be a string; got {type(text).__name__}. "
-                + ("Fill it in, or delete the row." if text is None else cure)
+    is_template = "{" in rule
+    for column, whole in template_columns(rule):
+        _check_column(task, argument, column, fields)
+        value = fields[column]
+        # Formatted, None would silently train the model to write "None".
+        if whole and not isinstance(value, str | int | float if is_template else str):
+            where = (
+                f"{argument} template) must be a string or a number" if is_template else f"{argument}) must be a string"
             )
+            cure = "Fill it in, or delete the row."
+            if not is_template and value is not None:
+                cure = f"Write a string, or set {argument}='{{{rule}}}' in Task {task.name!r} to have it formatted."
+            raise ValueError(f"column {column!r} ({where}; got {type(value).__name__}. {cure}")
+    text = rule.format_map(fields) if is_template else fields[rule]
     _check_is_text(text, argument)
     return text
 
@@ -124,25 +123,6 @@ def _check_is_text(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"the {what} holds half of a surrogate pair, which is not text. Repair the row.") from None
-
-
-@lru_cache
-def _template_columns(rule: str) -> list[tuple[str, bool]]:
-    """Return the columns of a template, and whether each stands there itself (not one of its items)."""
-    fields = [field for _, field, _, _ in string.Formatter().parse(rule) if field is not None]
-    columns = [field.replace("[", ".").split(".")[0] for field in fields]
-    return [(column, column == field) for column, field in zip(columns, fields, strict=True)]
-
-
-def _check_template_columns(task: Task, argument: str, fields: Fields) -> None:
-    for column, whole in _template_columns(getattr(task, argument)):
-        _check_column(task, argument, column, fields)
-        # Formatted, None would silently train the model to write "None".
-        if whole and not isinstance(fields[column], str | int | float):
-            raise ValueError(
-                f"column {column!r} ({argument} template) must be a string or a number; "
-                f"got {type(fields[column]).__name__}. Fill it in, or delete the row."
-            )
 
 
 def _check_column(task: Task, argument: str, column: str, fields: Fields) -> None:

@@ -96,17 +96,13 @@ def _parts_of_path(path: Any, split: str, where: str) -> list[Part]:
             )
         given = given / split
     if is_saved_dataset(given):
-        return [_saved_part(given)]
+        files = [given / "state.json", *sorted(given.glob("*.arrow"))]
+        return [Part(f"{given} row ", partial(_read_saved, given), [stamp(file) for file in files])]
     hub_id = _HUB_ID.fullmatch(str(path))
     # In a folder that exists it is a path that was mistyped: the hub is not asked, which takes long without a network.
     if hub_id and not given.exists() and not given.parent.is_dir() and not data_suffix(given.name):
         return [_dataset_part(_load_from_hub(str(path), hub_id, split, where), where)]
     return [Part(origin_prefix(file), partial(read_file, file), stamp(file)) for file in find_files(path, where)]
-
-
-def _saved_part(folder: Path) -> Part:
-    files = [folder / "state.json", *sorted(folder.glob("*.arrow"))]
-    return Part(f"{folder} row ", partial(_read_saved, folder), [stamp(file) for file in files])
 
 
 def _read_saved(folder: Path) -> Records:

@@ -5,6 +5,8 @@ import re
 import string
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from glob import has_magic
 from math import isfinite
 from os import PathLike
 from pathlib import Path
@@ -99,13 +101,6 @@ class Task:
             )
         for argument in ("prompt", "completion"):
             _check_text_rule(self.name, argument, getattr(self, argument))
-        for split in SPLITS:
-            source = getattr(self, split)
-            if not (isinstance(source, str | PathLike | Iterable) or (source is None and split != "train")):
-                raise ValueError(
-                    f"`Task.{split}` must be a path, a list of paths or an iterable of dict rows; "
-                    f"got {source!r} for task {self.name!r}. Give the file that holds the rows."
-                )
         self._check_options()
 
     def _check_options(self) -> None:
@@ -113,7 +108,13 @@ class Task:
             isinstance(self.where, Mapping) and self.where and all(isinstance(column, str) for column in self.where)
         )
         max_rows_is_usable = self.max_rows is None or (_is_number(self.max_rows, int) and self.max_rows >= 1)
+        splits_are_usable = {
+            split: isinstance(source, str | PathLike | Iterable) or (source is None and split != "train")
+            for split, source in zip(SPLITS, (self.train, self.validation, self.test), strict=True)
+        }
+        source, file = "a path, a list of paths or an iterable of dict rows", "Give the file that holds the rows."
         for argument, usable, domain, cure in (
+            *((split, usable, source, file) for split, usable in splits_are_usable.items()),
             ("where", where_is_usable, "None or a dict of column: value", "Write where={'task': 'qa'}."),
             ("chat", self.chat in (None, True, False), "True, False or None", "Choose one."),
             ("messages", isinstance(self.messages, str) and self.messages, "a column name", "Name the column."),
@@ -144,75 +145,81 @@ def _is_number(value: Any, kind: Any) -> bool:
 
 def _check_text_rule(task: str, argument: str, rule: str) -> None:
     if not isinstance(rule, str) or not rule:
-        raise ValueError(
-            f"`Task.{argument}` must be a column name or a template such as '{{text}}\\n'; got {rule!r} "
-            f"for task {task!r}. Name the column that holds the {argument}."
-        )
-    if "{" not in rule:
-        return
-    try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(rule) if field is not None]
-    except ValueError as error:
-        fields, reason = [], str(error)
+        cure = f"Name the column that holds the {argument}."
     else:
-        named = fields and not any(field == "" or field[0].isdigit() for field in fields)
-        reason = "" if named else "braces must hold column names"
-    if reason:
-        raise ValueError(
-            f"`Task.{argument}` must be a column name or a template such as '{{text}}\\n'; got {rule!r} "
-            f"for task {task!r} ({reason}). Write '{{{{' and '}}}}' for literal braces."
-        )
+        try:
+            template_columns(rule)
+            return
+        except ValueError as error:
+            cure = f"({error}) Write '{{{{' and '}}}}' for literal braces."
+    raise ValueError(
+        f"`Task.{argument}` must be a column name or a template such as '{{text}}\\n'; got {rule!r} for task {task!r}. "
+        f"{cure}"
+    )
 
 
-def tasks_at(root: str | PathLike[str], **rules: Any) -> list[Task]:
+@lru_cache
+def template_columns(rule: str) -> list[tuple[str, bool]]:
+    """Return the columns of a template, and whether each stands there itself (not one of its items).
+
+    A rule without braces is the name of one column.
+
+    Raises:
+        ValueError: It is no template, or its braces hold something else.
+    """
+    if "{" not in rule:
+        return [(rule, True)]
+    fields = [field for _, field, _, _ in string.Formatter().parse(rule) if field is not None]
+    if not fields or any(field == "" or field[0].isdigit() for field in fields):
+        raise ValueError("Braces must hold column names.")
+    columns = [field.replace("[", ".").split(".")[0] for field in fields]
+    return [(column, column == field) for column, field in zip(columns, fields, strict=True)]
+
+
+def tasks_at(root: str | PathLike[str], column: str = "task", **rules: Any) -> list[Task]:
     """Find the tasks of a folder or file, whichever way they lie there.
 
     Args:
-        root: a folder for `tasks_in_folder`; or a file (or a folder of files and no more) for `tasks_in_file`; or a
-            folder with one file a task, which is named after it (but for the ``-00000-of-00002`` of its parts).
+        root: one of these:
+
+            - A folder with one sub-folder per task, which is named after it. In it the files ``train``, ``validation``
+              and ``test`` (as ``.jsonl``, ``.ndjson``, ``.csv``, ``.tsv``, ``.parquet`` or ``.jsonl.gz``, also in
+              shards such as ``train-00000-of-00002.parquet``, or as folders of files) are the splits; only train
+              is required. A folder that ``datasets.DatasetDict.save_to_disk`` wrote is a task too. Where no file is
+              named after a split, all of them are train.
+            - A folder with one file per task, which is named after it (but for the ``-00000-of-00002`` of its parts).
+            - A file (or a glob, or a folder with files named after splits) in which a column names the task of each
+              row. The rows of one file are train, of which validation and test are carved.
+        column: the column that holds the task's name.
         **rules: further arguments for every `Task`, such as ``prompt="question"``.
 
+    Returns:
+        The tasks, sorted by name; characters that a name may not have became ``_``.
+
     Raises:
-        FileNotFoundError: There is no such folder or file, or nothing in it.
-        ValueError: A file that should have a column ``task`` has none.
+        FileNotFoundError: There is no such folder or file, or nothing in it; the message shows the expected layout.
+        ValueError: A row names no task, or two names become the same.
     """
     place = Path(root).expanduser()
-    if place.is_file():
-        return tasks_in_file(place, **rules)
+    if not place.is_dir() and (place.is_file() or has_magic(str(place))):
+        return _tasks_of_column({"train": place}, place, column, rules)
     files = data_files(place) if place.is_dir() else []
     if not files or any(split_sources(home) for home in place.iterdir() if home.is_dir()):
-        return tasks_in_folder(place, **rules)
+        return _tasks_of_folders(place, rules)
     names = {name for names in SPLIT_NAMES.values() for name in names}
     _, first = next(read_file(files[0]), (0, {}))
-    if names & {stem(file) for file in files} or "task" in first:
-        return tasks_in_file(place, **rules)
+    if names & {stem(file) for file in files} or column in first:
+        return _tasks_of_column(split_sources(place), place, column, rules)
     by_name: dict[str, list[Path]] = {}
     for file in files:
         by_name.setdefault(task_of(file), []).append(file)
     return [Task(name, paths, **rules) for name, paths in sorted(by_name.items())]
 
 
-def tasks_in_folder(root: str | PathLike[str], **rules: Any) -> list[Task]:
-    """Find the tasks of a folder: every sub-folder that holds data files, sorted by name.
-
-    Args:
-        root: folder with one sub-folder per task, in which the files ``train``, ``validation`` and ``test`` (as
-            ``.jsonl``, ``.ndjson``, ``.csv``, ``.tsv``, ``.parquet`` or ``.jsonl.gz``, also in shards such as
-            ``train-00000-of-00002.parquet``, or as folders of files) are the splits; only train is required. A
-            folder that ``datasets.DatasetDict.save_to_disk`` wrote is a task too. Where no file is named after a
-            split, all of them are train.
-        **rules: further arguments for every `Task`, such as ``prompt="question"``.
-
-    Returns:
-        One task per sub-folder, named after it.
-
-    Raises:
-        FileNotFoundError: The folder is missing or holds no task; the message shows the expected layout.
-    """
-    folder = Path(root).expanduser()
+def _tasks_of_folders(folder: Path, rules: Mapping[str, Any]) -> list[Task]:
     layout = _LAYOUT.format(root=folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"`tasks_in_folder.root` must be a folder; got {str(folder)!r}. {layout}")
+        raise FileNotFoundError(f"`tasks_at.root` must be a folder or a file; got {str(folder)!r}. {layout}")
     found = {home.name: split_sources(home) for home in sorted(folder.iterdir()) if home.is_dir()}
     if not any(found.values()):
         raise FileNotFoundError(f"No task was found in {str(folder)!r}. {layout}")
@@ -226,25 +233,8 @@ def tasks_in_folder(root: str | PathLike[str], **rules: Any) -> list[Task]:
     return [Task(name, **sources, **rules) for name, sources in found.items() if sources]
 
 
-def tasks_in_file(path: str | PathLike[str], column: str = "task", **rules: Any) -> list[Task]:
-    """Find the tasks of one file in which a column names the task of each row.
-
-    All rows become train, of which validation and test are carved; in a folder, files named after splits are these.
-
-    Args:
-        path: a data file of any format; also a glob, or a folder of such files.
-        column: the column that holds the task's name.
-        **rules: further arguments for every `Task`, such as ``prompt="question"``.
-
-    Returns:
-        One task per value of the column, sorted by name; characters that a name may not have become ``_``.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A row names no task, or two names become the same.
-    """
+def _tasks_of_column(sources: Mapping[str, Any], path: Path, column: str, rules: Mapping[str, Any]) -> list[Task]:
     tasks: dict[str, Task] = {}
-    sources = split_sources(Path(path)) if Path(path).is_dir() else {"train": path}
     for value in _values_in_column(path, column):
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", str(value))
         if name in tasks:
@@ -258,9 +248,9 @@ def tasks_in_file(path: str | PathLike[str], column: str = "task", **rules: Any)
     return [tasks[name] for name in sorted(tasks)]
 
 
-def _values_in_column(path: str | PathLike[str], column: str) -> list[Any]:
+def _values_in_column(path: Path, column: str) -> list[Any]:
     """Return the different values of a column, in order of appearance; they are kept until the files change."""
-    files = find_files(path, "tasks_in_file")
+    files = find_files(path, "tasks_at.root")
     key = fingerprint(column, [stamp(file) for file in files])
     store = kept("columns", key)
     if store is None:

@@ -1,6 +1,6 @@
 """All rows of all tasks, read, split and tokenised once: what every loader draws from."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from rich.table import Table
 
 from lightning_coba.data.reading.arrow_store import ArrowStore
-from lightning_coba.data.reading.row_cache import RowTable, is_kept, row_tables
+from lightning_coba.data.reading.row_cache import RowTable, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
 from lightning_coba.data.tokens.splits import Overlap, Splits, carve, disjoint, fixed_subset
 from lightning_coba.data.tokens.token_cache import token_tables
@@ -53,6 +53,15 @@ class Corpus:
         shown = self.shown[split]
         return np.concatenate([np.stack([np.full_like(shown[k], k), shown[k]], axis=1) for k in tasks])
 
+    def longest_first(self, split: str) -> np.ndarray:
+        """Return `pairs` sorted by their number of tokens: the least padding.
+
+        The longest come first, so that a batch that does not fit into memory fails at once.
+        """
+        parts = zip(self.tokens[split], self.shown[split], strict=True)
+        lengths = np.concatenate([rows.lengths[shown] for rows, shown in parts])
+        return self.pairs(split)[np.argsort(-lengths, kind="stable")]
+
     def sizes(self) -> dict[str, dict[str, int]]:
         """Return split -> task -> number of rows (of which a fixed subset may be shown)."""
         return {split: dict(zip(self.tasks, map(len, self.tokens[split]), strict=True)) for split in SPLITS}
@@ -95,6 +104,7 @@ def load_corpus(
     overlong: Overlong = "error",
     overlap: Overlap = "drop",
     num_proc: int | None = None,
+    only: Collection[str] | None = None,
 ) -> Corpus:
     """Read, split, check and tokenise the tasks; what an earlier run has read and tokenised is taken from its cache.
 
@@ -107,49 +117,35 @@ def load_corpus(
         overlong: see `select_rows`.
         overlap: see `disjoint`.
         num_proc: see `token_tables`.
+        only: names of the tasks that the corpus has; ``None`` = all. What a task keeps depends on the prompts that
+            the others are tested on, so all are read.
 
     Raises:
         FileNotFoundError: A path leads nowhere.
         ValueError: A row, a split or a length is not usable; the message names file and line.
     """
-    texts = row_tables(tasks)
     names = [task.name for task in tasks]
+    texts = dict(zip(names, row_tables(tasks), strict=True))
     given = {
         name: carve(name, Splits(rows.splits(), rows.store.numbers("identity"), rows.origin))
-        for name, rows in zip(names, texts, strict=True)
+        for name, rows in texts.items()
     }
     splits, num_overlapping = disjoint(given, overlap)
-    stores = token_tables(texts, tokenizer, max_length, num_proc)
+    stores = dict(zip(names, token_tables(list(texts.values()), tokenizer, max_length, num_proc), strict=True))
     tokens: dict[str, list[TokenizedRows]] = {split: [] for split in SPLITS}
     shown: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     limits = {"train": None, "validation": validation_rows, "test": test_rows}
-    for name, rows, store in zip(names, texts, stores, strict=True):
-        _report_last_only(name, store)
-        ranks = rows.store.numbers("subset_rank")
-        for split in SPLITS:
-            wanted = splits[name].rows[split]
-            kept = select_rows(store, wanted, max_length, overlong, f"{name}/{split}", rows.origin)
-            tokens[split].append(kept)
-            shown[split].append(fixed_subset(ranks[kept.rows], limits[split]))
-    return Corpus(tuple(names), tokens, shown, num_overlapping, texts)
-
-
-def prepare_corpus(tasks: Sequence[Task], tokenizer: Any, max_length: int, num_proc: int | None = None) -> None:
-    """Fill the cache that `load_corpus` reads from; call it in one process, before the others start.
-
-    Only files and data sets are kept; Python rows are left to `load_corpus`.
-
-    Args:
-        tasks: as for `load_corpus`.
-        tokenizer: as for `load_corpus`.
-        max_length: as for `load_corpus`.
-        num_proc: as for `load_corpus`.
-
-    Raises:
-        FileNotFoundError: A path leads nowhere.
-        ValueError: A row is not usable; the message names file and line.
-    """
-    token_tables(row_tables([task for task in tasks if is_kept(task)]), tokenizer, max_length, num_proc)
+    kept = [name for name in names if only is None or name in only]
+    for name in kept:
+        _report_last_only(name, stores[name])
+        ranks = texts[name].store.numbers("subset_rank")
+        for split, limit in limits.items():
+            wanted, about = splits[name].rows[split], f"{name}/{split}"
+            rows = select_rows(stores[name], wanted, max_length, overlong, about, texts[name].origin)
+            tokens[split].append(rows)
+            shown[split].append(fixed_subset(ranks[rows.rows], limit))
+    dropped = {name: num_overlapping[name] for name in kept}
+    return Corpus(tuple(kept), tokens, shown, dropped, [texts[name] for name in kept])
 
 
 def _report_last_only(task: str, store: ArrowStore) -> None:
@@ -159,16 +155,3 @@ def _report_last_only(task: str, store: ArrowStore) -> None:
             f"Task {task!r}: of {count} conversations only the last answer is learned, because the chat template "
             "renders earlier answers differently once a conversation goes on."
         )
-
-
-def by_length(pairs: np.ndarray, tokens: Sequence[TokenizedRows]) -> np.ndarray:
-    """Sort (task, row) pairs by their number of tokens, int64 ``[rows, 2]``: the least padding.
-
-    The longest come first, so that a batch that does not fit into memory fails at once.
-    """
-    pairs = np.asarray(pairs)
-    lengths = np.zeros(len(pairs), dtype=np.int64)
-    for task, rows in enumerate(tokens):
-        mine = pairs[:, 0] == task
-        lengths[mine] = rows.lengths[pairs[mine, 1]]
-    return pairs[np.argsort(-lengths, kind="stable")]

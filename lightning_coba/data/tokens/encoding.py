@@ -1,10 +1,7 @@
 """From texts to token ids, of which each is read or learned: a batch of rows at a time."""
 
-import gc
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,6 +27,9 @@ TOKEN_SCHEMA = pa.schema(
 )
 
 
+_Piece = tuple[list[int], bool]  # token ids, and whether they are learned
+
+
 class _Frame(NamedTuple):
     """What stands around a text: tokens in front of every prompt, before an answer to nothing, and at the end."""
 
@@ -39,11 +39,13 @@ class _Frame(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A row's token ids in pieces, and how many tokens in front stay when it is cut."""
+    """A row's token ids in pieces, none where its completion does not fit; the rest as in `TOKEN_SCHEMA`."""
 
-    pieces: list[tuple[Sequence[int], bool]]
-    num_kept: int
+    pieces: list[_Piece]
     last_only: bool
+    cut: bool = False
+    overlong: bool = False
+    num_learned: int = 0  # where it does not fit
 
 
 @dataclass
@@ -85,10 +87,6 @@ class Encoder:
         Raises:
             RecordError: A conversation is not usable; the message names file and line.
         """
-        with _no_collections():
-            return self._encode(batch)
-
-    def _encode(self, batch: pa.Table) -> pa.Table:
         columns = (batch.column(name).to_pylist() for name in TEXT_COLUMNS)
         turns = [self._turns(*row) for row in zip(*columns, strict=True)]
         texts = [piece for row in turns for piece, _ in row.pieces if isinstance(piece, str)]
@@ -122,15 +120,28 @@ class Encoder:
             pieces.insert(0, (self.frame.start, False))
         first = next(ids for ids, _ in pieces if ids)
         num_kept = int(first[0] == self.tokenizer.bos_token_id) if chat else len(self.frame.bos)
-        return _Row(pieces, num_kept, turns.last_only)
+        return self._fitted(pieces, num_kept, turns.last_only)
 
-    def _until_end(self, pieces: list[tuple[Sequence[int], bool]]) -> list[tuple[Sequence[int], bool]]:
-        """Learn an answer up to its end token: the line break that templates put behind it is never generated."""
-        found: list[tuple[Sequence[int], bool]] = []
+    def _fitted(self, pieces: list[_Piece], num_kept: int, last_only: bool) -> _Row:
+        """Cut what is too long behind the first ``num_kept`` tokens."""
+        surplus = sum(len(ids) for ids, _ in pieces) - self.max_length
+        if surplus <= 0:
+            return _Row(pieces, last_only)
+        answer = sum(len(ids) for ids, _ in itertools.takewhile(lambda piece: piece[1], reversed(pieces)))
+        if answer + 1 > self.max_length:
+            return _Row([], last_only, overlong=True, num_learned=answer)
+        left: list[_Piece] = []
+        begin, end = num_kept, num_kept + surplus  # of what is cut, seen from the start of each piece
         for ids, learned in pieces:
-            end = (
-                len(ids) - list(reversed(ids)).index(self.frame.eos) if learned and self.frame.eos in ids else len(ids)
-            )
+            left.append((ids[: max(0, begin)] + ids[max(0, end) :], learned))
+            begin, end = begin - len(ids), end - len(ids)
+        return _Row(left, last_only, cut=True)
+
+    def _until_end(self, pieces: list[_Piece]) -> list[_Piece]:
+        """Learn an answer up to its end token: the line break that templates put behind it is never generated."""
+        found: list[_Piece] = []
+        for ids, learned in pieces:
+            end = len(ids) - ids[::-1].index(self.frame.eos) if learned and self.frame.eos in ids else len(ids)
             found += [(ids[:end], learned), (ids[end:], False)]
         while not (found[-1][1] and found[-1][0]):
             found.pop()
@@ -138,42 +149,22 @@ class Encoder:
 
     def _joined(self, rows: list[_Row]) -> pa.Table:
         pieces = [piece for row in rows for piece in row.pieces]
-        lengths = np.array([len(ids) for ids, _ in pieces])
+        lengths = np.array([len(ids) for ids, _ in pieces], dtype=np.int64)
         ids = np.fromiter(itertools.chain.from_iterable(ids for ids, _ in pieces), np.int32, lengths.sum())
         learned = np.repeat(np.array([learned for _, learned in pieces], dtype=np.uint8), lengths)
-        edges = np.cumsum([0, *(len(row.pieces) for row in rows)])
-        num_tokens = np.add.reduceat(lengths, edges[:-1])
-        answers = np.array([_answer_length(row.pieces) for row in rows])
-        overlong = answers + 1 > self.max_length
-        cut = (num_tokens > self.max_length) & ~overlong
-        if overlong.any() or cut.any():
-            kept = self._kept(rows, num_tokens, overlong)
-            ids, learned = ids[kept], learned[kept]
-            num_tokens = np.where(overlong, 0, np.minimum(num_tokens, self.max_length))
-        offsets = np.concatenate([[0], np.cumsum(num_tokens)])
+        num_pieces = np.cumsum([0, *(len(row.pieces) for row in rows)])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])[num_pieces]
+        num_tokens = np.diff(offsets)
         learned[offsets[:-1][num_tokens > 0]] = 0  # a row that was cut within an answer: nothing predicts its first
         num_learned = np.diff(np.concatenate([[0], np.cumsum(learned, dtype=np.int64)])[offsets])
         columns = [
             pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids)),
             pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(learned)),
             pa.array(num_tokens, pa.int32()),
-            pa.array(np.where(overlong, answers, num_learned), pa.int32()),
-            pa.array(cut),
-            pa.array(overlong),
-            pa.array([row.last_only for row in rows], pa.bool_()),
+            pa.array(num_learned + [row.num_learned for row in rows], pa.int32()),
+            *(pa.array([getattr(row, name) for row in rows], pa.bool_()) for name in ("cut", "overlong", "last_only")),
         ]
         return pa.table(columns, schema=TOKEN_SCHEMA)
-
-    def _kept(self, rows: list[_Row], num_tokens: np.ndarray, overlong: np.ndarray) -> np.ndarray:
-        """Return which tokens of the batch are kept: bool, one for each."""
-        kept = np.ones(num_tokens.sum(), dtype=bool)
-        starts = np.cumsum(num_tokens) - num_tokens
-        for index in np.flatnonzero(num_tokens > self.max_length):
-            begin = starts[index] + rows[index].num_kept
-            kept[begin : begin + num_tokens[index] - self.max_length] = False
-        for index in np.flatnonzero(overlong):
-            kept[starts[index] : starts[index] + num_tokens[index]] = False
-        return kept
 
 
 def frame_of(tokenizer: Any) -> _Frame:
@@ -191,21 +182,3 @@ def frame_of(tokenizer: Any) -> _Frame:
     adds_bos = bos is not None and tokenizer("x")["input_ids"][:1] == [bos]
     start = tokenizer.eos_token_id if bos is None else bos
     return _Frame([bos] if adds_bos else [], [start], tokenizer.eos_token_id)
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Make lists without the collector looking for cycles among them and all of torch: a quarter of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _answer_length(pieces: list[tuple[Sequence[int], bool]]) -> int:
-    """Return the tokens of the last answer: all learned pieces at the end."""
-    answer = itertools.takewhile(lambda piece: piece[1], reversed(pieces))
-    return sum(len(ids) for ids, _ in answer)

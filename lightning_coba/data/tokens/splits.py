@@ -4,7 +4,6 @@ What belongs where follows from a hash of the prompt: neither the seed nor the o
 here works on row numbers and 64-bit hashes, so that a million rows take a second.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -77,15 +76,6 @@ def carve(task: str, splits: Splits) -> Splits:
     return replace(splits, rows={**splits.rows, **carved, "train": rest})
 
 
-class _Held(NamedTuple):
-    """Prompts that a split may not have, each with where it occurs; sorted by hash, each hash once."""
-
-    hashes: np.ndarray
-    homes: np.ndarray  # index into the names
-    rows: np.ndarray
-    names: list[tuple[str, str]]  # task, split
-
-
 def disjoint(tasks: Mapping[str, Splits], overlap: Overlap = "drop") -> tuple[dict[str, Splits], dict[str, int]]:
     """Make sure that no prompt is trained on or steered by and also tested, in the same or another task.
 
@@ -103,28 +93,20 @@ def disjoint(tasks: Mapping[str, Splits], overlap: Overlap = "drop") -> tuple[di
         ValueError: With ``overlap="error"``, the first overlap, naming both rows; else a split of which
             nothing is left.
     """
-    held_out, shared = _compared(tasks)
+    shared = shared_prompts(tasks)
     kept: dict[str, Splits] = {}
     dropped: dict[str, int] = {}
     for task, splits in tasks.items():
         found = [prompts for prompts in shared if prompts.task == task]
-        dropped[task] = sum(prompts.num_rows for prompts in found)
+        dropped[task] = sum(len(prompts.rows) for prompts in found)
         if found:
             _report(tasks, found, overlap)
-        left = {split: rows[~held_out[task, split]] for split, rows in splits.rows.items() if split != "test"}
+        left = dict(splits.rows)
+        for prompts in found:
+            left[prompts.split] = left[prompts.split][~np.isin(left[prompts.split], prompts.rows)]
         _check_left(task, left)
-        kept[task] = replace(splits, rows={**splits.rows, **left})
+        kept[task] = replace(splits, rows=left)
     return kept, dropped
-
-
-def _held(tasks: Mapping[str, Splits], held: tuple[str, ...]) -> _Held:
-    names = [(task, split) for split in held for task in tasks]
-    hashes = [tasks[task].hashes(split) for task, split in names]
-    # The first place of a prompt counts.
-    unique, first = np.unique(np.concatenate(hashes), return_index=True)
-    homes = np.repeat(np.arange(len(names)), [len(part) for part in hashes])[first]
-    rows = np.concatenate([tasks[task].rows[split] for task, split in names])[first]
-    return _Held(unique, homes, rows, names)
 
 
 class SharedPrompts(NamedTuple):
@@ -135,17 +117,15 @@ class SharedPrompts(NamedTuple):
         split: of these rows; training drops them from it.
         other_task: where the prompts are held out.
         other_split: the same.
-        num_rows: how many.
-        row: the first of them.
-        other_row: the row of the other task that has its prompt.
+        rows: their numbers, int64, at least one.
+        other_row: the row of the other task that has the prompt of the first of them.
     """
 
     task: str
     split: str
     other_task: str
     other_split: str
-    num_rows: int
-    row: int
+    rows: np.ndarray
     other_row: int
 
 
@@ -155,32 +135,31 @@ def shared_prompts(tasks: Mapping[str, Splits]) -> list[SharedPrompts]:
     Args:
         tasks: task name -> its splits, all three.
     """
-    return _compared(tasks)[1]
-
-
-def _compared(tasks: Mapping[str, Splits]) -> tuple[dict[tuple[str, str], np.ndarray], list[SharedPrompts]]:
-    """Return for each (task, split) which rows' prompts are held out, bool ``[rows]``, and where they are."""
-    held = {"train": _held(tasks, ("test", "validation")), "validation": _held(tasks, ("test",))}
-    hits: dict[tuple[str, str], np.ndarray] = {}
     found = []
-    for (task, splits), (split, prompts) in itertools.product(tasks.items(), held.items()):
-        own = splits.hashes(split)
-        near = np.minimum(np.searchsorted(prompts.hashes, own), len(prompts.hashes) - 1)
-        hits[task, split] = prompts.hashes[near] == own
-        places = np.flatnonzero(hits[task, split])
-        homes, first, counts = np.unique(prompts.homes[near[places]], return_index=True, return_counts=True)
-        for home, place, count in zip(homes, places[first], counts, strict=True):
-            row, other_row = splits.rows[split][place], prompts.rows[near[place]]
-            other_task, other_split = prompts.names[home]
-            found.append(SharedPrompts(task, split, other_task, other_split, int(count), int(row), int(other_row)))
-    return hits, found
+    for split, later in (("train", ("test", "validation")), ("validation", ("test",))):
+        homes = [(task, other) for other in later for task in tasks]
+        home_of = np.repeat(np.arange(len(homes)), [len(tasks[task].rows[other]) for task, other in homes])
+        row_of = np.concatenate([tasks[task].rows[other] for task, other in homes])
+        # The first place of a prompt counts.
+        held, first = np.unique(np.concatenate([tasks[task].hashes(other) for task, other in homes]), return_index=True)
+        for task, splits in tasks.items():
+            own = splits.hashes(split)
+            nearest = np.minimum(np.searchsorted(held, own), len(held) - 1)
+            mine = np.flatnonzero(held[nearest] == own)
+            places = first[nearest[mine]]
+            for home in np.unique(home_of[places]):
+                there = home_of[places] == home
+                (other_task, other), other_row = homes[home], int(row_of[places[there][0]])
+                rows = splits.rows[split][mine[there]]
+                found.append(SharedPrompts(task, split, other_task, other, rows, other_row))
+    return found
 
 
 def _report(tasks: Mapping[str, Splits], found: list[SharedPrompts], overlap: Overlap) -> None:
     task = found[0].task
-    first = min((shared for shared in found if shared.split == found[0].split), key=lambda shared: shared.row)
+    first = min((shared for shared in found if shared.split == found[0].split), key=lambda shared: shared.rows[0])
     example = (
-        f"{tasks[task].origin(first.row)} ({task}/{first.split}) has the prompt of "
+        f"{tasks[task].origin(int(first.rows[0]))} ({task}/{first.split}) has the prompt of "
         f"{tasks[first.other_task].origin(first.other_row)} ({first.other_task}/{first.other_split})"
     )
     if overlap == "error":
@@ -189,10 +168,10 @@ def _report(tasks: Mapping[str, Splits], found: list[SharedPrompts], overlap: Ov
             'MultitaskDataModule.overlap="drop".'
         )
     counts = [
-        f"{shared.num_rows} {shared.split} rows also in {shared.other_task}/{shared.other_split}" for shared in found
+        f"{len(shared.rows)} {shared.split} rows also in {shared.other_task}/{shared.other_split}" for shared in found
     ]
     rank_zero_warn(
-        f"Task {task!r}: {sum(shared.num_rows for shared in found)} rows were dropped, because splits "
+        f"Task {task!r}: {sum(len(shared.rows) for shared in found)} rows were dropped, because splits "
         f"must be disjoint: {', '.join(counts)}. For example, {example}."
     )
 

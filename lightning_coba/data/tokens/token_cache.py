@@ -1,5 +1,6 @@
 """The tokens of each task: encoded once, kept on disk, recognised by rows, tokenizer and length."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, TOKEN_SCHEMA, Enco
 
 _encode_here: Callable[[int], pa.Table]  # of a process of a pool
 _ROWS_PER_CALL = 256  # bounds what a tokenizer returns, which takes a hundred bytes a token
+_CALLS_PER_WRITE = 4
 
 
 def token_tables(
@@ -41,8 +43,9 @@ def token_tables(
         if store is None:
             encoder = Encoder(tokenizer, max_length, table.origins)
             with new_store("tokens", TOKEN_SCHEMA, key) as new:
-                for tokens in _encoded(table.store, encoder, num_proc):
-                    new.write(tokens)
+                encoded = _encoded(table.store, encoder, num_proc)
+                while together := list(itertools.islice(encoded, _CALLS_PER_WRITE)):
+                    new.write(pa.concat_tables(together).combine_chunks())
             store = new.store
         stores.append(store)
     return stores

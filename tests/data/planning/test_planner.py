@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lightning_coba.data.planning.mixing import Mixing, epoch_rows, mixed_order
+from lightning_coba.data.planning.mixing import Mixing, mixed_order
 from lightning_coba.data.planning.planner import BATCHINGS, WINDOW_STEPS, Planner
 
 MEANS = (50, 338, 182, 273, 68)
@@ -29,9 +29,7 @@ def lengths(sizes=(900, 400, 300, 250, 150), seed=0):
 def planner(tokens=None, mixing=None, seed=0, epoch="all", **options):
     tokens = lengths() if tokens is None else tokens
     options = options or KINDS[0]
-    mixing = mixing or Mixing()
-    num_rows = epoch_rows([len(task) for task in tokens], mixing, epoch, options["step_size"])
-    return Planner(tokens, mixing, num_rows, seed=seed, **options)
+    return Planner(tokens, mixing or Mixing(), epoch, seed=seed, **options)
 
 
 def steps(plan):
@@ -156,7 +154,8 @@ def test_token_budget_holds_in_every_micro_batch(batching):
 
 
 def test_row_longer_than_the_budget_is_a_micro_batch_of_its_own():
-    made = planner([np.array([300, 20, 20, 20])], batching="grouped", step_size=1, batch_tokens=60)
+    with pytest.warns(UserWarning, match=r"longest row has 300 tokens, more than `batch_tokens`=60"):
+        made = planner([np.array([300, 20, 20, 20])], batching="grouped", step_size=1, batch_tokens=60)
     assert sorted(len(step) for step in steps(made.plan(0))) == [1, 3]
 
 

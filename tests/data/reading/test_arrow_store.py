@@ -31,10 +31,8 @@ def test_a_finished_table_is_found_by_its_key(home):
     assert os.listdir(home) == ["k"]
 
 
-def test_numbers_are_read_without_the_rest(home):
-    write("k")
-    (home / "k" / "rows.arrow").unlink()
-    store = kept("kind", "k")
+def test_numbers_are_read_as_arrays():
+    store = write("k")
     assert len(store) == 2
     assert store.numbers("n").tolist() == [1, 2]
     assert store.numbers("flag").tolist() == [True, False]

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from lightning_coba.data.reading.files import find_files, split_sources, stamp
+from lightning_coba.data.reading.task import Task
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -59,7 +60,9 @@ def test_saved_datasets_are_told_by_their_files(tmp_path):
     touch(tmp_path, "one/state.json", "one/dataset_info.json", "both/train/state.json")
     (tmp_path / "both/dataset_dict.json").write_text(json.dumps({"splits": ["train", "test", "extra"]}))
     assert split_sources(tmp_path / "one") == {"train": tmp_path / "one"}
-    assert split_sources(tmp_path / "both") == {"train": tmp_path / "both", "test": tmp_path / "both"}
+    assert split_sources(tmp_path / "both") == {"train": tmp_path / "both"}
+    task = Task("t", **split_sources(tmp_path / "both"))
+    assert (task.validation, task.test) == (None, tmp_path / "both")
 
 
 def test_stamp_changes_with_the_file(tmp_path):

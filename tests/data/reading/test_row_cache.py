@@ -7,7 +7,7 @@ import datasets
 import pytest
 
 from lightning_coba.data.reading import sources
-from lightning_coba.data.reading.row_cache import is_kept, readable_rows, row_tables
+from lightning_coba.data.reading.row_cache import readable_rows, row_tables
 from lightning_coba.data.reading.task import Task
 
 ROWS = [{"prompt": f"p{i}", "completion": "c", "task": "ab"[i % 2]} for i in range(5)]
@@ -147,12 +147,3 @@ def test_all_that_is_wrong_is_collected_and_the_rest_is_read(tmp_path):
     assert {split: len(rows) for split, rows in table.splits().items()} == {"train": 2, "test": 1}
     with pytest.raises(ValueError, match=r"mixed\.jsonl:2"):  # what was read so is not taken for the whole
         row_tables([Task("t", file, test=tmp_path / "more.jsonl")])
-
-
-def test_asking_what_is_kept_consumes_nothing(file):
-    stream = iter(ROWS)
-    assert is_kept(Task("t", file))
-    assert is_kept(Task("t", datasets.Dataset.from_list(ROWS)))
-    assert not is_kept(Task("t", ROWS))
-    assert not is_kept(Task("t", stream))
-    assert list(stream) == ROWS

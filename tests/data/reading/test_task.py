@@ -4,7 +4,7 @@ import re
 import datasets
 import pytest
 
-from lightning_coba.data import Task, tasks_at, tasks_in_file, tasks_in_folder
+from lightning_coba.data import Task, tasks_at
 
 
 @pytest.fixture(autouse=True)
@@ -36,18 +36,18 @@ def test_folder_gives_its_tasks_sorted_and_optional_splits(tmp_path):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
     with pytest.warns(UserWarning, match="these are left out: empty"):
-        first, second = tasks_in_folder(tmp_path)
+        first, second = tasks_at(tmp_path)
     assert first == Task("a", tmp_path / "a/train.jsonl", validation=tmp_path / "a/validation.jsonl")
     assert second == Task("b", tmp_path / "b/train.jsonl", test=tmp_path / "b/test.jsonl")
 
 
 def test_missing_and_empty_folders_show_the_layout(tmp_path):
     for root, start in (
-        (tmp_path / "nowhere", "`tasks_in_folder.root` must be a folder"),
+        (tmp_path / "nowhere", "`tasks_at.root` must be a folder or a file"),
         (tmp_path, "No task"),
     ):
         with pytest.raises(FileNotFoundError) as caught:
-            tasks_in_folder(root)
+            tasks_at(root)
         assert str(caught.value).startswith(start)
         assert f"{root}/<task>/train.jsonl" in str(caught.value)
         assert '{"prompt": ..., "completion": ...} or {"messages": [...]} a line' in str(caught.value)
@@ -58,7 +58,7 @@ def test_folder_may_hold_any_format(tmp_path):
     for path in ("a/train.csv", "a/dev.parquet", "b/x.jsonl"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
-    assert tasks_in_folder(tmp_path) == [
+    assert tasks_at(tmp_path) == [
         Task("a", tmp_path / "a/train.csv", validation=tmp_path / "a/dev.parquet"),
         Task("b", tmp_path / "b"),
     ]
@@ -67,7 +67,7 @@ def test_folder_may_hold_any_format(tmp_path):
 def test_file_gives_the_tasks_of_its_column(tmp_path):
     file = tmp_path / "all.jsonl"
     file.write_text("".join(f'{{"task": "{name}"}}\n' for name in ("nlu", "open qa", "nlu")))
-    assert tasks_in_file(file) == [
+    assert tasks_at(file) == [
         Task("nlu", file, where={"task": "nlu"}),
         Task("open_qa", file, where={"task": "open qa"}),
     ]
@@ -76,12 +76,12 @@ def test_file_gives_the_tasks_of_its_column(tmp_path):
 def test_tasks_of_a_file_are_looked_for_again_only_when_it_changes(tmp_path, monkeypatch):
     file = tmp_path / "all.jsonl"
     file.write_text('{"task": "b"}\n{"task": 3}\n{"task": "b"}\n')
-    tasks_in_file(file)
+    tasks_at(file)
     with monkeypatch.context() as patch:
         patch.setattr("lightning_coba.data.reading.task.read_file", lambda file: pytest.fail("read again"))
-        assert [task.where for task in tasks_in_file(file)] == [{"task": 3}, {"task": "b"}]
+        assert [task.where for task in tasks_at(file)] == [{"task": 3}, {"task": "b"}]
     file.write_text('{"task": "new one"}\n')
-    assert [task.where for task in tasks_in_file(file)] == [{"task": "new one"}]
+    assert [task.where for task in tasks_at(file)] == [{"task": "new one"}]
 
 
 @pytest.mark.parametrize("row", ['{"name": "x"}', '{"task": null}', '{"task": ""}', '{"task": ["x"]}'])
@@ -90,20 +90,20 @@ def test_row_that_names_no_task_is_named(tmp_path, row):
     with pytest.raises(
         ValueError, match=r"all\.jsonl:2: column 'task' must name the row's task; got .*The columns are"
     ):
-        tasks_in_file(tmp_path / "all.jsonl")
+        tasks_at(tmp_path / "all.jsonl")
 
 
 def test_tasks_whose_names_would_be_the_same_are_refused(tmp_path):
     file = tmp_path / "all.csv"
     file.write_text("kind\na b\na_b\n")
     with pytest.raises(ValueError, match="the tasks 'a b' and 'a_b' of column 'kind' would both be named 'a_b'"):
-        tasks_in_file(file, column="kind")
+        tasks_at(file, column="kind")
 
 
 def test_file_without_rows_has_no_tasks(tmp_path):
     (tmp_path / "all.jsonl").touch()
     with pytest.raises(ValueError, match=r"there is no row. Give it rows with a column 'task'"):
-        tasks_in_file(tmp_path / "all.jsonl")
+        tasks_at(tmp_path / "all.jsonl")
 
 
 @pytest.mark.parametrize(

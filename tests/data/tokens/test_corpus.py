@@ -12,9 +12,9 @@ from pyarrow import parquet
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lightning_coba.data import Task, tasks_in_file, tasks_in_folder
+from lightning_coba.data import Task, tasks_at
 from lightning_coba.data.tokens import token_cache
-from lightning_coba.data.tokens.corpus import by_length, load_corpus, prepare_corpus
+from lightning_coba.data.tokens.corpus import load_corpus
 
 CHATML = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<eos>\\n' }}{% endfor %}"
@@ -79,7 +79,7 @@ def test_pairs_are_those_that_are_shown(tokenizer):
 def test_longest_rows_come_first(tokenizer):
     tasks = [Task(name, rows(name, 10)) for name in ("a", "longer")]
     corpus = load_corpus(tasks, tokenizer, 64)
-    pairs = by_length(corpus.pairs("train"), corpus.tokens["train"])
+    pairs = corpus.longest_first("train")
     lengths = [int(corpus.tokens["train"][task].lengths[row]) for task, row in pairs]
     assert lengths == sorted(lengths, reverse=True)
     assert sorted(pairs.tolist()) == corpus.pairs("train").tolist()
@@ -87,7 +87,7 @@ def test_longest_rows_come_first(tokenizer):
 
 def test_tasks_of_one_file_are_found_by_a_column(tmp_path, tokenizer):
     file = write(tmp_path / "all.jsonl", rows("a", 10, task="a") + rows("b", 20, task="b"))
-    corpus = load_corpus(tasks_in_file(file), tokenizer, 64)
+    corpus = load_corpus(tasks_at(file), tokenizer, 64)
     assert corpus.tasks == ("a", "b")
     assert [sum(corpus.sizes()[split][task] for split in corpus.sizes()) for task in "ab"] == [10, 20]
     assert all(prompt[0] == "b" for prompt, _ in decoded(corpus, tokenizer, task=1))
@@ -102,7 +102,7 @@ def test_folder_of_other_formats_with_chats(tmp_path, tokenizer):
     (tmp_path / "data" / "table").mkdir()
     cells = "".join(f"p{i},c\n" for i in range(12))
     (tmp_path / "data" / "table" / "some.csv").write_text(f"prompt,completion\n{cells}")
-    corpus = load_corpus(tasks_in_folder(tmp_path / "data"), template, 64)
+    corpus = load_corpus(tasks_at(tmp_path / "data"), template, 64)
     assert [corpus.sizes()["train"][task] for task in ("chat", "table")] == [16, 10]
     prompt, answer = decoded(corpus, template)[0]
     assert re.fullmatch(r"<\|user\|>q\d+<eos>\n<\|assistant\|>", prompt)
@@ -142,20 +142,6 @@ def test_overlong_rows_are_named_or_dropped_everywhere(tmp_path, tokenizer):
         corpus = load_corpus([task], tokenizer, 8, overlong="drop")
     assert sum(corpus.sizes()[split]["t"] for split in corpus.sizes()) == 60
     assert all(corpus.text("train", 0, row)[1] == "x" for row in range(len(corpus.tokens["train"][0])))
-
-
-def test_prepared_files_are_not_encoded_again_and_streams_are_left(tmp_path, tokenizer, monkeypatch):
-    stream = iter(rows("s", 10))
-    tasks = [Task("file", write(tmp_path / "a.jsonl", rows("a", 10))), Task("stream", stream)]
-    prepare_corpus(tasks, tokenizer, 64)
-    encoded = []
-    encode = token_cache.Encoder.__call__
-    monkeypatch.setattr(
-        token_cache.Encoder, "__call__", lambda self, batch: encoded.append(self.origins) or encode(self, batch)
-    )
-    corpus = load_corpus(tasks, tokenizer, 64)
-    assert encoded == [["task 'stream', train item "]]
-    assert corpus.sizes()["train"] == {"file": 8, "stream": 8}
 
 
 def test_second_run_neither_reads_nor_encodes(tmp_path, tokenizer, monkeypatch):
@@ -223,7 +209,7 @@ def test_memory_does_not_grow_with_the_rows(monkeypatch):
 
 @pytest.mark.skipif(not REAL.exists(), reason="the shared data sets are not here")
 def test_real_task_is_read_whole(tokenizer):
-    task = next(task for task in tasks_in_folder(REAL) if task.name == "causal_copa")
+    task = next(task for task in tasks_at(REAL) if task.name == "causal_copa")
     corpus = load_corpus([task], tokenizer, 2048)
     assert {split: corpus.sizes()[split]["causal_copa"] for split in corpus.tokens} == {
         "train": 700,
