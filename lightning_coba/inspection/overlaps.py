@@ -10,7 +10,6 @@ from lightning_coba.data.tokens.splits import SharedPrompts, Splits
 from lightning_coba.inspection.findings import Finding, counted, finding, warning_from
 from lightning_coba.inspection.inspected_task import InspectedTask
 
-
 #: Completions from this many characters on are no labels: to meet one again in test is to have seen the answer.
 LONG_COMPLETION = 40
 
