@@ -12,7 +12,7 @@ from lightning_coba.balancers.base import (
     float64_device,
     moved,
 )
-from lightning_coba.balancers.explain import explain
+from lightning_coba.balancers.explanation import explain
 from lightning_coba.balancers.settings import settings
 from lightning_coba.balancing.checkpoints import refuse_other_settings, same_columns, same_state
 from lightning_coba.log_keys import BALANCE, task_key

@@ -1,21 +1,6 @@
 """Public callbacks, one per file: what a run shows, saves and times."""
 
-from lightning_coba.callbacks.balance_csv import BalanceCSV
-from lightning_coba.callbacks.best_checkpoint import BestCheckpoint
-from lightning_coba.callbacks.last_checkpoint import LastCheckpoint
-from lightning_coba.callbacks.notebook_view import NotebookView
-from lightning_coba.callbacks.step_timer import StepTimer
-from lightning_coba.callbacks.task_progress_bar import TaskProgressBar
-from lightning_coba.callbacks.trajectory_images import TrajectoryImages
-from lightning_coba.callbacks.whole_windows import WholeWindows
+import lazy_loader
 
-__all__ = [
-    "BalanceCSV",
-    "BestCheckpoint",
-    "LastCheckpoint",
-    "NotebookView",
-    "StepTimer",
-    "TaskProgressBar",
-    "TrajectoryImages",
-    "WholeWindows",
-]
+# Names are loaded from where the .pyi says when they are first asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.export.base_model import BaseModel
-from lightning_coba.export.model_card import MARK, model_card
+from lightning_coba.export.readme import MARK, model_card
 from lightning_coba.runs.trained_run import CHECKPOINTS, TrainedRun
 
 DTYPES = ("float32", "bfloat16", "float16")
