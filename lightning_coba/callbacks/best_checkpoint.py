@@ -1,5 +1,3 @@
-from typing import Any
-
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -18,8 +16,10 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         dirpath: folder to write to.
         filename: name of the file, without its ending.
-        monitor: key to judge by instead of the module's, with ``mode="min"`` or ``"max"``.
-        **options: other arguments of ``ModelCheckpoint``; optimizer and callbacks are left out by default.
+        monitor: key to judge by instead of the module's.
+        mode: direction that is better for ``monitor``: ``"min"`` or ``"max"``.
+        save_top_k: number of checkpoints kept.
+        save_weights_only: whether optimizer and callbacks are left out.
 
     Example:
         >>> BestCheckpoint().monitor is None  # until the fit begins
@@ -27,10 +27,24 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(
-        self, dirpath: str | None = None, filename: str = "best", monitor: str | None = None, **options: Any
+        self,
+        dirpath: str | None = None,
+        filename: str = "best",
+        monitor: str | None = None,
+        mode: str = "min",
+        save_top_k: int = 1,
+        save_weights_only: bool = True,
     ) -> None:
-        own = {"save_weights_only": True, "save_on_train_epoch_end": False, "enable_version_counter": False}
-        super().__init__(dirpath, filename, monitor, **own | options)
+        super().__init__(
+            dirpath,
+            filename,
+            monitor,
+            mode=mode,
+            save_top_k=save_top_k,
+            save_weights_only=save_weights_only,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
         self._asks = monitor is None
 
     def ask(self, module: L.LightningModule) -> None:

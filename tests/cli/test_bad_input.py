@@ -134,7 +134,7 @@ def test_checkpoint_of_other_tasks_or_settings_is_refused(here, overrides, tmp_p
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "_write_results", lambda *a: 1 / 0)
+        patch.setattr(training_run, "write_results", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             here(run, *overrides, "trainer.max_epochs=1")
     last = (run / "checkpoints" / "last.ckpt").read_bytes()

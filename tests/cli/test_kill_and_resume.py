@@ -147,7 +147,7 @@ def test_run_that_fails_after_a_checkpoint_is_kept(here, overrides, tmp_path, mo
     run = tmp_path / "run"
     from lightning_coba.cli import training_run
 
-    monkeypatch.setattr(training_run, "write_figures", lambda *a: 1 / 0)
+    monkeypatch.setattr(training_run, "write_results", lambda *a: 1 / 0)
     short = [*overrides, "trainer.max_epochs=1"]
     with pytest.raises(ZeroDivisionError):
         here(run, *short)

@@ -7,7 +7,8 @@ import torch
 
 from lightning_coba.balancers import CoBa
 from lightning_coba.balancing.recorder import Recorder, Shown
-from lightning_coba.simplex import BALANCE_COLUMNS, BalanceTable, Simplex, Trajectory, read_balance
+from lightning_coba.log_keys import BALANCE_COLUMNS
+from lightning_coba.simplex import BalanceTable, Simplex, Trajectory, read_balance
 from lightning_coba.simplex.csv_file import write_records
 
 HEADER = ",".join(BALANCE_COLUMNS)
