@@ -280,7 +280,8 @@ class MultitaskDataModule(LightningDataModule):
             raise ValueError(
                 "`MultitaskDataModule.tokenizer` must be a Hugging Face tokenizer; got None, and the "
                 "LightningModule has no `tokenizer` attribute (it is read before the module's own setup). "
-                "Pass tokenizer=AutoTokenizer.from_pretrained(...), or set self.tokenizer in its __init__."
+                "Pass tokenizer=AutoTokenizer.from_pretrained(...), or set self.tokenizer in its __init__; where the "
+                "system has data of its own, override /data: none in its YAML."
             )
 
     def _pad_token_id(self) -> int:
