@@ -48,10 +48,13 @@ def pages(tmp_path_factory):
 def public_names(init):
     """Return what a package exports by its stub or lists in `__all__`, without importing it."""
     stub = init.with_suffix(".pyi")
-    for node in ast.parse((stub if stub.exists() else init).read_text(encoding="utf-8")).body:
+    if stub.exists():
+        imports = [node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom)]
+        return [alias.name for node in imports for alias in node.names]
+    for node in ast.parse(init.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return ast.literal_eval(node.value) if isinstance(node.value, ast.List) else []
-    return [alias.name for node in ast.parse(stub.read_text()).body for alias in node.names] if stub.exists() else []
+    return []
 
 
 INITS = [*sorted(PACKAGE.glob("*/__init__.py")), *sorted(PACKAGE.glob("systems/*/__init__.py"))]

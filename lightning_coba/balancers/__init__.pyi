@@ -21,5 +21,3 @@ from .tokenmean import TokenMean as TokenMean
 from .uniform import Uniform as Uniform
 from .upgrad import UPGrad as UPGrad
 from .uw import UW as UW
-
-__all__: list[str]

@@ -27,7 +27,7 @@ def replayable() -> dict[str, type[Balancer]]:
         ['coba', 'dwa', 'fixed']
     """
     found: dict[str, type[Balancer]] = {}
-    for name in balancers.__all__:
+    for name in dir(balancers):
         method = getattr(balancers, name)
         if not (isinstance(method, type) and issubclass(method, Balancer) and is_dataclass(method)):
             continue
@@ -93,7 +93,7 @@ def _chosen(text: str) -> tuple[type[Balancer], dict[str, Any]]:
     legal = replayable()
     method = legal.get(name.lower()) or legal.get(f"{name.lower()}_star")
     if method is None:
-        known = {known.lower() for known in balancers.__all__}
+        known = {known.lower() for known in dir(balancers)}
         why = " It needs more than a log of losses tells." if name.lower().removesuffix("_star") in known else ""
         raise ValueError(
             f"`--balancer` must be one of {', '.join(sorted(legal))}; got {name!r}.{why} Choose one of these."
