@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -115,20 +115,6 @@ class Balancer(ABC):
             columns: for every task of the new list its index in the old one, or None where it was added.
         """
         return admitted(state, self.init(len(columns), device=state.weights.device), columns)
-
-
-class ConstantState(NamedTuple):
-    """State of a balancer that does not look at losses."""
-
-    weights: Tensor
-    record: int
-
-
-def constant_state(shares: Sequence[float], num_tasks: int, device: torch.device | str | None) -> ConstantState:
-    """Return the state that keeps ``shares``, normalised to sum 1, in force for ever."""
-    check_num_tasks(num_tasks)
-    weights = torch.tensor(shares, dtype=torch.float64, device=float64_device(device))
-    return ConstantState(weights / weights.sum(), record=0)
 
 
 def admitted(state: Any, fresh: Any, columns: Sequence[int | None], per_task: Sequence[str] | None = None) -> Any:

@@ -1,15 +1,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
-from lightning_coba.balancers.base import Balancer, ConstantState, Observation, constant_state
 from lightning_coba.balancers.checks import in_task_order, numbers
+from lightning_coba.balancers.constant import ConstantBalancer
 
 
 @dataclass(frozen=True)
-class Fixed(Balancer):
+class Fixed(ConstantBalancer):
     """Keep weights that somebody chose, normalised to sum 1.
 
     Use it for hand-tuned weights, and to train a single task of several (give the others 0). Costs nothing.
@@ -44,18 +41,7 @@ class Fixed(Balancer):
         """Put weights given by name into task order; see :meth:`Balancer.for_tasks`."""
         return replace(self, weights=in_task_order("Fixed.weights", self.weights, tasks))
 
-    def init(
-        self, num_tasks: int, initial: Tensor | None = None, device: torch.device | str | None = None
-    ) -> ConstantState:
-        """Return the state before the first record; see :meth:`Balancer.init`."""
+    def _weights(self, num_tasks: int) -> Sequence[float]:
         if len(self.weights) != num_tasks:
             raise ValueError(f"`Fixed.weights` must hold {num_tasks} weights, one per task; got {self.weights!r}.")
-        return constant_state(self._values(), num_tasks, device)
-
-    def update(self, state: ConstantState, observation: Observation) -> tuple[ConstantState, Tensor]:
-        """Count the record; see :meth:`Balancer.update`."""
-        return state._replace(record=state.record + 1), state.weights
-
-    def admit(self, state: ConstantState, columns: Sequence[int | None]) -> ConstantState:
-        """Start over with more tasks; see :meth:`Balancer.admit`."""
-        return self.init(len(columns), device=state.weights.device)._replace(record=state.record)
+        return self._values()

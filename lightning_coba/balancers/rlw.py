@@ -3,8 +3,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_coba.balancers.base import ConstantState, Observation
+from lightning_coba.balancers.base import Observation
 from lightning_coba.balancers.checks import check_count
+from lightning_coba.balancers.constant import ConstantState
 from lightning_coba.balancers.torchjd_adapter import LossBalancer, derivatives, drawing, uniform
 
 
