@@ -13,8 +13,8 @@ import torch
 from lightning_coba.data import MultitaskDataModule
 from lightning_coba.evaluation.answering import Answerer, answer_tasks
 from lightning_coba.evaluation.choice import checked_metrics, planned
-from lightning_coba.evaluation.code_execution import isolation
-from lightning_coba.evaluation.measuring import Execution, measure
+from lightning_coba.evaluation.code_execution import isolation, run_tests
+from lightning_coba.evaluation.measuring import measure
 from lightning_coba.evaluation.results import Evaluation
 from lightning_coba.evaluation.samples import write_samples
 from lightning_coba.models.generation import GREEDY, Decoding
@@ -168,7 +168,7 @@ def _evaluate(
             f"`evaluate.k` must be from 1 to the number of samples, {ours.decoding.num_samples}; got {k}. Take more "
             "samples (--samples), or a smaller k."
         )
-    isolate = isolation(allow_network) if run_code else True
+    tests = partial(run_tests, isolate=isolation(allow_network), progress=progress) if run_code else None
     wanted = checked_metrics(metrics or {}, datamodule.task_names)
     names = _checked_tasks(tasks, datamodule.task_names)
     datamodule.setup("test")
@@ -176,9 +176,8 @@ def _evaluate(
     answers, seconds, replaced = answer_tasks(ours, plans, progress)
     ours.forget()  # before the other one is loaded
     base = answer_tasks(theirs, plans, progress)[0] if theirs else {}
-    execution = Execution(isolate, k, progress) if run_code else None
     results = {
-        plan.name: measure(plan, answers[plan.name], base.get(plan.name, []), seconds[plan.name], execution)
+        plan.name: measure(plan, answers[plan.name], base.get(plan.name, []), seconds[plan.name], tests, k)
         for plan in plans
     }
     made = {
