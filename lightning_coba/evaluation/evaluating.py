@@ -142,9 +142,13 @@ def evaluate_model(
     ours = Answerer(
         "model", lambda: model, datamodule.tokenizer, uuid.uuid4().hex, files.predictions, decoding, batch_tokens
     )
-    without = replace(ours, name="base model", folder=files.base_predictions, load=lambda: _WithoutAdapter(model))
+    theirs = (
+        replace(ours, name="base model", folder=files.base_predictions, answering=model.disable_adapter)
+        if base
+        else None
+    )
     settings = {"run": None, "checkpoint": None, "dtype": str(model.dtype)}
-    return _evaluate(ours, without if base else None, datamodule, files, split, tasks, settings, **options)
+    return _evaluate(ours, theirs, datamodule, files, split, tasks, settings, **options)
 
 
 def _evaluate(
@@ -192,20 +196,6 @@ def _evaluate(
     evaluation.write(files)
     write_samples(evaluation, files.samples)
     return evaluation
-
-
-class _WithoutAdapter:
-    """A PEFT model that generates with its adapter switched off."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def generate(self, **inputs: Any) -> Any:
-        with self._model.disable_adapter():
-            return self._model.generate(**inputs)
 
 
 def _weights(run: TrainedRun, checkpoint: str) -> Any:
