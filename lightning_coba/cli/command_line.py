@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import shtab
 
@@ -23,6 +24,13 @@ def command_parser(name: str, description: str, epilog: str) -> argparse.Argumen
     )
     shtab.add_argument_to(parser, "--print-completion", help="print a completion script for your shell, and stop")
     return parser
+
+
+def help_texts(name: str) -> tuple[str, str]:
+    """Return what ``help/<name>.txt`` says above the options of a command, and what it says below them."""
+    text = Path(__file__).with_name("help").joinpath(f"{name}.txt").read_text(encoding="utf-8")
+    description, _, epilog = text.partition("\n[options]\n\n")
+    return description, epilog
 
 
 def quiet_dependencies() -> None:

@@ -4,8 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from lightning_coba.cli import plugins, resolvers
+from lightning_coba.cli.config_check import check_config
 from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.cli.hints import hint_for
 from lightning_coba.cli.templates import quoted_templates
 from lightning_coba.runs.card import MULTITASK
 
@@ -22,16 +31,6 @@ def composed(source: str, settings: Sequence[str] = ()) -> Any:
         ValueError: Its folder has another name, a setting does not exist or has a wrong type, or what is trained is not
             system=multitask.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from lightning_coba.cli.config_check import check_config
-    from lightning_coba.cli.hints import hint_for
-
     resolvers.register()
     plugins.register()
     GlobalHydra.instance().clear()

@@ -74,16 +74,12 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is Tensor:
         return isinstance(value, int | float)
     if hint not in SCALARS:
-        return isinstance(value, str) or value is None or not _is_builtin_container(hint)
+        return isinstance(value, str) or value is None or (get_origin(hint) or hint) not in (list, dict, tuple, set)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
-
-
-def _is_builtin_container(hint: Any) -> bool:
-    return (get_origin(hint) or hint) in (list, dict, tuple, set)
 
 
 def _say(hint: Any) -> str:

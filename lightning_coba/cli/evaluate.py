@@ -3,30 +3,12 @@
 import argparse
 from collections.abc import Sequence
 
-from lightning_coba.cli.command_line import command_parser, plain_errors, quiet_dependencies
-
-DESCRIPTION = """\
-Let the model of a run answer the test rows of each task, and measure the answers: accuracy, exact match, F1, chrF,
-BLEU, ROUGE-L, right numbers and passed tests, whichever fits the task, with 95 % intervals.
-
-  coba-evaluate runs/demo-coba-seed1 --rows 100
-  coba-evaluate runs/demo-coba-seed1 --base                    # the model before training beside it
-  coba-evaluate runs/my-run --tasks sql,python --metric sql=exact_match --run-code
-"""
-EPILOG = """\
-Metrics are chosen by what the rows hold: a column `answers` -> answer_match and token_f1, a calculated number ->
-numeric_match, few different short completions -> accuracy and macro_f1, other text -> chrf, bleu, rouge_l,
-exact_match. Rows with `test` give pass@1 with --run-code, which runs what the model wrote: shut in, without a network.
-
-Written to RUN/evaluation/: metrics.csv, metrics.json, samples.html (answers side by side; the first rows and the worst)
-and predictions/<task>.jsonl, to which every answered batch is appended: type the same line again to go on after an
-interruption, or to measure the same answers otherwise.
-"""
+from lightning_coba.cli.command_line import command_parser, help_texts, plain_errors, quiet_dependencies
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    made = command_parser("coba-evaluate", DESCRIPTION, EPILOG)
+    made = command_parser("coba-evaluate", *help_texts("coba-evaluate"))
     made.add_argument("run", metavar="RUN", help="the folder of a run, such as runs/demo-coba-seed1")
     _add_what_is_answered(made.add_argument_group("what is answered"))
     _add_who_answers(made.add_argument_group("who answers"))

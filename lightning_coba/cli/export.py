@@ -3,31 +3,14 @@
 import argparse
 from collections.abc import Sequence
 
-from lightning_coba.cli.command_line import command_parser, plain_errors, quiet_dependencies
-
-DESCRIPTION = """\
-Take a trained model home: a folder that transformers (or PEFT) loads without this package, with a model card.
-
-  coba-export runs/my_tasks-coba-seed1 --merge
-  coba-export runs/my_tasks-coba-seed1 --merge --dtype bfloat16 --out my-model
-  coba-export runs/my_tasks-coba-seed1 --base HuggingFaceTB/SmolLM2-135M-Instruct
-"""
-EPILOG = """\
-With --merge the adapter is added into the base model's weights, and they are written whole. Without it the adapter
-alone is written, a few megabytes; who loads it needs the same base model. A model that was fine-tuned in full is
-written whole either way.
-
-Written: safetensors, config.json (or adapter_config.json), generation_config.json, the tokenizer with its chat
-template, and README.md: tasks, data, balancer, weights over time, results, settings, versions, citations.
-The folder appears when all of it is there. Look through README.md before you publish it.
-"""
+from lightning_coba.cli.command_line import command_parser, help_texts, plain_errors, quiet_dependencies
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
     import shtab
 
-    made = command_parser("coba-export", DESCRIPTION, EPILOG)
+    made = command_parser("coba-export", *help_texts("coba-export"))
     run = made.add_argument("run", metavar="RUN", help="folder of a run, such as runs/my_tasks-coba-seed1")
     made.add_argument("--merge", action="store_true", help="add the adapter into the base model's weights")
     out = made.add_argument("--out", metavar="DIR", help="folder to write (default: RUN/export/merged or .../adapter)")

@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_coba.cli.command_line import quiet_dependencies
 from lightning_coba.cli.config_folder import config_folder
 
 #: Values of a sweep that are looked at: one is wrong, and it is among the first.
@@ -28,8 +28,7 @@ def hint_for(arguments: Sequence[str]) -> str | None:
     Args:
         arguments: of the command, without its name.
     """
-    # peft imports it to name its arguments, and it warns of a kernel that is optional.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    quiet_dependencies()
     given = get_args_parser().parse_args(list(arguments))
     searched = [f"hydra.searchpath=[file://{given.config_dir}]"] if given.config_dir else []
     try:

@@ -3,33 +3,12 @@
 import argparse
 from collections.abc import Sequence
 
-from lightning_coba.cli.command_line import command_parser, plain_errors
-
-DESCRIPTION = """\
-Would CoBa have had something to balance in a run that is over? Read its validation losses and replay balancers on them.
-
-  coba-replay runs/my_run                                  a run of coba-train
-  coba-replay lightning_logs/version_0                     event files of TensorBoard
-  coba-replay wandb_export.csv                             a chart exported from W&B
-  coba-replay mlruns/0/1b2c3d                              a run of MLflow
-  coba-replay losses.csv --tasks code,qa                   any table with one column per task
-
-  coba-replay losses.csv --set window_records=3,5,10 --set temperature=1,5
-  coba-replay losses.csv --balancer coba --balancer uniform --balancer coba:form=mftcoder
-"""
-EPILOG = """\
-Without --balancer and --set, CoBa is replayed with the settings that the run had, or its defaults, and with a small
-grid of windows, warm-ups and temperatures. A record is one validation pass: CoBa needs some ten of them to say much.
-
-Written: replay.html (one file, to send around), figures/*.png, weights.csv (one row per setting, record and task),
-and settings.csv (one row per setting). No model is needed, and nothing is trained: other weights would have made other
-losses.
-"""
+from lightning_coba.cli.command_line import command_parser, help_texts, plain_errors
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    made = command_parser("coba-replay", DESCRIPTION, EPILOG)
+    made = command_parser("coba-replay", *help_texts("coba-replay"))
     made.add_argument("path", metavar="PATH", help="run folder, log folder, or table (CSV, TSV, JSON, JSONL, Parquet)")
     reading = made.add_argument_group("what to read")
     reading.add_argument("--tasks", metavar="A,B", help="tasks, or whole columns (default: all held-out losses)")

@@ -10,15 +10,11 @@ import lightning as L
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_coba.log_keys import VAL_LOSS
+from lightning_coba.runs.card import WHOLE, Objective
 from lightning_coba.runs.run_folder import OWN_ENTRIES
 
 #: Groups of the configuration that are passed to a system under their names, where it has such an argument.
 PARTS = ("model", "peft", "optimizer", "scheduler")
-#: What a sweep optimises where the system does not say.
-DEFAULT_OBJECTIVE = (VAL_LOSS, "min")
-#: Under which name a result without parts is stored.
-WHOLE = "all"
 TEST = "test_"
 
 
@@ -98,8 +94,8 @@ def _by_key(logged: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def objective_of(module: Any) -> tuple[str, str]:
-    """Return the key that a sweep optimises, and the direction that is better."""
-    key, better = module.objective() if hasattr(module, "objective") else DEFAULT_OBJECTIVE
+    """Return the key that a sweep optimises, and the direction that is better; of the validation loss by default."""
+    key, better = module.objective() if hasattr(module, "objective") else (Objective.key, Objective.better)
     if better not in ("min", "max"):
         raise ValueError(
             f'`{type(module).__name__}.objective` must return (key, "min" or "max"); got {better!r}. Correct it.'

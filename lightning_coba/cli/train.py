@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lightning_coba.cli import plugins, resolvers
+from lightning_coba.cli.command_line import quiet_dependencies
 from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.sweep import report_sweep
 from lightning_coba.cli.templates import quoted_templates
@@ -23,8 +24,7 @@ plugins.register()
 
 def train(config: DictConfig) -> float:
     """Make one run and return its objective, which a sweep minimises."""
-    # peft imports it wherever it is installed, and it warns of a kernel that is optional.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    quiet_dependencies()
     # Lightning prints its messages itself; Hydra's handler at the root would print them again.
     logging.getLogger("lightning.pytorch").propagate = False
     # Hydra answers --help without any of this, and it takes seconds to import.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ class Answerer:
         decoding: how tokens are chosen.
         batch_tokens: of a batch; see `generate`.
         fresh: whether kept answers are thrown away.
+        answering: what the model is put into while it answers, such as ``disable_adapter`` of PEFT.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Answerer:
     decoding: Decoding
     batch_tokens: int
     fresh: bool = False
+    answering: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @cached_property
     def model(self) -> Any:
@@ -61,7 +64,8 @@ class Answerer:
         done = frozenset(place for place, row in enumerate(plan.rows) if kept.answers(row) is not None)
         on_rows(len(done))
         if len(done) < len(plan.rows):
-            self._generate(kept, plan, done, on_rows)
+            with self.answering():
+                self._generate(kept, plan, done, on_rows)
         return [kept.answers(row) or [] for row in plan.rows], kept.num_replaced
 
     def _generate(

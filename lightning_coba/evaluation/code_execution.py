@@ -37,22 +37,20 @@ def run_tests(
     rows: Sequence[EvaluationRow],
     answers: Sequence[Sequence[str]],
     isolate: bool,
-    workers: int | None = None,
     progress: bool = False,
 ) -> list[list[bool]]:
-    """Return for each row which of its answers pass.
+    """Return for each row which of its answers pass; as many are run at a time as there are processors.
 
     Args:
         rows: rows whose tests can be run; see `why_not_run`.
         answers: the answers to each.
         isolate: see `isolation`.
-        workers: programs at a time; None = as many as there are processors.
         progress: whether a bar is shown.
     """
 
     def of_row(row: EvaluationRow, mine: Sequence[str]) -> list[bool]:
         return [passes(program_of(row, answer), isolate) for answer in mine]
 
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         verdicts = pool.map(of_row, rows, answers)
         return list(track(verdicts, "Tests", total=len(rows), transient=True, disable=not progress))

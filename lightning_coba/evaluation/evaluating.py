@@ -13,8 +13,8 @@ import torch
 from lightning_coba.data import MultitaskDataModule
 from lightning_coba.evaluation.answering import Answerer, answer_tasks
 from lightning_coba.evaluation.choice import checked_metrics, planned
-from lightning_coba.evaluation.code_execution import isolation
-from lightning_coba.evaluation.measuring import Execution, measure
+from lightning_coba.evaluation.code_execution import isolation, run_tests
+from lightning_coba.evaluation.measuring import measure
 from lightning_coba.evaluation.results import Evaluation
 from lightning_coba.evaluation.samples import write_samples
 from lightning_coba.models.generation import GREEDY, Decoding
@@ -142,9 +142,13 @@ def evaluate_model(
     ours = Answerer(
         "model", lambda: model, datamodule.tokenizer, uuid.uuid4().hex, files.predictions, decoding, batch_tokens
     )
-    without = replace(ours, name="base model", folder=files.base_predictions, load=lambda: _WithoutAdapter(model))
+    theirs = (
+        replace(ours, name="base model", folder=files.base_predictions, answering=model.disable_adapter)
+        if base
+        else None
+    )
     settings = {"run": None, "checkpoint": None, "dtype": str(model.dtype)}
-    return _evaluate(ours, without if base else None, datamodule, files, split, tasks, settings, **options)
+    return _evaluate(ours, theirs, datamodule, files, split, tasks, settings, **options)
 
 
 def _evaluate(
@@ -168,7 +172,7 @@ def _evaluate(
             f"`evaluate.k` must be from 1 to the number of samples, {ours.decoding.num_samples}; got {k}. Take more "
             "samples (--samples), or a smaller k."
         )
-    isolate = isolation(allow_network) if run_code else True
+    tests = partial(run_tests, isolate=isolation(allow_network), progress=progress) if run_code else None
     wanted = checked_metrics(metrics or {}, datamodule.task_names)
     names = _checked_tasks(tasks, datamodule.task_names)
     datamodule.setup("test")
@@ -176,9 +180,8 @@ def _evaluate(
     answers, seconds, replaced = answer_tasks(ours, plans, progress)
     ours.forget()  # before the other one is loaded
     base = answer_tasks(theirs, plans, progress)[0] if theirs else {}
-    execution = Execution(isolate, k, progress) if run_code else None
     results = {
-        plan.name: measure(plan, answers[plan.name], base.get(plan.name, []), seconds[plan.name], execution)
+        plan.name: measure(plan, answers[plan.name], base.get(plan.name, []), seconds[plan.name], tests, k)
         for plan in plans
     }
     made = {
@@ -193,20 +196,6 @@ def _evaluate(
     evaluation.write(files)
     write_samples(evaluation, files.samples)
     return evaluation
-
-
-class _WithoutAdapter:
-    """A PEFT model that generates with its adapter switched off."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def generate(self, **inputs: Any) -> Any:
-        with self._model.disable_adapter():
-            return self._model.generate(**inputs)
 
 
 def _weights(run: TrainedRun, checkpoint: str) -> Any:

@@ -84,7 +84,8 @@ class GenerationMetrics(L.Callback):
             return
         with trainer.precision_plugin.val_step_context():
             totals = self._totals(pl_module, trainer.global_rank, trainer.world_size)
-        parts: list[Tensor] = list(torch.split(self._over_ranks(trainer, totals), [m.size for _, _, m in self._all()]))
+        totals = torch.as_tensor(trainer.strategy.reduce(totals.to(trainer.strategy.root_device), reduce_op="sum"))
+        parts: list[Tensor] = list(torch.split(totals.cpu(), [metric.size for _, _, metric in self._all()]))
         values = {
             metric_key(name, task): m.score(part) for (task, name, m), part in zip(self._all(), parts, strict=True)
         }
@@ -124,7 +125,3 @@ class GenerationMetrics(L.Callback):
                 metric.update(answers, [targets_of(row) for row in rows])
                 sums.append(metric.totals.cpu())
         return torch.cat(sums)
-
-    def _over_ranks(self, trainer: L.Trainer, totals: Tensor) -> Tensor:
-        reduced = trainer.strategy.reduce(totals.to(trainer.strategy.root_device), reduce_op="sum")
-        return torch.as_tensor(reduced).cpu()

@@ -106,7 +106,6 @@ def numeric_match(answer: str, gold: str) -> bool:
     mine, right = final_number(answer), final_number(gold)
     if mine is None or right is None:
         return False
-    # As floats: a Decimal overflows with an error, and a model writes 1e9999999 as easily as 1.
     return isclose(mine, right, rel_tol=NUMBER_TOLERANCE, abs_tol=NUMBER_TOLERANCE)
 
 

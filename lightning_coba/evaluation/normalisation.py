@@ -3,7 +3,6 @@
 import re
 import string
 import unicodedata
-from decimal import Decimal, InvalidOperation
 
 #: Scripts that are written without spaces between words, in which a character is the unit: Thai and Lao, Burmese,
 #: Khmer, kana, Han.
@@ -59,29 +58,22 @@ def collapsed(text: str) -> str:
     return " ".join(text.split())
 
 
-def final_number(text: str) -> Decimal | None:
+def final_number(text: str) -> float | None:
     r"""Return the number that a calculation ends with: behind the last ``####``, else the last ``=``, else the last.
 
     Commas between digits and signs of currency do not count; the long minus of print is a minus.
 
     Example:
         >>> final_number("5*5 = 25 dollars\n#### 1,025.0") == 1025, final_number("3 + 4 = 7"), final_number("none")
-        (True, Decimal('7'), None)
+        (True, 7.0, None)
     """
     text = _CURRENCY.sub("", text).replace("\N{MINUS SIGN}", "-")
     for mark in ("####", "="):
         _, found, after = text.rpartition(mark)
         if found and (numbers := _NUMBER.findall(after)):
-            return _decimal(numbers[0])
+            return float(numbers[0].replace(",", ""))
     numbers = _NUMBER.findall(text)
-    return _decimal(numbers[-1]) if numbers else None
-
-
-def _decimal(text: str) -> Decimal | None:
-    try:
-        return Decimal(text.replace(",", "").rstrip("."))
-    except InvalidOperation:
-        return None
+    return float(numbers[-1].replace(",", "")) if numbers else None
 
 
 def _is_punctuation(character: str) -> bool:

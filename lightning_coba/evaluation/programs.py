@@ -5,7 +5,6 @@ import re
 import secrets
 import shutil
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from string import Template
 
@@ -87,10 +86,9 @@ def _python(row: EvaluationRow, answer: str) -> tuple[str, str]:
 def _computes_label(row: EvaluationRow) -> bool:
     """Whether the completion is a Python program that leaves the label, a number, in the variable ``answer``."""
     label = row.fields.get("label")
-    number = final_number(str(label)) if label is not None else None
-    return (
-        isinstance(number, Decimal) and bool(re.search(r"^answer\s*=", row.gold, re.MULTILINE)) and _is_python(row.gold)
-    )
+    if label is None or final_number(str(label)) is None:
+        return False
+    return bool(re.search(r"^answer\s*=", row.gold, re.MULTILINE)) and _is_python(row.gold)
 
 
 def _is_python(source: str) -> bool:

@@ -30,18 +30,17 @@ class Score:
     high: float | None = None
 
 
-def score_of(metric: TextMetric, statistics: Tensor, seed: int = 0) -> Score:
+def score_of(metric: TextMetric, statistics: Tensor) -> Score:
     """Return a metric over rows with its bootstrap interval.
 
     Args:
         metric: which one.
         statistics: of the rows, float64 ``[rows, S]``; see `TextMetric.statistics`.
-        seed: of the draws.
     """
-    return _score(lambda drawn: metric.score(drawn @ statistics), len(statistics), seed)
+    return _score(lambda drawn: metric.score(drawn @ statistics), len(statistics))
 
 
-def difference_of(metric: TextMetric, statistics: Tensor, base: Tensor, seed: int = 0) -> Score:
+def difference_of(metric: TextMetric, statistics: Tensor, base: Tensor) -> Score:
     """Return how much better a metric is than on the same rows of another model, with its interval.
 
     The rows are drawn in pairs, so what makes a row hard for both does not widen the interval.
@@ -50,14 +49,8 @@ def difference_of(metric: TextMetric, statistics: Tensor, base: Tensor, seed: in
         metric: which one.
         statistics: of the rows, float64 ``[rows, S]``.
         base: of the same rows, answered by the other model.
-        seed: of the draws.
     """
-    return _score(lambda drawn: metric.score(drawn @ statistics) - metric.score(drawn @ base), len(statistics), seed)
-
-
-def row_scores(metric: TextMetric, statistics: Tensor) -> list[float]:
-    """Return the metric of each row alone."""
-    return metric.score(statistics).tolist()
+    return _score(lambda drawn: metric.score(drawn @ statistics) - metric.score(drawn @ base), len(statistics))
 
 
 def statistics_of(metric: TextMetric, answers: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> Tensor:
@@ -75,18 +68,12 @@ def statistics_of(metric: TextMetric, answers: Sequence[Sequence[str]], targets:
     return torch.from_numpy(np.array(rows, dtype=np.float64))
 
 
-def _score(of_draws: Callable[[Tensor], Tensor], num_rows: int, seed: int) -> Score:
-    """Return a number with its interval.
-
-    Args:
-        of_draws: how often each row is drawn, float64 ``[draws, rows]`` -> the number of each draw.
-        num_rows: rows.
-        seed: of the draws.
-    """
+def _score(of_draws: Callable[[Tensor], Tensor], num_rows: int) -> Score:
+    """Return a number with its interval; `of_draws` computes it from how often each row is drawn, ``[draws, rows]``."""
     value = float(of_draws(torch.ones(1, num_rows, dtype=torch.float64)))
     if num_rows < FEWEST_ROWS:
         return Score(value)
-    counts = np.random.default_rng(seed).multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=NUM_RESAMPLES)
+    counts = np.random.default_rng(0).multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=NUM_RESAMPLES)
     resampled = of_draws(torch.from_numpy(counts.astype(np.float64)))
     low, high = np.nanquantile(resampled.numpy(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Score(value, float(low), float(high))

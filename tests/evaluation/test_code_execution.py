@@ -1,11 +1,13 @@
 """Answers that are programs: right ones pass, wrong ones and cheats do not."""
 
+from functools import partial
+
 import pytest
 
 from lightning_coba.evaluation import code_execution, programs, sandbox
 from lightning_coba.evaluation.choice import TaskPlan
 from lightning_coba.evaluation.code_execution import isolation, passes, run_tests
-from lightning_coba.evaluation.measuring import Execution, measure
+from lightning_coba.evaluation.measuring import measure
 from lightning_coba.evaluation.metrics import METRICS
 from lightning_coba.evaluation.programs import has_program, program_of, why_not_run
 from lightning_coba.evaluation.rows import EvaluationRow
@@ -111,7 +113,7 @@ def test_other_languages(language):
     row, wrong = OTHERS[language]
     if reason := why_not_run(row):
         pytest.skip(reason)
-    assert run_tests([row], [[row.gold, *wrong]], True, workers=1) == [[True, False, False]]
+    assert run_tests([row], [[row.gold, *wrong]], True) == [[True, False, False]]
 
 
 def test_what_cannot_run_is_said_and_not_counted(monkeypatch, tmp_path):
@@ -122,7 +124,7 @@ def test_what_cannot_run_is_said_and_not_counted(monkeypatch, tmp_path):
     assert why_not_run(row).startswith("g++ is not installed")
     rows = [ADD, go, row]
     plan = TaskPlan("code", rows, 8, {"exact_match": METRICS["exact_match"]()})
-    result = measure(plan, [[r.gold] for r in rows], [], 0.0, Execution(True))
+    result = measure(plan, [[r.gold] for r in rows], [], 0.0, partial(run_tests, isolate=True))
     assert result.metrics["pass@1"].rows == 1
     assert result.metrics["pass@1"].score.value == 1
     assert any("the tests of 1 rows did not run: g++ is not installed" in note for note in result.notes)

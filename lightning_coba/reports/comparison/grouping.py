@@ -15,12 +15,14 @@ from lightning_coba.runs.collection import Run
 
 #: The method that everything is measured against.
 REFERENCE = "Uniform"
+#: Settings of the hardware, which change the time of a step.
+HARDWARE = ("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator")
 #: Settings that do not change what a run learns: who it is, what watches it, and who computes.
 NO_DIFFERENCE = (
     "name", "suite", "system_name", "seed", "data.seed", "system.seed", "resume", "test_before",
     "callbacks.", "logger.",
     "trainer.default_root_dir", "trainer.enable_", "trainer.log_every_n_steps",
-    "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator",
+    *HARDWARE,
     "data.eval_batch_size", "data.num_proc",
 )  # fmt: skip
 #: Settings that say where the tasks come from: the tasks themselves are compared.
@@ -30,8 +32,6 @@ OF_SEVERAL = (
     "trainer.max_steps", "trainer.max_epochs", "trainer.val_check_interval", "scheduler.",
     "data.epoch", "data.mixing", "data.sampling_weights",
 )  # fmt: skip
-#: Settings of the hardware, which change the time of a step.
-HARDWARE = ("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator")
 BALANCER = "balancer."
 SYSTEM = "system."
 
@@ -175,14 +175,13 @@ def _method_settings(run: Run) -> dict[str, Any]:
     settings = run.settings or {}
     # A file of an earlier phase lies in the run's own folder: every run has another one.
     own = str(settings.get("trainer.default_root_dir") or run.folder).removesuffix(f"/{settings.get('phase')}")
-    settings = {
-        key: value
+    return {
+        # TaskBalancing wraps the balancer; its fields are what one would name.
+        key.removeprefix(BALANCER).removeprefix(BALANCER): value
         for key, value in settings.items()
-        if not key.startswith(NO_DIFFERENCE) and not str(value).startswith(own)
+        if key.startswith(_of_method(run)) and not key.startswith(NO_DIFFERENCE)
+        if not key.endswith("_target_") and not str(value).startswith(own)
     }
-    inner = {key.removeprefix(BALANCER): value for key, value in settings.items() if key.startswith(_of_method(run))}
-    # TaskBalancing wraps the balancer; its fields are what one would name.
-    return {key.removeprefix(BALANCER): value for key, value in inner.items() if not key.endswith("_target_")}
 
 
 def _of_method(run: Run) -> tuple[str, ...]:

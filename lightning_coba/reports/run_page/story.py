@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from lightning_coba.log_keys import TRAIN_LOSS
-from lightning_coba.reports.findings import FEWEST_TREND_RECORDS, TOLERANCE, TaskFinding, task_findings
+from lightning_coba.reports.findings import TaskFinding, task_findings
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.statistics import Array
 from lightning_coba.runs.card import MULTITASK, mapping, number
@@ -21,18 +21,6 @@ from lightning_coba.simplex.records import BalanceTable, read_balance
 
 #: A task is left behind when it still improves and has gained less than this share of what the median task has.
 LEFT_BEHIND = 0.5
-#: What a task can have come to, the worst first, and what that means.
-VERDICTS: Mapping[str, str] = {
-    "worse than at the start": "The validation loss ended above where it began.",
-    "overfit": f"The validation loss ended more than {TOLERANCE:.0%} above its minimum, and more than noise explains, "
-    "without improving again.",
-    "left behind": "The validation loss was still falling at the end, and had fallen, relative to its start, by less "
-    "than half as much as that of the median task.",
-    "still falling": "The validation loss fell over the last quarter of the passes, by more than noise explains.",
-    "converged": "The validation loss no longer falls, and lies above its minimum by no more than noise explains.",
-    "too few passes": f"Fewer than {FEWEST_TREND_RECORDS} validation passes show no course.",
-    "no records": "No validation loss was written down.",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +34,7 @@ class RunStory:
         training: Task -> step -> training loss.
         steps: Optimizer steps of each phase; of a run without phases under its own name. NaN where unknown.
         tasks: How each task fared; empty where no loss was followed.
-        verdicts: Task -> what it came to, one of `VERDICTS`.
+        verdicts: Task -> what it came to, in the words of ``task_columns.yaml``.
         notes: What a reader has to know first.
     """
 

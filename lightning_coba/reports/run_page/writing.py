@@ -3,14 +3,18 @@
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib.resources import files
 from math import isfinite, nan
 from pathlib import Path
 
+import yaml
+
 from lightning_coba.log_keys import TEST_LOSS, VAL_LOSS
+from lightning_coba.reports.findings import FEWEST_TREND_RECORDS, TOLERANCE
 from lightning_coba.reports.formats import DASH, as_typed, count, first_settings, number, percent, seconds
 from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, PageText, render_page
 from lightning_coba.reports.result_names import is_of_tasks, result_name, superlative, written
-from lightning_coba.reports.run_page.story import VERDICTS, RunStory, read_story
+from lightning_coba.reports.run_page.story import RunStory, read_story
 from lightning_coba.reports.run_page.words import headline, values_in_words
 from lightning_coba.runs.card import MULTITASK, Result, mapping, results_of
 from lightning_coba.runs.collection import Run
@@ -22,12 +26,6 @@ CAPTIONS = {
     "loss_ratio": "Losses in the records, relative to the start.",
     "weights": "Weights in force after each record.",
     "scores": "What CoBa's weights are made of.",
-}
-#: Columns of the table of tasks -> what they mean.
-READING = {
-    "slope": "Change of the loss ratio per record over the last window; below 0 the loss falls.",
-    "RCS": "Relative convergence score at the end: high where a task converges more slowly than the others.",
-    "ACS": "Absolute convergence score at the end: high where a task still improves, low where it diverges.",
 }
 
 
@@ -131,14 +129,19 @@ def task_table(story: RunStory) -> PageTable:
         "last weight": [number(of[-1]) if of.size else DASH for of in records["weight"]],
     }
     columns = {name: cells for name, cells in columns.items() if {*cells} != {DASH}}
-    said = {**VERDICTS, **READING}
+    meanings = yaml.safe_load(files(__package__).joinpath("task_columns.yaml").read_text(encoding="utf-8"))
+    shown = {*columns, *story.verdicts.values()}
     return PageTable.of(
         "What became of each task" if story.run.status != "running" else "The tasks so far",
         columns,
         "Losses per completion token on the validation split, which steers the weights and chooses the checkpoint."
         if story.run.system == MULTITASK
         else f"{story.run.objective.key} in validation passes, which chooses the checkpoint.",
-        reading={name: words for name, words in said.items() if name in {*columns, *story.verdicts.values()}},
+        reading={
+            name: words.format(tolerance=TOLERANCE, fewest=FEWEST_TREND_RECORDS)
+            for name, words in meanings.items()
+            if name in shown
+        },
     )
 
 
