@@ -1,9 +1,8 @@
 """Read the validation losses of a run of this package, and the settings it was trained with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +12,9 @@ from lightning_coba.reports.past_runs.columns import task_columns
 from lightning_coba.reports.past_runs.lining_up import line_up
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.table_files import read_table
-from lightning_coba.runs.card import mapping
 from lightning_coba.runs.collection import UNKNOWN, Run, read_run
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.own_balancer import own_balancer
-from lightning_coba.runs.settings import read_settings
 from lightning_coba.runs.trained_run import TrainedRun
 from lightning_coba.simplex.records import BalanceTable, read_balance
 
@@ -72,7 +69,8 @@ def _of_records(run: Run, balance: BalanceTable, file: Path, tasks: Sequence[str
         )
     kept = [balance.tasks.index(task) for task in tasks or balance.tasks]
     is_whole = len(kept) == len(balance.tasks)
-    own = own_balancer(_balancer_settings(RunFiles(run.folder).settings), balance)
+    parts = ((key.partition("."), value) for key, value in (run.settings or {}).items())
+    own = own_balancer({name: value for (group, _, name), value in parts if group == "balancer"}, balance)
     notes = [f"Records: {file}."]
     if own is None and run.method != UNKNOWN:
         notes.append(f"The run was trained with {run.method}.")
@@ -91,14 +89,4 @@ def _of_records(run: Run, balance: BalanceTable, file: Path, tasks: Sequence[str
 def _baseline(balance: BalanceTable) -> NDArray[np.float64]:
     """Return each task's V(0), which its losses were divided by; NaN where its records do not tell."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        quotients = balance.loss / balance.ratio
-    there = np.isfinite(quotients)
-    first = quotients[there.argmax(axis=0), np.arange(len(balance.tasks))]
-    return np.where(there.any(axis=0), first, np.nan)
-
-
-def _balancer_settings(file: Path) -> Mapping[str, Any]:
-    try:
-        return mapping(read_settings(file).get("balancer"))
-    except (OSError, ValueError):
-        return {}
+        return LossTable(balance.tasks, balance.steps, balance.loss / balance.ratio).first_losses
