@@ -1,6 +1,5 @@
 """Which columns of a log hold the held-out losses of which task."""
 
-import math
 from collections.abc import Sequence
 
 from lightning_coba.reports.formats import listed
@@ -13,7 +12,7 @@ from lightning_coba.reports.past_runs.names import (
     may_be_task,
     says_loss,
 )
-from lightning_coba.reports.past_runs.rows import Log, number
+from lightning_coba.reports.past_runs.rows import Log
 
 
 def task_columns(log: Log, tasks: Sequence[str] | None = None, pattern: str | None = None) -> dict[str, str]:
@@ -69,15 +68,10 @@ def _named_as_usual(log: Log, columns: Sequence[str], tasks: Sequence[str]) -> d
 
 
 def _named_as_tasks(log: Log, columns: Sequence[str]) -> dict[str, str]:
-    bare = [name for name in columns if log.bare and may_be_task(name) and _holds_numbers(log, name)]
+    possible = [name for name in columns if log.bare and may_be_task(name)]
+    bare = [name for name in possible if any(row.holds_number(name) for row in log.rows)]
     losses = [name for name in bare if says_loss(name)]
     return {name: name for name in (losses if len(losses) > 1 else bare)}
-
-
-def _holds_numbers(log: Log, column: str) -> bool:
-    """Return whether the first cell of a column that is not empty is a number."""
-    cells = (number(row.values.get(column)) for row in log.rows)
-    return next((cell is not None for cell in cells if cell is None or not math.isnan(cell)), False)
 
 
 def _no_losses(log: Log, columns: Sequence[str]) -> str:

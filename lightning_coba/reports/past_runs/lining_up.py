@@ -25,7 +25,7 @@ def line_up(log: Log, columns: Mapping[str, str]) -> LossTable:
     Raises:
         ValueError: A cell is no number.
     """
-    filled = [row for row in log.rows if any(_holds_loss(row, name) for name in columns.values())]
+    filled = [row for row in log.rows if any(map(row.holds_number, columns.values()))]
     step, step_note = _step_column(filled, columns.values())
     records, notes = _merged([row for row in log.rows if columns.values() & row.values.keys()], columns, step)
     records, joined = _rounds(records, len(columns))
@@ -33,13 +33,9 @@ def line_up(log: Log, columns: Mapping[str, str]) -> LossTable:
     left.sort(key=lambda name: is_training(name) or not says_loss(name))  # first what may have been meant
     notes = [step_note, *notes, *joined, *([f"Left out: {listed(left)}; --tasks includes what it names."] * bool(left))]
     losses = [[record.get(task, math.nan) for task in columns] for record in records.values()]
-    steps: Sequence[float] = list(records)
-    if any(at != int(at) for at in steps):
-        notes.append(f"`{step}` has fractions: records are numbered from 1 instead.")
-        steps = range(1, len(records) + 1)
     return LossTable(
         list(columns),
-        np.array(steps, dtype=np.int64),
+        np.array(list(records), dtype=np.int64),
         np.array(losses, dtype=np.float64),
         source=log.name,
         notes=[*log.notes, *notes],
@@ -47,24 +43,19 @@ def line_up(log: Log, columns: Mapping[str, str]) -> LossTable:
 
 
 def _step_column(rows: Sequence[Row], columns: Iterable[str]) -> tuple[str | None, str]:
-    """Return the surest column that counts in every row with a loss."""
+    """Return the surest column that counts, in whole numbers, in every row with a loss."""
     known = {name.strip().lower(): name for row in rows for name in row.values if name not in columns}
     for name in (known[candidate] for candidate in STEP_COLUMNS if candidate in known):
         several = name.strip().lower() == "epoch" and any(_repeats(rows, name, column) for column in columns)
-        if all(_holds_loss(row, name) for row in rows) and not several:
+        if all(row.holds_number(name) and float(row.values[name]) % 1 == 0 for row in rows) and not several:
             return name, f"Steps: `{name}`."
     return None, "No column counts steps: rows are numbered from 1."
 
 
 def _repeats(rows: Sequence[Row], step: str, column: str) -> bool:
     """Return whether a column holds more than one value at a step: several validation passes in an epoch."""
-    steps = [row.values.get(step) for row in rows if _holds_loss(row, column)]
+    steps = [row.values.get(step) for row in rows if row.holds_number(column)]
     return len(set(steps)) < len(steps)
-
-
-def _holds_loss(row: Row, column: str) -> bool:
-    cell = number(row.values.get(column))
-    return cell is not None and math.isfinite(cell)
 
 
 def _merged(rows: Sequence[Row], columns: Mapping[str, str], step: str | None) -> tuple[Records, list[str]]:

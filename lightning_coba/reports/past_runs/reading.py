@@ -84,7 +84,7 @@ def _of_file(file: Path) -> Log:
     if file.suffix in DATABASES:
         return read_mlflow_database(file)
     if file.suffix == ".wandb":
-        raise _unsynced(file.parent)
+        return _of_folder(file.parent)  # which says how to export it
     return read_table(file)
 
 
@@ -98,23 +98,16 @@ def _of_folder(folder: Path) -> Log:
     if states := sorted(folder.rglob(STATE), key=lambda file: file.stat().st_mtime):
         return read_table(states[-1])
     if unsynced := next(folder.rglob("*.wandb"), None):
-        raise _unsynced(unsynced.parent)
+        raise ValueError(
+            f"{unsynced.parent} is W&B's own format, which only W&B reads. Type `wandb sync {unsynced.parent}`, then "
+            'save the run\'s history: wandb.Api().run("ENTITY/PROJECT/RUN").history(samples=100000)'
+            '.to_csv("history.csv"), and give that file.'
+        )
     if (metrics := RunFiles(folder).metrics).is_file():
         return read_table(metrics)
-    raise ValueError(_nothing_in(folder))
-
-
-def _nothing_in(path: Path) -> str:
-    files = sorted(str(file) for file in path.rglob("*") if file.suffix in (*SUFFIXES, *DATABASES))
+    files = sorted(str(file) for file in folder.rglob("*") if file.suffix in (*SUFFIXES, *DATABASES))
     found = f"Give one of these: {listed(files)}." if files else "It holds no file of a kind that is read."
-    return (
+    raise ValueError(
         "`read_losses.path` must be a run folder, a log folder of TensorBoard, MLflow or transformers, or a table; "
-        f"{path} is none. {found}"
-    )
-
-
-def _unsynced(folder: Path) -> ValueError:
-    return ValueError(
-        f"{folder} is W&B's own format, which only W&B reads. Type `wandb sync {folder}`, then save the run's history: "
-        'wandb.Api().run("ENTITY/PROJECT/RUN").history(samples=100000).to_csv("history.csv"), and give that file.'
+        f"{folder} is none. {found}"
     )

@@ -19,6 +19,7 @@ class SettingFinding:
     Attributes:
         name: Name of the setting.
         first_record: Number of the first record whose weights are not all equal; 0 = there was none.
+        first_step: The step of that record.
         final: ``[K]`` weights after the last record.
         mean: ``[K]`` weights, averaged over the records from the first active one on; 1/K where there was none.
         largest: The largest weight that any task had.
@@ -31,6 +32,7 @@ class SettingFinding:
 
     name: str
     first_record: int
+    first_step: int
     final: NDArray[np.float64]
     mean: NDArray[np.float64]
     largest: float
@@ -53,6 +55,7 @@ def setting_finding(name: str, result: BalanceTable) -> SettingFinding:
     return SettingFinding(
         name=name,
         first_record=first + 1 if active.any() else 0,
+        first_step=int(result.steps[first]) if active.any() else 0,
         final=weights[-1],
         mean=mean,
         largest=float(weights.max()),

@@ -148,13 +148,13 @@ def _answer(setting: SettingFinding, result: BalanceTable, would: str) -> str:
     """Say when the setting would have begun, or began, and whom it raised and damped."""
     if not setting.first_record:
         return f"{setting.name} {would}kept all weights equal throughout."
-    step = int(result.steps[setting.first_record - 1])
-    begins = f"{setting.name} {would}moved the weights from record {setting.first_record} (step {step}) on"
+    begins = (
+        f"{setting.name} {would}moved the weights from record {setting.first_record} (step {setting.first_step}) on"
+    )
     times = dict(zip(result.tasks, setting.mean * len(result.tasks), strict=True))
-    groups = {"raised": setting.raised, "damped": setting.damped}
     moved = [
         f"{verb} {listed(f'{task} ({times[task]:.2f} times)' for task in tasks)}"
-        for verb, tasks in groups.items()
+        for verb, tasks in (("raised", setting.raised), ("damped", setting.damped))
         if tasks
     ]
     if not moved:
