@@ -27,7 +27,7 @@ def line_up(log: Log, columns: Mapping[str, str]) -> LossTable:
     """
     filled = [row for row in log.rows if any(map(row.holds_number, columns.values()))]
     step, step_note = _step_column(filled, columns.values())
-    records, notes = _merged([row for row in log.rows if columns.values() & row.values.keys()], columns, step)
+    records, notes = _merged(log.rows, columns, step)
     records, joined = _rounds(records, len(columns))
     left = [name for name in log.columns if name not in {*columns.values(), step}]
     left.sort(key=lambda name: is_training(name) or not says_loss(name))  # first what may have been meant
@@ -63,15 +63,16 @@ def _merged(rows: Sequence[Row], columns: Mapping[str, str], step: str | None) -
     merged: Records = {}
     replaced = infinite = 0
     for row in rows:
-        cells = {task: number(row.values.get(name)) for task, name in columns.items()}
-        for task, cell in cells.items():
-            if cell is None:
+        found = {}
+        for task, name in columns.items():
+            if (cell := number(row.values.get(name))) is None:
                 raise ValueError(
-                    f"{row.where}: column `{columns[task]}` must hold numbers, or nothing where a task is absent; got "
-                    f"{row.values[columns[task]]!r}. Correct the cell, or leave the column out with --tasks."
+                    f"{row.where}: column `{name}` must hold numbers, or nothing where a task is absent; got "
+                    f"{row.values[name]!r}. Correct the cell, or leave the column out with --tasks."
                 )
-        infinite += sum(math.isinf(cell) for cell in cells.values() if cell is not None)
-        found = {task: cell for task, cell in cells.items() if cell is not None and math.isfinite(cell)}
+            infinite += math.isinf(cell)
+            if math.isfinite(cell):
+                found[task] = cell
         if found:
             at = len(merged) + 1 if step is None else float(row.values[step])
             record = merged.setdefault(at, {})

@@ -11,14 +11,7 @@ from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.rows import Log
 from lightning_coba.reports.past_runs.run_folders import is_run_folder, read_run_folder
 from lightning_coba.reports.past_runs.table_files import SUFFIXES, read_table
-from lightning_coba.reports.past_runs.trackers import (
-    EVENTS,
-    mlflow_runs,
-    read_mlflow_database,
-    read_mlflow_folder,
-    read_tensorboard,
-)
-from lightning_coba.runs.collection import read_run
+from lightning_coba.reports.past_runs.trackers import EVENTS, read_mlflow_database, read_mlflow_folder, read_tensorboard
 from lightning_coba.runs.files import RunFiles
 
 STATE = "trainer_state.json"
@@ -70,10 +63,8 @@ def read_losses(
             f"`read_losses.path` must be a file or folder that a run left; got {path}, which does not exist. Give a "
             "run folder, a log folder of TensorBoard or MLflow, or an exported CSV."
         )
-    if is_run_folder(path) and pattern is None:
-        return read_run_folder(path, tasks)
-    if is_run_folder(path) and path.is_dir():  # which may hold event files too
-        path = read_run(path).last_fit_with(lambda fit: fit.metrics).metrics
+    if is_run_folder(path):  # which may hold event files too
+        return read_run_folder(path, tasks, pattern)
     log = (_of_file(path) if path.is_file() else _of_folder(path)).of_run(run)
     return line_up(log, task_columns(log, tasks, pattern))
 
@@ -93,8 +84,8 @@ def _of_folder(folder: Path) -> Log:
         raise ValueError(f"{folder} holds {len(runs)} runs of coba-train. Give one of them: {listed(runs)}.")
     if next(folder.rglob(EVENTS), None):
         return read_tensorboard(folder)
-    if runs_of_mlflow := mlflow_runs(folder):
-        return read_mlflow_folder(folder, runs_of_mlflow)
+    if (of_mlflow := read_mlflow_folder(folder)).rows:
+        return of_mlflow
     if states := sorted(folder.rglob(STATE), key=lambda file: file.stat().st_mtime):
         return read_table(states[-1])
     if unsynced := next(folder.rglob("*.wandb"), None):

@@ -28,12 +28,13 @@ def is_run_folder(path: Path) -> bool:
     return path == files.balance or (path == files.metrics and files.card.is_file())
 
 
-def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> LossTable:
+def read_run_folder(path: Path, tasks: Sequence[str] | None = None, pattern: str | None = None) -> LossTable:
     """Read the balancer's records where they are of held-out losses, else the validation passes.
 
     Args:
         path: Run folder, or its ``balance.csv`` or ``metrics.csv``.
         tasks: Names; None = all.
+        pattern: How the losses of tasks are called in ``metrics.csv``, which is then read; of a system of any kind.
 
     Raises:
         FileNotFoundError: The run has written neither.
@@ -41,21 +42,21 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> LossTable
     """
     folder = path if path.is_dir() else path.parent
     run = read_run(folder)
-    TrainedRun(folder, run.card, settings={}).require_system("coba-replay")
+    if pattern is None:
+        TrainedRun(folder, run.card, settings={}).require_system("coba-replay")
     balance = run.last_fit_with(lambda fit: fit.balance).balance
     metrics = run.last_fit_with(lambda fit: fit.metrics).metrics
     of_training = run.card.get("records") == "training"
-    if path.name != metrics.name and balance.is_file() and not of_training:
+    if pattern is None and path.name != metrics.name and balance.is_file() and not of_training:
         return _of_records(run, read_balance(balance), balance, tasks)
     if not metrics.is_file():
         raise FileNotFoundError(
             f"{folder} holds no {metrics.name} yet. Wait for the run's first validation pass, or give another run."
         )
     log = read_table(metrics)
-    # The metrics of a run may hold more under the names of its tasks.
-    named = [task for task in run.tasks if task_key(VAL_LOSS, task) in log.columns]
-    columns = task_columns(log, tasks or named or None, f"{VAL_LOSS}/{{task}}")
-    found = line_up(log, columns)
+    if pattern is None:  # the metrics of a run may hold more under such names than its tasks
+        tasks = tasks or [task for task in run.tasks if task_key(VAL_LOSS, task) in log.columns]
+    found = line_up(log, task_columns(log, tasks, pattern or f"{VAL_LOSS}/{{task}}"))
     notes = [f"{run.method} works on training losses; its validation passes are replayed."] if of_training else []
     # A row is numbered by the step during which it was logged, from 0.
     return replace(found, steps=found.steps + 1, source=str(folder), notes=[*notes, *found.notes])

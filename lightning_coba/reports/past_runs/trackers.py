@@ -1,7 +1,7 @@
 """Read what TensorBoard and MLflow keep of a run."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -42,21 +42,18 @@ def _scalars(holder: Path) -> Iterator[tuple[str, int, float]]:
             yield from ((tag, e.step, float(make_ndarray(e.tensor_proto))) for e in events.Tensors(tag))
 
 
-def mlflow_runs(folder: Path) -> list[Path]:
-    """Return the runs among and below a folder of MLflow's file store."""
-    found = (meta.parent for depth in ("", "*/", "*/*/") for meta in folder.glob(f"{depth}meta.yaml"))
-    return sorted(run for run in found if (run / "metrics").is_dir())
+def read_mlflow_folder(folder: Path) -> Log:
+    """Read the runs among and below a folder of MLflow's file store; no rows where it is none.
 
-
-def read_mlflow_folder(folder: Path, runs: Sequence[Path]) -> Log:
-    """Read runs of MLflow's file store: ``metrics/<key>`` holds lines of timestamp, value and step."""
+    ``metrics/<key>`` beside a run's ``meta.yaml`` holds lines of timestamp, value and step.
+    """
     rows = []
-    for run in runs:
-        for file in sorted(path for path in (run / "metrics").rglob("*") if path.is_file()):
-            key = file.relative_to(run / "metrics").as_posix()
+    for metrics in sorted(meta.parent / "metrics" for meta in folder.rglob("meta.yaml")):
+        for file in sorted(path for path in metrics.rglob("*") if path.is_file()):
+            key = file.relative_to(metrics).as_posix()
             for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
                 values = dict(zip(("timestamp", key, "step"), text.split(), strict=False))  # old lines have no step
-                rows.append(Row(f"{file}:{line}", run.name, values))
+                rows.append(Row(f"{file}:{line}", metrics.parent.name, values))
     return Log(str(folder), rows)
 
 
