@@ -32,17 +32,12 @@ def task_columns(log: Log, tasks: Sequence[str] | None = None, pattern: str | No
     columns = log.columns
     if pattern is not None:
         found = family(columns, pattern)
-        if not found:
-            raise ValueError(
-                f"`read_losses.pattern` must fit a column of {log.name}; {pattern!r} fits none. There are: "
-                f"{listed(columns, 30)}."
-            )
     elif tasks and all(task in columns for task in tasks):
         found = {task: task for task in tasks}
     else:
         found = _named_as_usual(log, columns, tasks or ()) or _named_as_tasks(log, columns)
     if not found:
-        raise ValueError(_no_losses(log, columns))
+        raise ValueError(_no_losses(log, columns, pattern or "val_loss/code"))
     if not tasks:
         single = {task: name for task, name in found.items() if task.strip().lower() not in AGGREGATES}
         found = single if len(single) > 1 else found  # of two tasks, one may well be called that
@@ -74,13 +69,13 @@ def _named_as_tasks(log: Log, columns: Sequence[str]) -> dict[str, str]:
     return {name: name for name in (losses if len(losses) > 1 else bare)}
 
 
-def _no_losses(log: Log, columns: Sequence[str]) -> str:
+def _no_losses(log: Log, columns: Sequence[str], looked_for: str) -> str:
     hint = ""
     if trained := [name for name in columns if is_training(name) and says_loss(name)]:
         hint += f"It holds training losses ({listed(trained, 4)}), and CoBa steers by held-out ones. "
     if of_all := [name for name in columns if name.strip().lower() in OF_ALL_TASKS - {"loss"}]:
         hint += f"`{of_all[0]}` is one loss of all tasks together; each task needs one of its own. "
     return (
-        f"{log.name} holds no held-out losses under a name such as val_loss/code. {hint}Say how they are called with "
+        f"{log.name} holds no held-out losses under a name such as {looked_for}. {hint}Say how they are called with "
         f"--pattern 'NAME/{{task}}', or list columns with --tasks a,b. The names are: {listed(columns, 30) or 'none'}."
     )

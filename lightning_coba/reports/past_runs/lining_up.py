@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from lightning_coba.reports.formats import listed
+from lightning_coba.reports.past_runs.columns import task_columns
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.names import STEP_COLUMNS, is_training, says_loss
 from lightning_coba.reports.past_runs.rows import Log, Row, number
@@ -15,16 +16,13 @@ from lightning_coba.reports.past_runs.rows import Log, Row, number
 Records = dict[float, dict[str, float]]
 
 
-def line_up(log: Log, columns: Mapping[str, str]) -> LossTable:
-    """Return the losses of one run by step.
-
-    Args:
-        log: What was read of it.
-        columns: Task -> column.
+def line_up(log: Log, tasks: Sequence[str] | None = None, pattern: str | None = None) -> LossTable:
+    """Return the losses of one run by step, of the columns that `task_columns` finds.
 
     Raises:
-        ValueError: A cell is no number.
+        ValueError: There is no loss, more than one way to read it, or a cell is no number.
     """
+    columns = task_columns(log, tasks, pattern)
     filled = [row for row in log.rows if any(map(row.holds_number, columns.values()))]
     step, step_note = _step_column(filled, columns.values())
     records, notes = _merged(log.rows, columns, step)

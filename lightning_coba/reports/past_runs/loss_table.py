@@ -52,14 +52,11 @@ class LossTable:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
         shape = (len(self.steps), len(self.tasks))
-        if not all(shape) or self.losses.shape != shape:
+        given = self.losses.shape, shape[1:] if self.initial is None else self.initial.shape
+        if not all(shape) or given != (shape, shape[1:]):
             raise ValueError(
-                f"`LossTable.losses` must have one row per step and one column per task, at least one of each, so "
-                f"{shape}; got {self.losses.shape}. Give as many steps and tasks."
-            )
-        if self.initial is not None and self.initial.shape != shape[1:]:
-            raise ValueError(
-                f"`LossTable.initial` must hold one V(0) per task, {shape[1]}; got {self.initial.shape}. Give one each."
+                f"`LossTable` must hold a loss per step and task, at least one of each, and one V(0) per task, so "
+                f"{shape} and {shape[1:]}; got {given[0]} and {given[1]}. Give as many of each."
             )
 
     @property

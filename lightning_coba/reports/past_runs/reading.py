@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_coba.reports.formats import listed
-from lightning_coba.reports.past_runs.columns import task_columns
 from lightning_coba.reports.past_runs.lining_up import line_up
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.rows import Log
@@ -66,7 +65,7 @@ def read_losses(
     if is_run_folder(path):  # which may hold event files too
         return read_run_folder(path, tasks, pattern)
     log = (_of_file(path) if path.is_file() else _of_folder(path)).of_run(run)
-    return line_up(log, task_columns(log, tasks, pattern))
+    return line_up(log, tasks, pattern)
 
 
 def _of_file(file: Path) -> Log:

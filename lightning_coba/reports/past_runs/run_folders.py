@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_coba.log_keys import VAL_LOSS, task_key
-from lightning_coba.reports.past_runs.columns import task_columns
 from lightning_coba.reports.past_runs.lining_up import line_up
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.table_files import read_table
@@ -21,10 +20,9 @@ from lightning_coba.simplex.records import BalanceTable, read_balance
 
 def is_run_folder(path: Path) -> bool:
     """Return whether a path is a run folder of this package, or its record of losses."""
+    files = RunFiles(path if path.is_dir() else path.parent)
     if path.is_dir():
-        files = RunFiles(path)
         return files.balance.is_file() or files.card.is_file()
-    files = RunFiles(path.parent)
     return path == files.balance or (path == files.metrics and files.card.is_file())
 
 
@@ -56,7 +54,7 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None, pattern: str
     log = read_table(metrics)
     if pattern is None:  # the metrics of a run may hold more under such names than its tasks
         tasks = tasks or [task for task in run.tasks if task_key(VAL_LOSS, task) in log.columns]
-    found = line_up(log, task_columns(log, tasks, pattern or f"{VAL_LOSS}/{{task}}"))
+    found = line_up(log, tasks, pattern or f"{VAL_LOSS}/{{task}}")
     notes = [f"{run.method} works on training losses; its validation passes are replayed."] if of_training else []
     # A row is numbered by the step during which it was logged, from 0.
     return replace(found, steps=found.steps + 1, source=str(folder), notes=[*notes, *found.notes])

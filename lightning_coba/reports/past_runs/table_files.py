@@ -87,8 +87,7 @@ def _of_long_table(log: Log) -> Log | None:
         name = str(row.values.get(quantity) or "").strip()
         if not name:
             raise ValueError(f"{row.where}: column `{quantity}` must name a task or metric; got nothing. Fill it in.")
-        named = {key.lstrip("_"): cell for key, cell in row.values.items()}
-        steps = {key: cell for key, cell in named.items() if key.lower() in STEP_COLUMNS}
+        steps = {key: cell for key, cell in row.values.items() if key.lower() in STEP_COLUMNS}
         rows.append(Row(row.where, row.run, steps | {name: row.values.get(value)}))
     return Log(log.name, rows, bare=quantity.strip("_").lower() == "task", notes=notes)
 

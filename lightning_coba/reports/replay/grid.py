@@ -9,6 +9,7 @@ import yaml
 
 from lightning_coba import balancers
 from lightning_coba.balancers import Balancer, CoBa
+from lightning_coba.reports.formats import as_typed
 
 #: What is tried where nothing was asked for: windows, warm-ups, temperatures.
 WINDOWS, WARMUPS, TEMPERATURES = (5, 10, 20), (2, 3, 5), (1.0, 5.0, 20.0)
@@ -169,17 +170,10 @@ def name_settings(settings: Settings) -> Mapping[str, Balancer]:
 
 def describe(balancer: Balancer) -> str:
     """Return a method's name and those of its fields that differ from their defaults."""
-    differing = [
-        f"{_SHORT.get(name, name)} {_shown(getattr(balancer, name))}"
-        for name, field in _fields(type(balancer)).items()
-        if getattr(balancer, name) != field.default
-    ]
+    differing = []
+    for name, field in _fields(type(balancer)).items():
+        value = getattr(balancer, name)
+        if value != field.default:
+            shown = f"{value:g}" if isinstance(value, float) else as_typed(value)
+            differing.append(f"{_SHORT.get(name, name)} {shown}")
     return f"{balancer.label} {', '.join(differing)}".strip()
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Mapping):
-        value = [f"{name}={_shown(part)}" for name, part in value.items()]
-    return " ".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)

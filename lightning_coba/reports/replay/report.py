@@ -102,7 +102,7 @@ def write_replay_report(
         results=results,
         tasks=tasks,
         settings=found,
-        verdict=verdict(table, tasks, found, next(iter(results.values())), next(iter(given.values()))),
+        verdict=verdict(table, tasks, found, next(iter(results.values()))),
         notes=notes(table, results, given),
     )
     _write(report)

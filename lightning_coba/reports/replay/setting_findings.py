@@ -48,8 +48,8 @@ def setting_finding(name: str, result: BalanceTable) -> SettingFinding:
     weights, tasks = result.weight, result.tasks
     share = 1 / len(tasks)
     active = np.abs(weights - share).max(axis=1) > 1e-9
-    first = int(active.argmax()) if active.any() else len(weights)
-    mean = weights[first:].mean(axis=0) if active.any() else np.full(len(tasks), share)
+    first = int(active.argmax())  # 0 where none is
+    mean = weights[first:].mean(axis=0)
     changes = np.abs(np.diff(weights, axis=0)).sum(axis=1)[max(first - 1, 0) :]
     order = np.argsort(mean, kind="stable")
     return SettingFinding(
