@@ -31,9 +31,13 @@ def line_up(log: Log, tasks: Sequence[str] | None = None, pattern: str | None = 
     left.sort(key=lambda name: is_training(name) or not says_loss(name))  # first what may have been meant
     notes = [step_note, *notes, *joined, *([f"Left out: {listed(left)}; --tasks includes what it names."] * bool(left))]
     losses = [[record.get(task, math.nan) for task in columns] for record in records.values()]
+    steps: Sequence[float] = list(records)
+    if any(at % 1 for at in steps):
+        notes.append(f"`{step}` has fractions: records are numbered from 1 instead.")
+        steps = range(1, len(records) + 1)
     return LossTable(
         list(columns),
-        np.array(list(records), dtype=np.int64),
+        np.array(steps, dtype=np.int64),
         np.array(losses, dtype=np.float64),
         source=log.name,
         notes=[*log.notes, *notes],
@@ -41,11 +45,11 @@ def line_up(log: Log, tasks: Sequence[str] | None = None, pattern: str | None = 
 
 
 def _step_column(rows: Sequence[Row], columns: Iterable[str]) -> tuple[str | None, str]:
-    """Return the surest column that counts, in whole numbers, in every row with a loss."""
+    """Return the surest column that counts in every row with a loss."""
     known = {name.strip().lower(): name for row in rows for name in row.values if name not in columns}
     for name in (known[candidate] for candidate in STEP_COLUMNS if candidate in known):
         several = name.strip().lower() == "epoch" and any(_repeats(rows, name, column) for column in columns)
-        if all(row.holds_number(name) and float(row.values[name]) % 1 == 0 for row in rows) and not several:
+        if all(row.holds_number(name) for row in rows) and not several:
             return name, f"Steps: `{name}`."
     return None, "No column counts steps: rows are numbered from 1."
 

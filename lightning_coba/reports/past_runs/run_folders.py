@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightning_coba.log_keys import VAL_LOSS, task_key
 from lightning_coba.reports.past_runs.lining_up import line_up
@@ -70,6 +69,8 @@ def _of_records(run: Run, balance: BalanceTable, file: Path, tasks: Sequence[str
     is_whole = len(kept) == len(balance.tasks)
     parts = ((key.partition("."), value) for key, value in (run.settings or {}).items())
     own = own_balancer({name: value for (group, _, name), value in parts if group == "balancer"}, balance)
+    with np.errstate(divide="ignore", invalid="ignore"):  # V(0) is NaN where the records do not tell
+        initial = LossTable(balance.tasks, balance.steps, balance.loss / balance.ratio).first_losses
     notes = [f"Records: {file}."]
     if own is None and run.method != UNKNOWN:
         notes.append(f"The run was trained with {run.method}.")
@@ -78,14 +79,8 @@ def _of_records(run: Run, balance: BalanceTable, file: Path, tasks: Sequence[str
         steps=balance.steps,
         losses=balance.loss[:, kept],
         source=str(run.folder),
-        initial=_baseline(balance)[kept],
+        initial=initial[kept],
         balancer=own if is_whole else None,
         weights=balance.weight[:, kept] if is_whole else None,
         notes=notes,
     )
-
-
-def _baseline(balance: BalanceTable) -> NDArray[np.float64]:
-    """Return each task's V(0), which its losses were divided by; NaN where its records do not tell."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return LossTable(balance.tasks, balance.steps, balance.loss / balance.ratio).first_losses

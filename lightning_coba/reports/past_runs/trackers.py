@@ -48,7 +48,9 @@ def read_mlflow_folder(folder: Path) -> Log:
     ``metrics/<key>`` beside a run's ``meta.yaml`` holds lines of timestamp, value and step.
     """
     rows = []
-    for metrics in sorted(meta.parent / "metrics" for meta in folder.rglob("meta.yaml")):
+    # No deeper: models and the trash of deleted runs have such files too.
+    metas = sorted(meta for depth in ("", "*/", "*/*/") for meta in folder.glob(f"{depth}meta.yaml"))
+    for metrics in (meta.parent / "metrics" for meta in metas):
         for file in sorted(path for path in metrics.rglob("*") if path.is_file()):
             key = file.relative_to(metrics).as_posix()
             for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
