@@ -25,7 +25,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     return settings if "system" in settings else _of_0_4(settings)
 
 
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def flat(node: Any, prefix: str = "", separator: str = ".") -> dict[str, Any]:
     """Return nested settings as ``{"a.b": value}``.
 
     Example:
@@ -33,8 +33,9 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
         {'data.max_length': 64, 'data.tasks': ['a', 'b'], 'seed': 1}
     """
     if not isinstance(node, Mapping):
-        return {prefix.rstrip("."): node}
-    return {k: v for key, value in node.items() for k, v in flat(value, f"{prefix}{key}.").items()}
+        return {prefix.removesuffix(separator): node}
+    parts = (flat(value, f"{prefix}{key}{separator}", separator) for key, value in node.items())
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _of_0_4(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -158,4 +158,4 @@ def test_the_released_form_is_tried_where_it_is_legal():
 
 def test_names_tell_settings_apart():
     settings = [CoBa(), CoBa(temperature=1.0), LBTW(source="held_out"), Fixed({"a": 3, "b": 1.5})]
-    assert list(name_settings(settings)) == ["CoBa", "CoBa temperature 1", "LBTW*", "Fixed weights a=3 b=1.5"]
+    assert list(name_settings(settings)) == ["CoBa", "CoBa temperature 1", "LBTW*", 'Fixed weights {"a": 3, "b": 1.5}']

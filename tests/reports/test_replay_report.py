@@ -220,7 +220,7 @@ def test_what_the_run_did_is_told_as_that():
         (result.weight / 2, "CoBa would have changed the shares", "CoBa would have moved the weights"),
     ):
         ran = LossTable(table.tasks, table.steps, table.losses, balancer=own, weights=weights)
-        said = " ".join(verdict(ran, task_findings(ran), found, result, own))
+        said = " ".join(verdict(ran, task_findings(ran), found, result))
         assert changed in said
         assert moved in said
 

@@ -1,6 +1,5 @@
 """Which columns of a log hold the held-out losses of which task."""
 
-import math
 from collections.abc import Sequence
 
 from lightning_coba.reports.formats import listed
@@ -13,7 +12,7 @@ from lightning_coba.reports.past_runs.names import (
     may_be_task,
     says_loss,
 )
-from lightning_coba.reports.past_runs.rows import Log, number
+from lightning_coba.reports.past_runs.rows import Log
 
 
 def task_columns(log: Log, tasks: Sequence[str] | None = None, pattern: str | None = None) -> dict[str, str]:
@@ -33,17 +32,12 @@ def task_columns(log: Log, tasks: Sequence[str] | None = None, pattern: str | No
     columns = log.columns
     if pattern is not None:
         found = family(columns, pattern)
-        if not found:
-            raise ValueError(
-                f"`read_losses.pattern` must fit a column of {log.name}; {pattern!r} fits none. There are: "
-                f"{listed(columns, 30)}."
-            )
     elif tasks and all(task in columns for task in tasks):
         found = {task: task for task in tasks}
     else:
         found = _named_as_usual(log, columns, tasks or ()) or _named_as_tasks(log, columns)
     if not found:
-        raise ValueError(_no_losses(log, columns))
+        raise ValueError(_no_losses(log, columns, pattern or "val_loss/code"))
     if not tasks:
         single = {task: name for task, name in found.items() if task.strip().lower() not in AGGREGATES}
         found = single if len(single) > 1 else found  # of two tasks, one may well be called that
@@ -69,24 +63,19 @@ def _named_as_usual(log: Log, columns: Sequence[str], tasks: Sequence[str]) -> d
 
 
 def _named_as_tasks(log: Log, columns: Sequence[str]) -> dict[str, str]:
-    bare = [name for name in columns if log.bare and may_be_task(name) and _holds_numbers(log, name)]
+    possible = [name for name in columns if log.bare and may_be_task(name)]
+    bare = [name for name in possible if any(row.holds_number(name) for row in log.rows)]
     losses = [name for name in bare if says_loss(name)]
     return {name: name for name in (losses if len(losses) > 1 else bare)}
 
 
-def _holds_numbers(log: Log, column: str) -> bool:
-    """Return whether the first cell of a column that is not empty is a number."""
-    cells = (number(row.values.get(column)) for row in log.rows)
-    return next((cell is not None for cell in cells if cell is None or not math.isnan(cell)), False)
-
-
-def _no_losses(log: Log, columns: Sequence[str]) -> str:
+def _no_losses(log: Log, columns: Sequence[str], looked_for: str) -> str:
     hint = ""
     if trained := [name for name in columns if is_training(name) and says_loss(name)]:
         hint += f"It holds training losses ({listed(trained, 4)}), and CoBa steers by held-out ones. "
     if of_all := [name for name in columns if name.strip().lower() in OF_ALL_TASKS - {"loss"}]:
         hint += f"`{of_all[0]}` is one loss of all tasks together; each task needs one of its own. "
     return (
-        f"{log.name} holds no held-out losses under a name such as val_loss/code. {hint}Say how they are called with "
+        f"{log.name} holds no held-out losses under a name such as {looked_for}. {hint}Say how they are called with "
         f"--pattern 'NAME/{{task}}', or list columns with --tasks a,b. The names are: {listed(columns, 30) or 'none'}."
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from lightning_coba.reports.formats import listed
+from lightning_coba.reports.past_runs.columns import task_columns
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.names import STEP_COLUMNS, is_training, says_loss
 from lightning_coba.reports.past_runs.rows import Log, Row, number
@@ -15,26 +16,23 @@ from lightning_coba.reports.past_runs.rows import Log, Row, number
 Records = dict[float, dict[str, float]]
 
 
-def line_up(log: Log, columns: Mapping[str, str]) -> LossTable:
-    """Return the losses of one run by step.
-
-    Args:
-        log: What was read of it.
-        columns: Task -> column.
+def line_up(log: Log, tasks: Sequence[str] | None = None, pattern: str | None = None) -> LossTable:
+    """Return the losses of one run by step, of the columns that `task_columns` finds.
 
     Raises:
-        ValueError: A cell is no number.
+        ValueError: There is no loss, more than one way to read it, or a cell is no number.
     """
-    filled = [row for row in log.rows if any(_holds_loss(row, name) for name in columns.values())]
+    columns = task_columns(log, tasks, pattern)
+    filled = [row for row in log.rows if any(map(row.holds_number, columns.values()))]
     step, step_note = _step_column(filled, columns.values())
-    records, notes = _merged([row for row in log.rows if columns.values() & row.values.keys()], columns, step)
+    records, notes = _merged(log.rows, columns, step)
     records, joined = _rounds(records, len(columns))
     left = [name for name in log.columns if name not in {*columns.values(), step}]
     left.sort(key=lambda name: is_training(name) or not says_loss(name))  # first what may have been meant
     notes = [step_note, *notes, *joined, *([f"Left out: {listed(left)}; --tasks includes what it names."] * bool(left))]
     losses = [[record.get(task, math.nan) for task in columns] for record in records.values()]
     steps: Sequence[float] = list(records)
-    if any(at != int(at) for at in steps):
+    if any(at % 1 for at in steps):
         notes.append(f"`{step}` has fractions: records are numbered from 1 instead.")
         steps = range(1, len(records) + 1)
     return LossTable(
@@ -51,20 +49,15 @@ def _step_column(rows: Sequence[Row], columns: Iterable[str]) -> tuple[str | Non
     known = {name.strip().lower(): name for row in rows for name in row.values if name not in columns}
     for name in (known[candidate] for candidate in STEP_COLUMNS if candidate in known):
         several = name.strip().lower() == "epoch" and any(_repeats(rows, name, column) for column in columns)
-        if all(_holds_loss(row, name) for row in rows) and not several:
+        if all(row.holds_number(name) for row in rows) and not several:
             return name, f"Steps: `{name}`."
     return None, "No column counts steps: rows are numbered from 1."
 
 
 def _repeats(rows: Sequence[Row], step: str, column: str) -> bool:
     """Return whether a column holds more than one value at a step: several validation passes in an epoch."""
-    steps = [row.values.get(step) for row in rows if _holds_loss(row, column)]
+    steps = [row.values.get(step) for row in rows if row.holds_number(column)]
     return len(set(steps)) < len(steps)
-
-
-def _holds_loss(row: Row, column: str) -> bool:
-    cell = number(row.values.get(column))
-    return cell is not None and math.isfinite(cell)
 
 
 def _merged(rows: Sequence[Row], columns: Mapping[str, str], step: str | None) -> tuple[Records, list[str]]:
@@ -72,15 +65,16 @@ def _merged(rows: Sequence[Row], columns: Mapping[str, str], step: str | None) -
     merged: Records = {}
     replaced = infinite = 0
     for row in rows:
-        cells = {task: number(row.values.get(name)) for task, name in columns.items()}
-        for task, cell in cells.items():
-            if cell is None:
+        found = {}
+        for task, name in columns.items():
+            if (cell := number(row.values.get(name))) is None:
                 raise ValueError(
-                    f"{row.where}: column `{columns[task]}` must hold numbers, or nothing where a task is absent; got "
-                    f"{row.values[columns[task]]!r}. Correct the cell, or leave the column out with --tasks."
+                    f"{row.where}: column `{name}` must hold numbers, or nothing where a task is absent; got "
+                    f"{row.values[name]!r}. Correct the cell, or leave the column out with --tasks."
                 )
-        infinite += sum(math.isinf(cell) for cell in cells.values() if cell is not None)
-        found = {task: cell for task, cell in cells.items() if cell is not None and math.isfinite(cell)}
+            infinite += math.isinf(cell)
+            if math.isfinite(cell):
+                found[task] = cell
         if found:
             at = len(merged) + 1 if step is None else float(row.values[step])
             record = merged.setdefault(at, {})

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_coba.reports.past_runs.rows import number
+
 if TYPE_CHECKING:
     from lightning_coba.balancers import CoBa
 
@@ -50,14 +52,11 @@ class LossTable:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
         shape = (len(self.steps), len(self.tasks))
-        if not all(shape) or self.losses.shape != shape:
+        given = self.losses.shape, shape[1:] if self.initial is None else self.initial.shape
+        if not all(shape) or given != (shape, shape[1:]):
             raise ValueError(
-                f"`LossTable.losses` must have one row per step and one column per task, at least one of each, so "
-                f"{shape}; got {self.losses.shape}. Give as many steps and tasks."
-            )
-        if self.initial is not None and self.initial.shape != shape[1:]:
-            raise ValueError(
-                f"`LossTable.initial` must hold one V(0) per task, {shape[1]}; got {self.initial.shape}. Give one each."
+                f"`LossTable` must hold a loss per step and task, at least one of each, and one V(0) per task, so "
+                f"{shape} and {shape[1:]}; got {given[0]} and {given[1]}. Give as many of each."
             )
 
     @property
@@ -86,12 +85,13 @@ class LossTable:
         Raises:
             ValueError: A name is no task, or a value is not finite and > 0.
         """
-        given = _pairs(initial) if isinstance(initial, str) else initial
+        typed = [part.rpartition("=")[::2] for part in initial.split(",")] if isinstance(initial, str) else initial
+        given = {task.strip(): number(value) for task, value in dict(typed).items()}
         for task, value in given.items():
-            if task not in self.tasks or not 0 < value < math.inf:
+            if task not in self.tasks or value is None or not 0 < value < math.inf:
                 raise ValueError(
-                    f"`initial` must give a finite loss > 0 of a task ({', '.join(self.tasks)}); got {task}={value:g}. "
-                    "Type TASK=LOSS,TASK=LOSS."
+                    f"`initial` must give a finite loss > 0 of each task it names ({', '.join(self.tasks)}); got "
+                    f"{initial}. Type TASK=LOSS,TASK=LOSS."
                 )
         known = [math.nan] * len(self.tasks) if self.initial is None else self.initial
         merged = [given.get(task, before) for task, before in zip(self.tasks, known, strict=True)]
@@ -101,14 +101,3 @@ class LossTable:
     def is_measured(self) -> bool:
         """Whether every V(0) was measured before training, and not taken from the first record."""
         return self.initial is not None and bool(np.isfinite(self.initial).all())
-
-
-def _pairs(text: str) -> dict[str, float]:
-    pairs = {}
-    for part in text.split(","):
-        task, _, value = part.rpartition("=")
-        try:
-            pairs[task.strip()] = float(value)
-        except ValueError:
-            raise ValueError(f"`initial` must be TASK=LOSS,TASK=LOSS; got {part!r}. Give a number.") from None
-    return pairs

@@ -5,20 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_coba.reports.formats import listed
-from lightning_coba.reports.past_runs.columns import task_columns
 from lightning_coba.reports.past_runs.lining_up import line_up
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.rows import Log
 from lightning_coba.reports.past_runs.run_folders import is_run_folder, read_run_folder
 from lightning_coba.reports.past_runs.table_files import SUFFIXES, read_table
-from lightning_coba.reports.past_runs.trackers import (
-    EVENTS,
-    mlflow_runs,
-    read_mlflow_database,
-    read_mlflow_folder,
-    read_tensorboard,
-)
-from lightning_coba.runs.collection import read_run
+from lightning_coba.reports.past_runs.trackers import EVENTS, read_mlflow_database, read_mlflow_folder, read_tensorboard
 from lightning_coba.runs.files import RunFiles
 
 STATE = "trainer_state.json"
@@ -70,12 +62,10 @@ def read_losses(
             f"`read_losses.path` must be a file or folder that a run left; got {path}, which does not exist. Give a "
             "run folder, a log folder of TensorBoard or MLflow, or an exported CSV."
         )
-    if is_run_folder(path) and pattern is None:
-        return read_run_folder(path, tasks)
-    if is_run_folder(path) and path.is_dir():  # which may hold event files too
-        path = read_run(path).last_fit_with(lambda fit: fit.metrics).metrics
+    if is_run_folder(path):  # which may hold event files too
+        return read_run_folder(path, tasks, pattern)
     log = (_of_file(path) if path.is_file() else _of_folder(path)).of_run(run)
-    return line_up(log, task_columns(log, tasks, pattern))
+    return line_up(log, tasks, pattern)
 
 
 def _of_file(file: Path) -> Log:
@@ -84,7 +74,7 @@ def _of_file(file: Path) -> Log:
     if file.suffix in DATABASES:
         return read_mlflow_database(file)
     if file.suffix == ".wandb":
-        raise _unsynced(file.parent)
+        return _of_folder(file.parent)  # which says how to export it
     return read_table(file)
 
 
@@ -93,28 +83,21 @@ def _of_folder(folder: Path) -> Log:
         raise ValueError(f"{folder} holds {len(runs)} runs of coba-train. Give one of them: {listed(runs)}.")
     if next(folder.rglob(EVENTS), None):
         return read_tensorboard(folder)
-    if runs_of_mlflow := mlflow_runs(folder):
-        return read_mlflow_folder(folder, runs_of_mlflow)
+    if (of_mlflow := read_mlflow_folder(folder)).rows:
+        return of_mlflow
     if states := sorted(folder.rglob(STATE), key=lambda file: file.stat().st_mtime):
         return read_table(states[-1])
     if unsynced := next(folder.rglob("*.wandb"), None):
-        raise _unsynced(unsynced.parent)
+        raise ValueError(
+            f"{unsynced.parent} is W&B's own format, which only W&B reads. Type `wandb sync {unsynced.parent}`, then "
+            'save the run\'s history: wandb.Api().run("ENTITY/PROJECT/RUN").history(samples=100000)'
+            '.to_csv("history.csv"), and give that file.'
+        )
     if (metrics := RunFiles(folder).metrics).is_file():
         return read_table(metrics)
-    raise ValueError(_nothing_in(folder))
-
-
-def _nothing_in(path: Path) -> str:
-    files = sorted(str(file) for file in path.rglob("*") if file.suffix in (*SUFFIXES, *DATABASES))
+    files = sorted(str(file) for file in folder.rglob("*") if file.suffix in (*SUFFIXES, *DATABASES))
     found = f"Give one of these: {listed(files)}." if files else "It holds no file of a kind that is read."
-    return (
+    raise ValueError(
         "`read_losses.path` must be a run folder, a log folder of TensorBoard, MLflow or transformers, or a table; "
-        f"{path} is none. {found}"
-    )
-
-
-def _unsynced(folder: Path) -> ValueError:
-    return ValueError(
-        f"{folder} is W&B's own format, which only W&B reads. Type `wandb sync {folder}`, then save the run's history: "
-        'wandb.Api().run("ENTITY/PROJECT/RUN").history(samples=100000).to_csv("history.csv"), and give that file.'
+        f"{folder} is none. {found}"
     )

@@ -23,6 +23,11 @@ class Row(NamedTuple):
     run: str
     values: Mapping[str, Any]
 
+    def holds_number(self, column: str) -> bool:
+        """Return whether a column holds a finite number here."""
+        cell = number(self.values.get(column))
+        return cell is not None and math.isfinite(cell)
+
 
 class Log(NamedTuple):
     """The rows of a source.

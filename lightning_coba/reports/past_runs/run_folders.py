@@ -1,42 +1,37 @@
 """Read the validation losses of a run of this package, and the settings it was trained with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightning_coba.log_keys import VAL_LOSS, task_key
-from lightning_coba.reports.past_runs.columns import task_columns
 from lightning_coba.reports.past_runs.lining_up import line_up
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.table_files import read_table
-from lightning_coba.runs.card import mapping
 from lightning_coba.runs.collection import UNKNOWN, Run, read_run
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.own_balancer import own_balancer
-from lightning_coba.runs.settings import read_settings
 from lightning_coba.runs.trained_run import TrainedRun
 from lightning_coba.simplex.records import BalanceTable, read_balance
 
 
 def is_run_folder(path: Path) -> bool:
     """Return whether a path is a run folder of this package, or its record of losses."""
+    files = RunFiles(path if path.is_dir() else path.parent)
     if path.is_dir():
-        files = RunFiles(path)
         return files.balance.is_file() or files.card.is_file()
-    files = RunFiles(path.parent)
     return path == files.balance or (path == files.metrics and files.card.is_file())
 
 
-def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> LossTable:
+def read_run_folder(path: Path, tasks: Sequence[str] | None = None, pattern: str | None = None) -> LossTable:
     """Read the balancer's records where they are of held-out losses, else the validation passes.
 
     Args:
         path: Run folder, or its ``balance.csv`` or ``metrics.csv``.
         tasks: Names; None = all.
+        pattern: How the losses of tasks are called in ``metrics.csv``, which is then read; of a system of any kind.
 
     Raises:
         FileNotFoundError: The run has written neither.
@@ -44,21 +39,21 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None) -> LossTable
     """
     folder = path if path.is_dir() else path.parent
     run = read_run(folder)
-    TrainedRun(folder, run.card, settings={}).require_system("coba-replay")
+    if pattern is None:
+        TrainedRun(folder, run.card, settings={}).require_system("coba-replay")
     balance = run.last_fit_with(lambda fit: fit.balance).balance
     metrics = run.last_fit_with(lambda fit: fit.metrics).metrics
     of_training = run.card.get("records") == "training"
-    if path.name != metrics.name and balance.is_file() and not of_training:
+    if pattern is None and path.name != metrics.name and balance.is_file() and not of_training:
         return _of_records(run, read_balance(balance), balance, tasks)
     if not metrics.is_file():
         raise FileNotFoundError(
             f"{folder} holds no {metrics.name} yet. Wait for the run's first validation pass, or give another run."
         )
     log = read_table(metrics)
-    # The metrics of a run may hold more under the names of its tasks.
-    named = [task for task in run.tasks if task_key(VAL_LOSS, task) in log.columns]
-    columns = task_columns(log, tasks or named or None, f"{VAL_LOSS}/{{task}}")
-    found = line_up(log, columns)
+    if pattern is None:  # the metrics of a run may hold more under such names than its tasks
+        tasks = tasks or [task for task in run.tasks if task_key(VAL_LOSS, task) in log.columns]
+    found = line_up(log, tasks, pattern or f"{VAL_LOSS}/{{task}}")
     notes = [f"{run.method} works on training losses; its validation passes are replayed."] if of_training else []
     # A row is numbered by the step during which it was logged, from 0.
     return replace(found, steps=found.steps + 1, source=str(folder), notes=[*notes, *found.notes])
@@ -72,7 +67,10 @@ def _of_records(run: Run, balance: BalanceTable, file: Path, tasks: Sequence[str
         )
     kept = [balance.tasks.index(task) for task in tasks or balance.tasks]
     is_whole = len(kept) == len(balance.tasks)
-    own = own_balancer(_balancer_settings(RunFiles(run.folder).settings), balance)
+    parts = ((key.partition("."), value) for key, value in (run.settings or {}).items())
+    own = own_balancer({name: value for (group, _, name), value in parts if group == "balancer"}, balance)
+    with np.errstate(divide="ignore", invalid="ignore"):  # V(0) is NaN where the records do not tell
+        initial = LossTable(balance.tasks, balance.steps, balance.loss / balance.ratio).first_losses
     notes = [f"Records: {file}."]
     if own is None and run.method != UNKNOWN:
         notes.append(f"The run was trained with {run.method}.")
@@ -81,24 +79,8 @@ def _of_records(run: Run, balance: BalanceTable, file: Path, tasks: Sequence[str
         steps=balance.steps,
         losses=balance.loss[:, kept],
         source=str(run.folder),
-        initial=_baseline(balance)[kept],
+        initial=initial[kept],
         balancer=own if is_whole else None,
         weights=balance.weight[:, kept] if is_whole else None,
         notes=notes,
     )
-
-
-def _baseline(balance: BalanceTable) -> NDArray[np.float64]:
-    """Return each task's V(0), which its losses were divided by; NaN where its records do not tell."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        quotients = balance.loss / balance.ratio
-    there = np.isfinite(quotients)
-    first = quotients[there.argmax(axis=0), np.arange(len(balance.tasks))]
-    return np.where(there.any(axis=0), first, np.nan)
-
-
-def _balancer_settings(file: Path) -> Mapping[str, Any]:
-    try:
-        return mapping(read_settings(file).get("balancer"))
-    except (OSError, ValueError):
-        return {}

@@ -5,11 +5,13 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from lightning_coba.reports.past_runs.names import STEP_COLUMNS, held_out_families, is_held_out
 from lightning_coba.reports.past_runs.rows import Log, Row
+from lightning_coba.runs.settings import flat
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 #: Columns of a long table: which quantity a row is about, its value, and of which rows it is.
@@ -27,7 +29,7 @@ def read_table(file: Path) -> Log:
     Raises:
         ValueError: It is no table, or empty; the message names the line.
     """
-    log = Log(str(file), [Row(where, "", values) for where, values in _cells(file)], bare=True)
+    log = Log(str(file), [Row(where, "", flat(values, separator="/")) for where, values in _cells(file)], bare=True)
     if not log.rows:
         raise ValueError(f"{file} holds no row. Give a file with one row per validation pass.")
     columns = log.columns
@@ -85,8 +87,7 @@ def _of_long_table(log: Log) -> Log | None:
         name = str(row.values.get(quantity) or "").strip()
         if not name:
             raise ValueError(f"{row.where}: column `{quantity}` must name a task or metric; got nothing. Fill it in.")
-        named = {key.lstrip("_"): cell for key, cell in row.values.items()}
-        steps = {key: cell for key, cell in named.items() if key.lower() in STEP_COLUMNS}
+        steps = {key: cell for key, cell in row.values.items() if key.lower() in STEP_COLUMNS}
         rows.append(Row(row.where, row.run, steps | {name: row.values.get(value)}))
     return Log(log.name, rows, bare=quantity.strip("_").lower() == "task", notes=notes)
 
@@ -94,7 +95,7 @@ def _of_long_table(log: Log) -> Log | None:
 def _cells(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the place and the cells of every row."""
     suffix = file.suffix.lower()
-    if suffix in (".csv", ".tsv", ".txt"):
+    if suffix in (".csv", ".tsv"):
         yield from _csv(file)
     elif suffix in (".jsonl", ".ndjson"):
         for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
@@ -102,14 +103,14 @@ def _cells(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 values = _parsed(text, f"{file}:{line}")
                 if not isinstance(values, dict):
                     raise ValueError(f"{file}:{line}: a line must be a JSON object; got {text[:40]!r}. Correct it.")
-                yield f"{file}:{line}", _flat(values)
+                yield f"{file}:{line}", values
     elif suffix == ".json":
-        yield from ((f"{file}, row {i}", _flat(values)) for i, values in enumerate(_json_rows(file), 1))
+        yield from ((f"{file}, row {i}", values) for i, values in enumerate(_json_rows(file), 1))
     elif suffix == ".parquet":
         from pyarrow import parquet
 
         rows = parquet.read_table(file).to_pylist()
-        yield from ((f"{file}, row {i}", _flat(values)) for i, values in enumerate(rows, 1))
+        yield from ((f"{file}, row {i}", values) for i, values in enumerate(rows, 1))
     else:
         raise ValueError(f"`read_losses.path` must end in one of {', '.join(SUFFIXES)}; got {file}. Convert it to CSV.")
 
@@ -148,11 +149,8 @@ def _json_rows(file: Path) -> list[Mapping[str, Any]]:
     if isinstance(found, list) and all(isinstance(row, dict) for row in found):
         return found
     if isinstance(found, dict) and found and all(isinstance(column, list | dict) for column in found.values()):
-        columns = {
-            name: column if isinstance(column, dict) else dict(enumerate(column)) for name, column in found.items()
-        }
-        indices = dict.fromkeys(index for column in columns.values() for index in column)
-        return [{name: column.get(index) for name, column in columns.items()} for index in indices]
+        columns = [column.values() if isinstance(column, dict) else column for column in found.values()]
+        return [dict(zip(found, cells, strict=True)) for cells in zip_longest(*columns)]
     raise ValueError(f"{file} must hold a list of rows or a list under each column's name. Write it as CSV.")
 
 
@@ -161,11 +159,3 @@ def _parsed(text: str, where: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise ValueError(f"{where}: this is no JSON ({error}). Correct or delete it.") from None
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under names with slashes."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat

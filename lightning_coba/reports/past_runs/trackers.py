@@ -1,7 +1,7 @@
 """Read what TensorBoard and MLflow keep of a run."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,11 +20,10 @@ def read_tensorboard(folder: Path) -> Log:
     rows = []
     for holder in holders:
         for tag, step, value in _scalars(holder):
-            run = "" if holder == folder else holder.relative_to(folder).as_posix()
-            spread = tag.replace("/", "_") + "_"
+            home, spread = holder, tag.replace("/", "_") + "_"
             if holder != folder and holder.name.startswith(spread):
-                tag = f"{tag}/{holder.name.removeprefix(spread)}"
-                run = "" if holder.parent == folder else holder.parent.relative_to(folder).as_posix()
+                home, tag = holder.parent, f"{tag}/{holder.name.removeprefix(spread)}"
+            run = "" if home == folder else home.relative_to(folder).as_posix()
             rows.append(Row(f"{holder}, {tag}", run, {"step": step, tag: value}))
     return Log(str(folder), rows)
 
@@ -43,35 +42,28 @@ def _scalars(holder: Path) -> Iterator[tuple[str, int, float]]:
             yield from ((tag, e.step, float(make_ndarray(e.tensor_proto))) for e in events.Tensors(tag))
 
 
-def mlflow_runs(folder: Path) -> list[Path]:
-    """Return the runs among and below a folder of MLflow's file store."""
-    found = (meta.parent for depth in ("", "*/", "*/*/") for meta in folder.glob(f"{depth}meta.yaml"))
-    return sorted(run for run in found if (run / "metrics").is_dir())
+def read_mlflow_folder(folder: Path) -> Log:
+    """Read the runs among and below a folder of MLflow's file store; no rows where it is none.
 
-
-def read_mlflow_folder(folder: Path, runs: Sequence[Path]) -> Log:
-    """Read runs of MLflow's file store: ``metrics/<key>`` holds lines of timestamp, value and step."""
+    ``metrics/<key>`` beside a run's ``meta.yaml`` holds lines of timestamp, value and step.
+    """
     rows = []
-    for run in runs:
-        for file in sorted(path for path in (run / "metrics").rglob("*") if path.is_file()):
-            key = file.relative_to(run / "metrics").as_posix()
+    # No deeper: models and the trash of deleted runs have such files too.
+    metas = sorted(meta for depth in ("", "*/", "*/*/") for meta in folder.glob(f"{depth}meta.yaml"))
+    for metrics in (meta.parent / "metrics" for meta in metas):
+        for file in sorted(path for path in metrics.rglob("*") if path.is_file()):
+            key = file.relative_to(metrics).as_posix()
             for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-                parts = text.split()
-                if len(parts) < 2:
-                    raise ValueError(
-                        f"{file}:{line}: a line must be a timestamp, a value and a step; got {text!r}. Delete it."
-                    )
-                step = parts[2] if len(parts) > 2 else "0"
-                rows.append(Row(f"{file}:{line}", run.name if len(runs) > 1 else "", {"step": step, key: parts[1]}))
+                values = dict(zip(("timestamp", key, "step"), text.split(), strict=False))  # old lines have no step
+                rows.append(Row(f"{file}:{line}", metrics.parent.name, values))
     return Log(str(folder), rows)
 
 
 def read_mlflow_database(file: Path) -> Log:
     """Read the runs of MLflow's SQLite database."""
     query = (
-        "SELECT runs.name, metrics.run_uuid, metrics.key, metrics.step, metrics.value, metrics.is_nan FROM metrics "
-        "JOIN runs ON runs.run_uuid = metrics.run_uuid WHERE runs.lifecycle_stage = 'active' "
-        "ORDER BY metrics.timestamp, metrics.step"
+        "SELECT printf('%s (%s)', runs.name, run_uuid), key, step, CASE is_nan WHEN 0 THEN value END "
+        "FROM metrics JOIN runs USING (run_uuid) WHERE lifecycle_stage = 'active' ORDER BY timestamp, step"
     )
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
@@ -81,13 +73,5 @@ def read_mlflow_database(file: Path) -> Log:
             f"`read_losses.path` must be a database of MLflow where it ends in {file.suffix}; {file} is none "
             f"({error}). Give mlflow.db, or the mlruns folder."
         ) from None
-    several = len({run for _, run, *_ in found}) > 1
-    rows = [
-        Row(
-            f"{file}, {key} at step {step}",
-            f"{name} ({run})" if several else "",
-            {"step": step, key: None if is_nan else value},
-        )
-        for name, run, key, step, value, is_nan in found
-    ]
+    rows = [Row(f"{file}, {key} at step {step}", run, {"step": step, key: value}) for run, key, step, value in found]
     return Log(str(file), rows)

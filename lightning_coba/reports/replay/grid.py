@@ -1,6 +1,5 @@
 """Settings to replay: from what a person types to balancers, and a grid where nothing was typed."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from itertools import product
@@ -10,13 +9,18 @@ import yaml
 
 from lightning_coba import balancers
 from lightning_coba.balancers import Balancer, CoBa
+from lightning_coba.reports.formats import as_typed
 
 #: What is tried where nothing was asked for: windows, warm-ups, temperatures.
 WINDOWS, WARMUPS, TEMPERATURES = (5, 10, 20), (2, 3, 5), (1.0, 5.0, 20.0)
 #: Balancers by name, or balancers, which get names of their own.
 Settings = Mapping[str, Balancer] | Iterable[Balancer] | Balancer
-_COMMAS = re.compile(r",(?![^\[{]*[\]}])")  # those between values, not those inside a list
 _SHORT = {"window_records": "window", "warmup_records": "warm-up", "block_records": "block", "initial_records": "first"}
+
+
+def works_on_losses(balancer: Balancer) -> bool:
+    """Return whether a log of one loss per task and record is all that a balancer needs."""
+    return balancer.weighs == "tasks" and balancer.needs in (set(), {"losses"}, {"train_losses"})
 
 
 def replayable() -> dict[str, type[Balancer]]:
@@ -32,8 +36,7 @@ def replayable() -> dict[str, type[Balancer]]:
         if not (isinstance(method, type) and issubclass(method, Balancer) and is_dataclass(method)):
             continue
         # Only an instance tells what it needs; a method that must be given something first needs nothing else.
-        needs = set() if _required(method) else method(**_starred(method)).needs
-        if method.weighs == "tasks" and needs in (set(), {"losses"}, {"train_losses"}):
+        if _required(method) or works_on_losses(method(**_starred(method))):
             found[name.lower() + "_star" * bool(_starred(method))] = method
     return found
 
@@ -72,19 +75,19 @@ def parse_settings(specs: Iterable[str] = (), grid: Mapping[str, Sequence[Any]] 
     """
     chosen = [_chosen(text) for text in specs] or [(CoBa, {})]
     tried = dict(grid) if isinstance(grid, Mapping) else dict(map(_tried, grid))
-    for name in tried:
-        if not any(name in _fields(method) for method, _ in chosen):
-            legal = {field: None for method, _ in chosen for field in _fields(method)}
-            methods = ", ".join(dict.fromkeys(method.__name__ for method, _ in chosen))
-            raise ValueError(
-                f"`--set` must name a field of {methods}; got {name!r}. The fields are: {', '.join(legal) or 'none'}."
-            )
-    found = []
+    legal = {field: None for method, _ in chosen for field in _fields(method)}
+    if unknown := [name for name in tried if name not in legal]:
+        methods = ", ".join(dict.fromkeys(method.__name__ for method, _ in chosen))
+        raise ValueError(
+            f"`--set` must name a field of {methods}; got {unknown[0]!r}. The fields are: {', '.join(legal) or 'none'}."
+        )
+    found = {}
     for method, options in chosen:
         names = [name for name in tried if name in _fields(method)]
         for values in product(*(tried[name] for name in names)):
-            found.append(_made(method, options | dict(zip(names, values, strict=True))))
-    return list({repr(balancer): balancer for balancer in found}.values())
+            balancer = _made(method, options | dict(zip(names, values, strict=True)))
+            found[repr(balancer)] = balancer
+    return list(found.values())
 
 
 def _chosen(text: str) -> tuple[type[Balancer], dict[str, Any]]:
@@ -98,14 +101,11 @@ def _chosen(text: str) -> tuple[type[Balancer], dict[str, Any]]:
         raise ValueError(
             f"`--balancer` must be one of {', '.join(sorted(legal))}; got {name!r}.{why} Choose one of these."
         )
-    options = {}
-    for part in filter(None, _COMMAS.split(given)):
-        field, _, value = part.partition("=")
-        if field not in _fields(method):
-            raise ValueError(
-                f"`--balancer {name}` has no field {field!r}. The fields are: {', '.join(_fields(method)) or 'none'}."
-            )
-        options[field] = yaml.safe_load(value)
+    options = yaml.safe_load(f"{{{given.replace('=', ': ')}}}")
+    if unknown := [field for field in options if field not in _fields(method)]:
+        raise ValueError(
+            f"`--balancer {name}` has no field {unknown[0]!r}. The fields are: {', '.join(_fields(method)) or 'none'}."
+        )
     return method, options
 
 
@@ -116,7 +116,7 @@ def _tried(text: str) -> tuple[str, list[Any]]:
         raise ValueError(
             f"`--set` must be FIELD=VALUE,VALUE,...; got {text!r}. Type for example window_records=3,5,10."
         )
-    return name, [yaml.safe_load(value) for value in _COMMAS.split(values)]
+    return name, yaml.safe_load(f"[{values}]")
 
 
 def _made(method: type[Balancer], options: Mapping[str, Any]) -> Balancer:
@@ -145,8 +145,7 @@ def default_settings(own: CoBa | None, num_records: int) -> dict[str, Balancer]:
         ['CoBa (default)', 'CoBa window 5, warm-up 2, temperature 1']
     """
     first = own or CoBa()
-    longer = [window for window in WINDOWS if window >= num_records]
-    windows = [window for window in WINDOWS if window < num_records] + longer[:1]
+    windows = [window for window, shorter in zip(WINDOWS, (0, *WINDOWS), strict=False) if shorter < num_records]
     warmups = [warmup for warmup in WARMUPS if warmup < num_records]
     grid = [
         replace(first, window_records=window, warmup_records=warmup, temperature=temperature)
@@ -171,17 +170,10 @@ def name_settings(settings: Settings) -> Mapping[str, Balancer]:
 
 def describe(balancer: Balancer) -> str:
     """Return a method's name and those of its fields that differ from their defaults."""
-    differing = [
-        f"{_SHORT.get(name, name)} {_shown(getattr(balancer, name))}"
-        for name, field in _fields(type(balancer)).items()
-        if getattr(balancer, name) != field.default
-    ]
+    differing = []
+    for name, field in _fields(type(balancer)).items():
+        value = getattr(balancer, name)
+        if value != field.default:
+            shown = f"{value:g}" if isinstance(value, float) else as_typed(value)
+            differing.append(f"{_SHORT.get(name, name)} {shown}")
     return f"{balancer.label} {', '.join(differing)}".strip()
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Mapping):
-        return " ".join(f"{name}={_shown(part)}" for name, part in value.items())
-    return " ".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)

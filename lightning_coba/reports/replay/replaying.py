@@ -8,7 +8,7 @@ import torch
 from lightning_coba.balancers import Balancer, Observation
 from lightning_coba.balancers.base import check_baseline
 from lightning_coba.reports.past_runs.loss_table import LossTable
-from lightning_coba.reports.replay.grid import Settings, name_settings
+from lightning_coba.reports.replay.grid import Settings, name_settings, works_on_losses
 from lightning_coba.simplex.records import BalanceTable
 
 #: Columns of a BalanceTable that the state of a balancer may hold.
@@ -70,8 +70,7 @@ def most_different(results: Mapping[str, BalanceTable], most: int = 6) -> dict[s
 def _replay(table: LossTable, balancer: Balancer) -> BalanceTable:
     """Run one balancer over the records and keep what it computed at each."""
     losses = torch.from_numpy(table.losses)
-    stands_in = {"losses", "train_losses"}
-    if balancer.weighs != "tasks" or not balancer.needs <= stands_in or balancer.needs == stands_in:
+    if not works_on_losses(balancer):
         needed = ", ".join(sorted(balancer.needs)) or "the number of tokens in each step"
         raise ValueError(
             f"`replay_settings.settings` must work on losses alone; {balancer.label} needs {needed}, which a log of "

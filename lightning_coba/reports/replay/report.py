@@ -24,7 +24,6 @@ from lightning_coba.simplex.records import BalanceTable
 
 #: More settings than this are shown as a map, beside the panels of a few.
 MOST_PANELS = 8
-MOST_ON_SCREEN = 6
 ON_SCREEN = ("setting", "from record", "largest weight", "change", "DF")
 
 
@@ -64,7 +63,7 @@ class ReplayReport:
 
     def __rich__(self) -> Lines:
         """Show the answer and a short table, at most a screen of it."""
-        shown = most_different(self.results, MOST_ON_SCREEN)
+        shown = most_different(self.results)
         more = len(self.settings) - len(shown)
         caption = f"These differ most; {more} more are in replay.html and settings.csv." if more else None
         settings = settings_table(self.table, [one for one in self.settings if one.name in shown])
@@ -103,7 +102,7 @@ def write_replay_report(
         results=results,
         tasks=tasks,
         settings=found,
-        verdict=verdict(table, tasks, found, next(iter(results.values())), next(iter(given.values()))),
+        verdict=verdict(table, tasks, found, next(iter(results.values()))),
         notes=notes(table, results, given),
     )
     _write(report)

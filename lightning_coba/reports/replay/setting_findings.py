@@ -19,6 +19,7 @@ class SettingFinding:
     Attributes:
         name: Name of the setting.
         first_record: Number of the first record whose weights are not all equal; 0 = there was none.
+        first_step: The step of that record.
         final: ``[K]`` weights after the last record.
         mean: ``[K]`` weights, averaged over the records from the first active one on; 1/K where there was none.
         largest: The largest weight that any task had.
@@ -31,6 +32,7 @@ class SettingFinding:
 
     name: str
     first_record: int
+    first_step: int
     final: NDArray[np.float64]
     mean: NDArray[np.float64]
     largest: float
@@ -46,13 +48,14 @@ def setting_finding(name: str, result: BalanceTable) -> SettingFinding:
     weights, tasks = result.weight, result.tasks
     share = 1 / len(tasks)
     active = np.abs(weights - share).max(axis=1) > 1e-9
-    first = int(active.argmax()) if active.any() else len(weights)
-    mean = weights[first:].mean(axis=0) if active.any() else np.full(len(tasks), share)
+    first = int(active.argmax())  # 0 where none is
+    mean = weights[first:].mean(axis=0)
     changes = np.abs(np.diff(weights, axis=0)).sum(axis=1)[max(first - 1, 0) :]
     order = np.argsort(mean, kind="stable")
     return SettingFinding(
         name=name,
         first_record=first + 1 if active.any() else 0,
+        first_step=int(result.steps[first]) if active.any() else 0,
         final=weights[-1],
         mean=mean,
         largest=float(weights.max()),

@@ -44,12 +44,10 @@ def tasks_table(found: Sequence[TaskFinding]) -> PageTable:
 def settings_table(table: LossTable, settings: Sequence[SettingFinding]) -> PageTable:
     """Return one row per setting: when it began, the weights it ended with, whom it raised and damped."""
     tasks = table.tasks if len(table.tasks) <= MOST_WEIGHT_COLUMNS else []
-    steps = table.steps
     columns: dict[str, list[str]] = {
         "setting": [one.name for one in settings],
         "from record": [
-            f"{one.first_record} (step {steps[one.first_record - 1]})" if one.first_record else "never"
-            for one in settings
+            f"{one.first_record} (step {one.first_step})" if one.first_record else "never" for one in settings
         ],
         **{task: [number(one.final[k]) for one in settings] for k, task in enumerate(tasks)},
         "largest weight": [f"{one.largest:.2f} {one.largest_task}" for one in settings],
@@ -87,7 +85,7 @@ def write_settings(file: Path, table: LossTable, settings: Sequence[SettingFindi
         {
             "setting": one.name,
             "first_record": one.first_record or "",
-            "first_step": table.steps[one.first_record - 1] if one.first_record else "",
+            "first_step": one.first_step if one.first_record else "",
             "largest_weight": one.largest,
             "largest_task": one.largest_task,
             "mean_change": one.mean_change,

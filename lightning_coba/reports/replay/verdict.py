@@ -28,7 +28,6 @@ def verdict(
     found: Sequence[TaskFinding],
     settings: Sequence[SettingFinding],
     result: BalanceTable,
-    balancer: Balancer | None = None,
 ) -> list[str]:
     """Return the answer to "would it have helped?" as far as a replay can give it, the most important sentence first.
 
@@ -36,11 +35,10 @@ def verdict(
         table: The losses.
         found: How each task fared.
         settings: What each setting did; the sentences are about the first.
-        result: The records of the first.
-        balancer: The first; where the run had it, and these weights, they are told as what happened.
+        result: The records of the first; where the run had these weights, they are told as what happened.
     """
     first = settings[0]
-    would = "" if _difference_from_run(table, result, balancer) < SAME else "would have "
+    would = "" if _difference_from_run(table, result) < SAME else "would have "
     sentences = [_headline(found, first, result, would), _tasks(found), _spread(table, found)]
     sentences += [_answer(first, result, would), _agreement(settings)]
     return [sentence for sentence in sentences if sentence]
@@ -67,18 +65,17 @@ def notes(table: LossTable, results: Mapping[str, BalanceTable], settings: Mappi
     stand_ins = [name for name, balancer in settings.items() if balancer.needs == {"train_losses"}]
     if stand_ins:
         said.append(f"{listed(stand_ins, 4)}: made for training losses; validation losses stand in for them.")
-    difference = _difference_from_run(table, results[name], balancer)
-    if np.isfinite(difference):
-        own = f"Replaying the run's own setting, {name}, gives"
-        far = f"weights up to {difference:.2g} from those that the run had: a prior, a floor under the weights or"
-        same = f"{own} the weights that the run had."
-        said.append(same if difference < SAME else f"{own} {far} another version shaped these.")
+    difference = _difference_from_run(table, results[name])
+    if balancer == table.balancer and np.isfinite(difference):
+        why = "from those that the run had: a prior, a floor under the weights or another version shaped these"
+        gives = "the weights that the run had" if difference < SAME else f"weights up to {difference:.2g} {why}"
+        said.append(f"Replaying the run's own setting, {name}, gives {gives}.")
     return [*said, CAUTION]
 
 
-def _difference_from_run(table: LossTable, result: BalanceTable, balancer: Balancer | None) -> float:
-    """Return how far the weights of the run's own setting lie from those that it had; NaN for another setting."""
-    if table.balancer is None or table.weights is None or repr(balancer) != repr(table.balancer):
+def _difference_from_run(table: LossTable, result: BalanceTable) -> float:
+    """Return how far the weights of a replay lie from those that the run had; NaN where these are not known."""
+    if table.balancer is None or table.weights is None:
         return np.nan
     return float(np.nanmax(np.abs(result.weight - table.weights)))
 
@@ -148,13 +145,13 @@ def _answer(setting: SettingFinding, result: BalanceTable, would: str) -> str:
     """Say when the setting would have begun, or began, and whom it raised and damped."""
     if not setting.first_record:
         return f"{setting.name} {would}kept all weights equal throughout."
-    step = int(result.steps[setting.first_record - 1])
-    begins = f"{setting.name} {would}moved the weights from record {setting.first_record} (step {step}) on"
+    begins = (
+        f"{setting.name} {would}moved the weights from record {setting.first_record} (step {setting.first_step}) on"
+    )
     times = dict(zip(result.tasks, setting.mean * len(result.tasks), strict=True))
-    groups = {"raised": setting.raised, "damped": setting.damped}
     moved = [
         f"{verb} {listed(f'{task} ({times[task]:.2f} times)' for task in tasks)}"
-        for verb, tasks in groups.items()
+        for verb, tasks in (("raised", setting.raised), ("damped", setting.damped))
         if tasks
     ]
     if not moved:
