@@ -13,6 +13,7 @@ class TokenMean(ConstantBalancer):
     are the uniform ones, and multiply nothing. An update costs nothing.
 
     Example:
+        >>> import torch
         >>> from lightning_coba import TaskLosses, TaskWeights
         >>> weights = TaskWeights(["code", "qa"])
         >>> weights.weighs = TokenMean.weighs
