@@ -357,21 +357,16 @@ class MultitaskLM(L.LightningModule):
 
     def results(self) -> dict[str, Result]:
         """Return the test loss, accuracy and exact match of every task, as the last test pass logged them."""
-        logged = self.trainer.callback_metrics
-        values = {
-            key: {task: float(logged[name]) for task in self._task_names if (name := task_key(key, task)) in logged}
-            for key in TEST_METRICS
-        }
+        values: dict[str, dict[str, float]] = {key: {} for key in TEST_METRICS}
+        for name, value in self.trainer.callback_metrics.items():
+            key, _, task = name.partition("/")
+            if task and key in values:
+                values[key][task] = float(value)
         return {key: Result(values[key], "min" if key == TEST_LOSS else "max") for key in TEST_METRICS if values[key]}
 
     def objective(self) -> tuple[str, Better]:
         """Return the unweighted mean of the tasks' validation losses."""
         return VAL_LOSS, "min"
-
-    @property
-    def _task_names(self) -> Sequence[str]:
-        # Where spawned processes have trained, this one has not been set up.
-        return self.task_weights.tasks or self.trainer.datamodule.task_names
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write the adapter (PEFT) or, after full fine-tuning, the model, as safetensors."""
