@@ -97,7 +97,13 @@ def _add_init(made: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``coba-data``."""
-    given = (command := parser()).parse_args(arguments)
+    given, left = (command := parser()).parse_known_args(arguments)
+    # argparse reads words up to the first option only; settings may stand behind it too.
+    behind = [word for word in left if given.run is check and re.match(r"[\w.+~]+=", word)]
+    if len(behind) < len(left):
+        command.error(f"unrecognized arguments: {' '.join(word for word in left if word not in behind)}")
+    if behind:
+        given.settings = [*given.settings, *behind]
     with plain_errors(command):
         _refuse_run(given.dir, f"{command.prog} {given.command}")
         well = given.run(given)

@@ -69,6 +69,7 @@ def test_options_reach_the_reading(my_tasks, capsys, model_folder):
         (["init", "my_tasks", "--out", "here.yaml"], "in a folder named 'experiment'"),
         (["check", "my_tasks", "model.model=./nowhere"], "a folder of save_pretrained, or a .gguf file"),
         (["check", "my_tasks", "data.max_lenght=9"], "Did you mean data.max_length=...?"),
+        (["check", "my_tasks", "--out", "there", "data.max_lenght=9"], "Did you mean data.max_length=...?"),
         (["check", "my_tasks", "data.max_length=long"], "`data.max_length` must be a whole number; got 'long'"),
         (["check", "my_tasks", "data=quickstart"], "data.root"),
     ],
