@@ -38,7 +38,7 @@ class MultitaskDataModule(LightningDataModule):
 
     Args:
         tasks: the tasks, with different names; their order is the order of the task indices.
-        root: instead of ``tasks``, a folder with a sub-folder or a file a task, or one file with a column ``task``;
+        root: instead of ``tasks``, a folder with one sub-folder or file per task, or one file with a column ``task``;
             see `tasks_at`.
         only: names of the tasks that are trained and evaluated, as for a baseline of one task; ``None`` = all. The
             others are still read, compared and tokenised, so that those named have the rows they have among all.

@@ -59,7 +59,7 @@ def bootstrap_interval(
     is not in it: seeds are averaged before.
 
     Args:
-        changes: ``[tasks]``, one number a task, averaged over seeds.
+        changes: ``[tasks]``, one number per task, averaged over seeds.
         level: share of the resampled means inside the interval, in (0, 1).
         num_resamples: how often the tasks are drawn, with replacement.
         seed: of the draws: the same numbers give the same interval.
