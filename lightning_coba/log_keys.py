@@ -18,6 +18,11 @@ def task_key(prefix: str, task: str) -> str:
     return f"{prefix}/{task}"
 
 
+def simplex_prefix(name: str) -> str:
+    """Return what the keys of a simplex begin with: ``balance``, or ``balance/<name>`` where it has another name."""
+    return BALANCE if name == BALANCE else f"{BALANCE}/{name}"
+
+
 def metric_key(metric: str, task: str) -> str:
     """Return the key of a metric of generated validation answers, such as ``val_chrf/code``."""
     return task_key(f"val_{metric}", task)

@@ -13,7 +13,7 @@ from lightning_coba.balancing.checkpoints import was_written_by_0_4
 from lightning_coba.balancing.publish import publish
 from lightning_coba.balancing.recorder import Recorder, Shown
 from lightning_coba.balancing.step_signals import means_or_nan
-from lightning_coba.log_keys import BALANCE
+from lightning_coba.log_keys import simplex_prefix
 
 
 class Records:
@@ -47,7 +47,7 @@ class Records:
         strict_tasks: bool,
     ) -> None:
         self.caller = caller
-        self.log_prefix = BALANCE if name == BALANCE else f"{BALANCE}/{name}"
+        self.log_prefix = simplex_prefix(name)
         self.cadence = cadence
         self.prior = prior
         self.min_weight = min_weight

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from lightning_coba.log_keys import BALANCE
+from lightning_coba.log_keys import simplex_prefix
 from lightning_coba.simplex.records import BalanceTable, Losses
 from lightning_coba.simplex.trajectory import Trajectory
 
@@ -51,7 +51,7 @@ class Simplex:
     @property
     def log_prefix(self) -> str:
         """Prefix of the keys under which it is logged: ``balance``, or ``balance/<name>``."""
-        return BALANCE if self.name == BALANCE else f"{BALANCE}/{self.name}"
+        return simplex_prefix(self.name)
 
     def table(self) -> BalanceTable:
         """Return the records as a table; there must be one."""
