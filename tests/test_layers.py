@@ -16,6 +16,7 @@ SMALL = {"cache_folder", "lightning_internals", "log_keys"}
 
 #: Package (or small file) -> what of ours it may import, anywhere in its files; `data.stream` = that module alone.
 MAY_IMPORT = {
+    "errors": NOBODY,
     "cache_folder": NOBODY,
     "log_keys": NOBODY,
     "lightning_internals": NOBODY,
@@ -35,6 +36,9 @@ MAY_IMPORT = {
     "reports": {"balancers", "inspection", "log_keys", "runs", "simplex"},
 }
 EVERYTHING = {*MAY_IMPORT}
+MAY_IMPORT = {package: may | {"errors"} for package, may in MAY_IMPORT.items() if package != "errors"} | {
+    "errors": NOBODY
+}
 MAY_IMPORT |= {"cli": {*EVERYTHING, NAME}, NAME: EVERYTHING}  # and nobody else these two
 
 #: Package -> what of others it may import.
@@ -46,6 +50,7 @@ THIRD_PARTY = {
     "callbacks": {"lightning", "rich", "torch"},
     "loggers": {"lightning", "matplotlib", "mlflow", "numpy", "torch", "wandb"},
     "lightning_internals": {"lightning", "torch"},
+    "errors": NOBODY,
     "cache_folder": NOBODY,
     "log_keys": NOBODY,
     NAME: NOBODY,

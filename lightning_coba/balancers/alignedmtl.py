@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from lightning_coba.balancers.torchjd_adapter import GradientBalancer
+from lightning_coba.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class AlignedMTL(GradientBalancer):
     def __post_init__(self) -> None:
         """Check the domain."""
         if self.scale_mode not in ("min", "median", "rmse"):
-            raise ValueError(f'`AlignedMTL.scale_mode` must be "min", "median" or "rmse"; got {self.scale_mode!r}.')
+            raise UserError(f'`AlignedMTL.scale_mode` must be "min", "median" or "rmse"; got {self.scale_mode!r}.')
 
     def _solve(self, gramian: Tensor, record: int) -> Tensor:
         from torchjd.aggregation import AlignedMTLWeighting

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from lightning_coba.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
@@ -153,7 +155,7 @@ def moved(tensor: Tensor, like: Tensor) -> Tensor:
 def check_num_tasks(num_tasks: int) -> None:
     """Raise ValueError unless there is at least one task."""
     if num_tasks < 1:
-        raise ValueError(f"`init.num_tasks` must be at least 1; got {num_tasks}. Name the tasks.")
+        raise UserError(f"`init.num_tasks` must be at least 1; got {num_tasks}.", "Name the tasks.")
 
 
 def replay(
@@ -196,7 +198,7 @@ def replay(
         True
     """
     if balancer.weighs == "tokens":
-        raise ValueError(
+        raise UserError(
             f"{type(balancer).__name__} has no replay: a task's share is its number of tokens in each step, which "
             "losses do not tell."
         )
@@ -209,7 +211,7 @@ def replay(
     missing = sorted(balancer.needs - values.keys())
     if missing or not values:
         name = missing[0] if missing else "losses"
-        raise ValueError(
+        raise UserError(
             f"`replay.{name}` must be given: {balancer.label} works on {', '.join(sorted(balancer.needs)) or 'it'}."
         )
     shape = next(iter(values.values())).shape[:2]
@@ -217,13 +219,13 @@ def replay(
         expected = shape + shape[1:] if name in MATRIX_SIGNALS else shape
         if len(shape) != 2 or value.shape != expected:
             shapes = {name: tuple(value.shape) for name, value in values.items()}
-            raise ValueError(
+            raise UserError(
                 "`replay`'s signals must all have one shape [T, K] (gramian and hypergradients [T, K, K]); got "
                 f"{shapes}."
             )
     mask = torch.ones(shape, dtype=torch.bool) if present is None else torch.as_tensor(present, dtype=torch.bool)
     if mask.shape != shape:
-        raise ValueError(f"`replay.present` must have the losses' shape {tuple(shape)}; got {tuple(mask.shape)}.")
+        raise UserError(f"`replay.present` must have the losses' shape {tuple(shape)}; got {tuple(mask.shape)}.")
     if initial is not None:
         initial = torch.as_tensor(initial, dtype=torch.float64)
     if balancer.baseline_signal is not None:
@@ -256,7 +258,7 @@ def check_baseline(
         first = losses.gather(0, usable.int().argmax(dim=0, keepdim=True)).squeeze(0)
         first = torch.where(usable.any(dim=0), first, torch.nan)
         if initial is not None and initial.shape != first.shape:
-            raise ValueError(
+            raise UserError(
                 f"`initial` must hold one V(0) per task, shape {tuple(first.shape)}; got {tuple(initial.shape)}."
             )
         used = first if initial is None else torch.where(initial.isnan(), first, initial)
@@ -265,8 +267,9 @@ def check_baseline(
     for index, value in enumerate(used.tolist()):
         if value <= 0 or value == float("inf"):
             name = tasks[index] if tasks else index
-            raise ValueError(
-                f"The baseline loss V(0) of task {name!r} must be finite and > 0; got {value}. The balancer divides by "
-                "it: give another one with `initial` (`baseline` of the callback), or leave the task out."
+            raise UserError(
+                f"The baseline loss V(0) of task {name!r} must be finite and > 0; got {value}.",
+                "The balancer divides by it: give another one with `initial` (`baseline` of the callback), or leave "
+                "the task out.",
             )
     return initial

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_coba.errors import UserError
+
 
 class Baseline(NamedTuple):
     """L(0) of K tasks, taken from the first records.
@@ -28,7 +30,7 @@ def unknown_baseline(initial: Tensor | None, num_tasks: int, device: torch.devic
         num_records: records that a measured baseline is the mean of.
     """
     if initial is not None and initial.shape != (num_tasks,):
-        raise ValueError(f"`init.initial` must have shape ({num_tasks},); got {tuple(initial.shape)}.")
+        raise UserError(f"`init.initial` must have shape ({num_tasks},); got {tuple(initial.shape)}.")
     unknown = torch.full((num_tasks,), torch.nan, dtype=torch.float64, device=device)
     losses = unknown if initial is None else initial.to(unknown, copy=True)
     return Baseline(losses, torch.where(losses.isnan(), 0.0, float(num_records)))

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_coba.errors import UserError
+
 
 def check_number(name: str, value: Any, at_least: float | None = None, above: float | None = None) -> None:
     """Raise ValueError unless ``value`` is a finite number in its domain.
@@ -19,19 +21,19 @@ def check_number(name: str, value: Any, at_least: float | None = None, above: fl
     domain += f" > {above:g}" if above is not None else ""
     fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not fits or (at_least is not None and value < at_least) or (above is not None and value <= above):
-        raise ValueError(f"`{name}` must be {domain}; got {value!r}.")
+        raise UserError(f"`{name}` must be {domain}; got {value!r}.")
 
 
 def check_count(name: str, value: Any, at_least: int = 1) -> None:
     """Raise ValueError unless ``value`` is an integer of at least ``at_least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"`{name}` must be an integer >= {at_least}; got {value!r}.")
+        raise UserError(f"`{name}` must be an integer >= {at_least}; got {value!r}.")
 
 
 def check_source(name: str, value: Any) -> None:
     """Raise ValueError unless ``value`` names where losses come from."""
     if value not in ("train", "held_out"):
-        raise ValueError(f'`{name}` must be "train" or "held_out"; got {value!r}.')
+        raise UserError(f'`{name}` must be "train" or "held_out"; got {value!r}.')
 
 
 def numbers(given: Any) -> list[Any]:
@@ -50,5 +52,7 @@ def in_task_order(name: str, given: Any, tasks: Sequence[str]) -> Any:
     if not isinstance(given, Mapping):
         return given
     if set(given) != set(tasks):
-        raise ValueError(f"`{name}` must name every task once; got {sorted(given)}. The tasks are: {', '.join(tasks)}.")
+        raise UserError(
+            f"`{name}` must name every task once; got {sorted(given)}.", f"The tasks are: {', '.join(tasks)}."
+        )
     return tuple(float(given[task]) for task in tasks)

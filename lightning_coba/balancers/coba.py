@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer, Observation, admitted, check_num_tasks, float64_device
 from lightning_coba.balancers.checks import check_count, check_number
+from lightning_coba.errors import UserError
 from lightning_coba.functional import (
     absolute_convergence_scores,
     divergence_factor,
@@ -119,12 +120,12 @@ class CoBa(Balancer):
         check_count("CoBa.warmup_records", self.warmup_records)
         check_number("CoBa.temperature", self.temperature, above=0)
         if self.form not in ("paper", "mftcoder"):
-            raise ValueError(f'`CoBa.form` must be "paper" or "mftcoder"; got {self.form!r}.')
+            raise UserError(f'`CoBa.form` must be "paper" or "mftcoder"; got {self.form!r}.')
         if self.form == "mftcoder" and not 3 <= self.warmup_records < self.window_records:
-            raise ValueError(
+            raise UserError(
                 '`CoBa.form="mftcoder"` must have 3 <= warmup_records < window_records; got '
-                f"warmup_records={self.warmup_records}, window_records={self.window_records}. "
-                'Raise window_records, or use form="paper".'
+                f"warmup_records={self.warmup_records}, window_records={self.window_records}.",
+                'Raise window_records, or use form="paper".',
             )
 
     def init(
@@ -133,7 +134,7 @@ class CoBa(Balancer):
         """Return the state before the first record; see :meth:`Balancer.init`."""
         check_num_tasks(num_tasks)
         if initial is not None and initial.shape != (num_tasks,):
-            raise ValueError(f"`CoBa.init.initial` must have shape ({num_tasks},); got {tuple(initial.shape)}.")
+            raise UserError(f"`CoBa.init.initial` must have shape ({num_tasks},); got {tuple(initial.shape)}.")
         device = float64_device(device)
         columns = self.window_records
         # The released code looks back on N - W + 1 slopes once its window is full.

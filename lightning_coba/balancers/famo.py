@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer, Observation, Source, admitted, check_num_tasks, float64_device
 from lightning_coba.balancers.checks import check_number, check_source, in_task_order, numbers
+from lightning_coba.errors import UserError
 from lightning_coba.functional import adam_step
 
 #: Added to L - b, as in the authors' code, so that a loss of 0 has a logarithm.
@@ -106,7 +107,7 @@ class FAMO(Balancer):
         """Return the state before the first record; see :meth:`Balancer.init`."""
         check_num_tasks(num_tasks)
         if len(numbers(self.min_losses)) not in (1, num_tasks):
-            raise ValueError(
+            raise UserError(
                 f"`FAMO.min_losses` must be one number or {num_tasks}, one per task; got {self.min_losses!r}."
             )
         zeros = torch.zeros(num_tasks, dtype=torch.float64, device=float64_device(device))

@@ -3,6 +3,7 @@ from dataclasses import dataclass, replace
 
 from lightning_coba.balancers.checks import in_task_order, numbers
 from lightning_coba.balancers.constant import ConstantBalancer
+from lightning_coba.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Fixed(ConstantBalancer):
         """Check the domain."""
         values = self._values()
         if not values or any(not 0 <= value < float("inf") for value in values) or sum(values) <= 0:
-            raise ValueError(
-                f"`Fixed.weights` must be finite numbers >= 0 with a positive sum; got {self.weights!r}. "
-                "Give one per task, as {task: weight} or in task order."
+            raise UserError(
+                f"`Fixed.weights` must be finite numbers >= 0 with a positive sum; got {self.weights!r}.",
+                "Give one per task, as {task: weight} or in task order.",
             )
 
     def _values(self) -> list[float]:
@@ -43,5 +44,5 @@ class Fixed(ConstantBalancer):
 
     def _weights(self, num_tasks: int) -> Sequence[float]:
         if len(self.weights) != num_tasks:
-            raise ValueError(f"`Fixed.weights` must hold {num_tasks} weights, one per task; got {self.weights!r}.")
+            raise UserError(f"`Fixed.weights` must hold {num_tasks} weights, one per task; got {self.weights!r}.")
         return self._values()

@@ -14,6 +14,7 @@ from lightning_coba.balancers.torchjd_adapter import (
     no_losses,
     shares,
 )
+from lightning_coba.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class STCH(LossBalancer):
         for name in ("preference", "reference"):
             given = getattr(self, name)
             if given is not None and len(given) != num_tasks:
-                raise ValueError(f"`STCH.{name}` must hold {num_tasks} numbers, one per task; got {given!r}.")
+                raise UserError(f"`STCH.{name}` must hold {num_tasks} numbers, one per task; got {given!r}.")
         return no_losses(num_tasks, device)
 
     def update(self, state: LossesState, observation: Observation) -> tuple[LossesState, Tensor]:

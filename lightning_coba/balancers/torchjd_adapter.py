@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer, Observation, check_num_tasks, float64_device
+from lightning_coba.errors import MissingPackageError
 from lightning_coba.functional import adam_step, seed_of, set_seed
 
 
@@ -162,8 +163,8 @@ def check_installed(method: str, *packages: str) -> None:
     """Raise ImportError, with the line to type, unless all packages are there."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise ImportError(
-            f"`{method}` needs {', '.join(missing)}. Type: pip install -c constraints.txt 'lightning-coba[torchjd]'"
+        raise MissingPackageError(
+            f"`{method}` needs {', '.join(missing)}.", "Type: pip install -c constraints.txt 'lightning-coba[torchjd]'"
         )
 
 

@@ -12,6 +12,7 @@ from lightning_coba.balancing import notices
 from lightning_coba.balancing.cadence import Cadence
 from lightning_coba.balancing.held_out import HeldOutStream
 from lightning_coba.balancing.loss_sums import MeasuredLosses
+from lightning_coba.errors import UserError
 
 
 class Baseline:
@@ -75,5 +76,5 @@ class Baseline:
 def _by_name(baseline: Mapping[str, float], tasks: Sequence[str]) -> Tensor:
     unknown = sorted(set(baseline) - set(tasks))
     if unknown:
-        raise ValueError(f"`baseline` names {unknown}; the tasks are: {', '.join(tasks)}.")
+        raise UserError(f"`baseline` names {unknown}; the tasks are: {', '.join(tasks)}.")
     return torch.tensor([float(baseline.get(task, torch.nan)) for task in tasks], dtype=torch.float64)

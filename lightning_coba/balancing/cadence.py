@@ -4,6 +4,7 @@ from lightning_coba.balancers.base import Balancer
 from lightning_coba.balancing.publish import is_log_step
 from lightning_coba.balancing.step_budget import StepBudget
 from lightning_coba.balancing.step_signals import HELD_OUT_SIGNALS, TRAINING_SIGNALS
+from lightning_coba.errors import UserError
 
 
 class Cadence:
@@ -24,10 +25,11 @@ class Cadence:
         default = balancer.cadence or ("steps" if self.needs & TRAINING_SIGNALS else "validation")
         self._every = 1 if every_n_steps is None and default == "steps" else every_n_steps
         if not self.by_steps and self.needs & TRAINING_SIGNALS and self.needs != {"losses", "train_losses"}:
-            raise ValueError(
+            raise UserError(
                 f"`{type(balancer).__name__}.cadence` must be None or 'steps' for a balancer that needs "
-                f"{', '.join(sorted(self.needs))}; got {balancer.cadence!r}. A validation pass brings held-out losses "
-                "and, beside them, training losses alone. Set `every_n_steps` where the class cannot be changed."
+                f"{', '.join(sorted(self.needs))}; got {balancer.cadence!r}.",
+                "A validation pass brings held-out losses and, beside them, training losses alone. Set "
+                "`every_n_steps` where the class cannot be changed.",
             )
 
     @property

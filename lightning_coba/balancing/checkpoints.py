@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_coba.balancers.base import Balancer
 from lightning_coba.balancers.settings import differing_settings, settings, settings_of_repr
+from lightning_coba.errors import UserError
 
 
 def same_columns(before: Sequence[str], now: Sequence[str], strict: bool) -> list[int | None]:
@@ -19,9 +20,9 @@ def same_columns(before: Sequence[str], now: Sequence[str], strict: bool) -> lis
     """
     added = [task for task in now if task not in before]
     if [task for task in now if task in before] != list(before) or (added and strict):
-        raise ValueError(
-            f"The checkpoint was written with the tasks {', '.join(before)}; this run has {', '.join(now)}. Use the "
-            "same tasks in the same order, start a new run, or admit added tasks with strict_tasks=False."
+        raise UserError(
+            f"The checkpoint was written with the tasks {', '.join(before)}; this run has {', '.join(now)}.",
+            "Use the same tasks in the same order, start a new run, or admit added tasks with strict_tasks=False.",
         )
     return [None if task in added else list(before).index(task) for task in now]
 
@@ -54,10 +55,10 @@ def refuse_other_settings(
         differing += [name for name, then, now in pairs if then != now]
     if differing:
         now = settings(balancer)
-        raise ValueError(
+        raise UserError(
             f"The checkpoint was written by {_shown(before, saved['balancer'])} with prior and floor {shape_before}; "
-            f"this run has {_shown(now, '')} with {shape}, which differs in {', '.join(differing)}. Resume with the "
-            "same settings, or start a new run."
+            f"this run has {_shown(now, '')} with {shape}, which differs in {', '.join(differing)}.",
+            "Resume with the same settings, or start a new run.",
         )
 
 
@@ -74,8 +75,9 @@ def same_state(saved: Mapping[str, Any], like: Any, label: str, device: torch.de
         ValueError: Its fields are not those that the method has now.
     """
     if set(saved) != set(like._fields):
-        raise ValueError(
+        raise UserError(
             f"The checkpoint's state of {label} holds {', '.join(sorted(saved))}, and this version of lightning_coba "
-            f"keeps {', '.join(sorted(like._fields))}. Resume with the version that wrote it, or start a new run."
+            f"keeps {', '.join(sorted(like._fields))}.",
+            "Resume with the version that wrote it, or start a new run.",
         )
     return type(like)(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in saved.items()})

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_coba.balancing.loss_sums import LossSums, MeasuredLosses
 from lightning_coba.data.stream import Stream
+from lightning_coba.errors import UserError
 from lightning_coba.functional import TaskLosses, undisturbed
 
 REFUSAL = (
@@ -43,13 +44,13 @@ class HeldOutStream:
     def __init__(self, loaders: Mapping[str, Any], tasks: Sequence[str], seed: int) -> None:
         missing = [task for task in tasks if task not in loaders]
         if missing:
-            raise ValueError(f"{REFUSAL} There is none for {', '.join(missing)}.")
+            raise UserError(f"{REFUSAL} There is none for {', '.join(missing)}.")
         self.tasks = tuple(tasks)
         self.loaders = [loaders[task] for task in tasks]
         for task, loader in zip(tasks, self.loaders, strict=True):
             indexable = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
             if not indexable or loader.batch_size is None or not len(loader.dataset):
-                raise ValueError(f"{REFUSAL} The one for {task!r} is {loader!r}.")
+                raise UserError(f"{REFUSAL} The one for {task!r} is {loader!r}.")
         self.streams = [
             Stream(f"held_out/{task}", len(loader.dataset), -(-loader.batch_size // len(self.loaders)), seed)
             for task, loader in zip(tasks, self.loaders, strict=True)

@@ -12,6 +12,7 @@ from lightning_coba.balancing.protocol import ReportsTaskLosses
 from lightning_coba.balancing.run_length import expected_records
 from lightning_coba.balancing.step_budget import StepBudget
 from lightning_coba.balancing.task_weights import TaskWeights
+from lightning_coba.errors import UserError, WrongUseError
 from lightning_coba.lightning_internals import uses_static_graph
 
 #: Parts of the names of strategies under which a rank holds only a piece of each parameter.
@@ -28,64 +29,64 @@ def check_arguments(
 ) -> None:
     """Raise ValueError where an argument of the callback is outside its domain."""
     if every_n_steps is not None and (type(every_n_steps) is not int or every_n_steps < 1):
-        raise ValueError(f"`every_n_steps` must be None or an integer >= 1; got {every_n_steps!r}.")
+        raise UserError(f"`every_n_steps` must be None or an integer >= 1; got {every_n_steps!r}.")
     if max_overhead is not None and not (isinstance(max_overhead, int | float) and 0 < max_overhead < float("inf")):
-        raise ValueError(f"`max_overhead` must be None or a share > 0 such as 0.03; got {max_overhead!r}.")
+        raise UserError(f"`max_overhead` must be None or a share > 0 such as 0.03; got {max_overhead!r}.")
     if max_overhead is not None and every_n_steps is not None:
-        raise ValueError(
-            f"`max_overhead` must be None where `every_n_steps` is given; got {max_overhead} and {every_n_steps}. The "
-            "first finds the second: leave one of them out."
+        raise UserError(
+            f"`max_overhead` must be None where `every_n_steps` is given; got {max_overhead} and {every_n_steps}.",
+            "The first finds the second: leave one of them out.",
         )
     if isinstance(baseline, str) and baseline not in ("measure", "first_record"):
-        raise ValueError(f'`baseline` must be "measure", "first_record" or {{task: V(0)}}; got {baseline!r}.')
+        raise UserError(f'`baseline` must be "measure", "first_record" or {{task: V(0)}}; got {baseline!r}.')
     if prior is not None and any(not 0 < value < float("inf") for value in prior.values()):
-        raise ValueError(f"`prior` must be finite numbers > 0; got {dict(prior)}.")
+        raise UserError(f"`prior` must be finite numbers > 0; got {dict(prior)}.")
     if not 0 <= min_weight < 1:
-        raise ValueError(f"`min_weight` must be in [0, 1/K); got {min_weight}.")
+        raise UserError(f"`min_weight` must be in [0, 1/K); got {min_weight}.")
     if isinstance(tasks, str):
-        raise ValueError(f"`tasks` must be a list of names; got the string {tasks!r}. Write [{tasks!r}].")
+        raise UserError(f"`tasks` must be a list of names; got the string {tasks!r}.", f"Write [{tasks!r}].")
 
 
 def refuse_attribute(attribute: str, value: Any, module: L.LightningModule) -> None:
     """Raise ValueError if the module has something else than weights under the callback's name."""
     if not isinstance(value, TaskWeights):
-        raise ValueError(
-            f"`attribute={attribute!r}` must be a TaskWeights of {type(module).__name__}; it is "
-            f"a {type(value).__name__}. Give the callback another `attribute`."
+        raise UserError(
+            f"`attribute={attribute!r}` must be a TaskWeights of {type(module).__name__}; it is a "
+            f"{type(value).__name__}.",
+            "Give the callback another `attribute`.",
         )
 
 
 def refuse_rivals(num_balancers: int, attribute: str) -> None:
     """Raise ValueError if several balancers move the same weights."""
     if num_balancers > 1:
-        raise ValueError(
-            f"{num_balancers} balancers move `{attribute}`. Give each its own `attribute`, and use that one in "
-            "its part of training_step."
+        raise UserError(
+            f"{num_balancers} balancers move `{attribute}`.",
+            "Give each its own `attribute`, and use that one in its part of training_step.",
         )
 
 
 def refuse_other_cadence(before: str, now: str) -> None:
     """Raise ValueError where a checkpoint was written with another step cadence: its draws are counted by it."""
     if before != now:
-        raise ValueError(
-            f"The checkpoint was written with {before}; this run has {now}. Resume with the same cadence, or start a "
-            "new run."
+        raise UserError(
+            f"The checkpoint was written with {before}; this run has {now}.",
+            "Resume with the same cadence, or start a new run.",
         )
 
 
 def refuse_step_cadence(trainer: L.Trainer, module: L.LightningModule, cadence: str, held_out: Any) -> None:
     """Raise ValueError if module or data cannot give held-out losses between validations."""
     if not isinstance(module, ReportsTaskLosses):
-        raise ValueError(
-            f"`{cadence}` needs held-out losses between validations, and "
-            f"{type(module).__name__} has no `task_losses`. Add\n\n    def task_losses(self, batch):\n"
-            "        return {task: loss, ...}  # or TaskLosses(sums, counts)\n\nor leave `every_n_steps` out to "
-            "balance after each validation pass."
+        raise UserError(
+            f"`{cadence}` needs held-out losses between validations, and {type(module).__name__} has no `task_losses`.",
+            "Add\n\n    def task_losses(self, batch):\n        return {task: loss, ...}  # or TaskLosses(sums, "
+            "counts)\n\nor leave `every_n_steps` out to balance after each validation pass.",
         )
     if held_out is None and not hasattr(getattr(trainer, "datamodule", None), "held_out_dataloaders"):
-        raise ValueError(
-            f"`{cadence}` needs held-out rows. Give `held_out={{task: DataLoader}}`, or a "
-            "datamodule with `held_out_dataloaders()`."
+        raise UserError(
+            f"`{cadence}` needs held-out rows.",
+            "Give `held_out={task: DataLoader}`, or a datamodule with `held_out_dataloaders()`.",
         )
 
 
@@ -93,49 +94,52 @@ def refuse_setting(trainer: L.Trainer, module: L.LightningModule, needs: frozens
     """Raise ValueError if the balancer needs what module or strategy cannot give."""
     unknown = sorted(needs - set(SIGNALS))
     if unknown:
-        raise ValueError(f"{method} needs {', '.join(unknown)}, which this callback cannot give.")
+        raise UserError(f"{method} needs {', '.join(unknown)}, which this callback cannot give.")
     if "losses_after_step" in needs and not isinstance(module, ReportsTaskLosses):
-        raise ValueError(
+        raise UserError(
             f"{method} needs the losses of a batch again after the step, and {type(module).__name__} has no "
-            "`task_losses`. Add\n\n    def task_losses(self, batch):\n        return {task: loss, ...}  # or "
-            "TaskLosses(sums, counts)\n\nand call it in training_step too."
+            "`task_losses`.",
+            "Add\n\n    def task_losses(self, batch):\n        return {task: loss, ...}  # or TaskLosses(sums, "
+            "counts)\n\nand call it in training_step too.",
         )
     sharded = any(kind in type(trainer.strategy).__name__ for kind in SHARDED_STRATEGIES)
     if needs & {"grad_norms", "gramian", "hypergradients"} and sharded:
-        raise ValueError(
-            f"{method} needs each task's gradient as a whole, and {type(trainer.strategy).__name__} shards parameters. "
-            "Use strategy=ddp, or a balancer on losses: CoBa, LBTW, DWA."
+        raise UserError(
+            f"{method} needs each task's gradient as a whole, and {type(trainer.strategy).__name__} shards parameters.",
+            "Use strategy=ddp, or a balancer on losses: CoBa, LBTW, DWA.",
         )
     if needs & {"grad_norms", "gramian", "hypergradients"} and uses_static_graph(trainer):
-        raise ValueError(
+        raise UserError(
             f"{method} needs each task's gradient before the backward pass, and DDP with static_graph=True takes the "
-            "first backward pass for the whole step. Leave static_graph out."
+            "first backward pass for the whole step.",
+            "Leave static_graph out.",
         )
 
 
 def refuse_optimizers(optimizers: Iterable[Any], method: str) -> None:
     """Raise ValueError for an optimizer that evaluates the loss several times a step: which of them is the step?"""
     if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in optimizers):
-        raise ValueError(
-            f"{method} works on one evaluation of the losses a step, and LBFGS makes several. Use another."
+        raise UserError(
+            f"{method} works on one evaluation of the losses a step, and LBFGS makes several.", "Use another."
         )
 
 
 def refuse_constant_loss(loss: torch.Tensor, module: L.LightningModule) -> None:
     """Raise ValueError for a loss that no parameter has a part in, such as ``combine`` of plain numbers."""
     if not loss.requires_grad:
-        raise ValueError(
+        raise UserError(
             f"The loss of {type(module).__name__}.training_step must depend on a trained parameter; got {loss.item()}, "
-            "which depends on none. Return None from training_step to skip a batch without losses."
+            "which depends on none.",
+            "Return None from training_step to skip a batch without losses.",
         )
 
 
 def refuse_other_tasks(before: Iterable[str], now: Iterable[str]) -> None:
     """Raise ValueError if a second fit brings other tasks than the records are of."""
     if tuple(before) != tuple(now):
-        raise ValueError(
-            f"The records so far are of the tasks {', '.join(before)}; this fit has {', '.join(now)}. Use the "
-            "same tasks in the same order, or call `reset()` to start over."
+        raise UserError(
+            f"The records so far are of the tasks {', '.join(before)}; this fit has {', '.join(now)}.",
+            "Use the same tasks in the same order, or call `reset()` to start over.",
         )
 
 
@@ -143,17 +147,19 @@ def refuse_never_received(callback: str, learned: Iterable[str], received: set[s
     """Raise RuntimeError if a name that was learned from logged keys never was a task in training."""
     never = [task for task in learned if task not in received]
     if received and never:
-        raise RuntimeError(
+        raise WrongUseError(
             f"`combine` received {', '.join(sorted(received))} in a whole epoch, but never the logged "
-            f"{', '.join(never)}. Name the tasks: {callback}(tasks={sorted(received)})."
+            f"{', '.join(never)}.",
+            f"Name the tasks: {callback}(tasks={sorted(received)}).",
         )
 
 
 def unknown_names(callback: str, monitor: str, logged: Mapping[str, Any]) -> RuntimeError:
     """Return the error for a record of tasks that nobody named."""
-    return RuntimeError(
-        f"{callback} knows no task names. Give it tasks=[...], or the module `task_names`, or log keys such "
-        f"as {monitor.format(task='code')!r} in validation_step. Logged: {', '.join(logged) or 'nothing'}."
+    return WrongUseError(
+        f"{callback} knows no task names.",
+        f"Give it tasks=[...], or the module `task_names`, or log keys such as {monitor.format(task='code')!r} in "
+        f"validation_step. Logged: {', '.join(logged) or 'nothing'}.",
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_coba.balancers.base import float64_device, moved
 from lightning_coba.balancing.loss_sums import LossSums, MeasuredLosses
+from lightning_coba.errors import UserError, WrongUseError
 from lightning_coba.functional import TaskLosses
 
 LOADER_SUFFIX = re.compile(r"/dataloader_idx_\d+$")
@@ -35,7 +36,7 @@ class ReturnedLosses:
         """Add one batch's :class:`TaskLosses`, or dict of means keyed by task; ignore anything else."""
         if isinstance(outputs, TaskLosses) and self.tasks:
             if outputs.sums.shape != (len(self.tasks),):
-                raise ValueError(
+                raise UserError(
                     f"`validation_step` must return TaskLosses of {len(self.tasks)} tasks, one each for "
                     f"{', '.join(self.tasks)}; got sums of shape {tuple(outputs.sums.shape)}."
                 )
@@ -65,7 +66,7 @@ class MonitoredKeys:
 
     def __init__(self, monitor: str) -> None:
         if monitor.count("{task}") != 1:
-            raise ValueError(f"`monitor` must hold '{{task}}' once, such as 'val_loss/{{task}}'; got {monitor!r}.")
+            raise UserError(f"`monitor` must hold '{{task}}' once, such as 'val_loss/{{task}}'; got {monitor!r}.")
         self.monitor = monitor
         before, after = (re.escape(part) for part in monitor.split("{task}"))
         self._pattern = re.compile(f"{before}(?P<task>.+){after}")
@@ -106,10 +107,10 @@ class MonitoredKeys:
         """
         found = self.find(metrics, tasks)
         if not found:
-            raise RuntimeError(
-                f"`monitor={self.monitor!r}` matches no logged key for the tasks {', '.join(tasks)}. Logged: "
-                f"{', '.join(metrics) or 'nothing'}. In validation_step write "
-                f"self.log({self.monitor.format(task=tasks[0])!r}, loss), or set `monitor`."
+            raise WrongUseError(
+                f"`monitor={self.monitor!r}` matches no logged key for the tasks {', '.join(tasks)}.",
+                f"Logged: {', '.join(metrics) or 'nothing'}. In validation_step write "
+                f"self.log({self.monitor.format(task=tasks[0])!r}, loss), or set `monitor`.",
             )
         fresh = {task: metrics[key] for task, key in found.items() if stale.get(key) is not metrics[key]}
         device = next((value.device for value in fresh.values()), None)
@@ -124,10 +125,10 @@ def check_ranks_agree(trainer: L.Trainer, module: L.LightningModule, losses: Ten
         return
     everyone = module.all_gather(losses)
     if not torch.equal(everyone.nan_to_num(-1.0), everyone[:1].expand_as(everyone).nan_to_num(-1.0)):
-        raise RuntimeError(
-            "The ranks logged different validation losses, so their task weights would differ. Log them with "
-            "self.log(..., sync_dist=True, batch_size=<tokens>), or return TaskLosses(sums, counts) from "
-            "validation_step."
+        raise WrongUseError(
+            "The ranks logged different validation losses, so their task weights would differ.",
+            "Log them with self.log(..., sync_dist=True, batch_size=<tokens>), or return TaskLosses(sums, counts) "
+            "from validation_step.",
         )
 
 

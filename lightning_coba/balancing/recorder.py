@@ -15,6 +15,7 @@ from lightning_coba.balancers.base import (
 from lightning_coba.balancers.explanation import explain
 from lightning_coba.balancers.settings import settings
 from lightning_coba.balancing.checkpoints import refuse_other_settings, same_columns, same_state
+from lightning_coba.errors import UserError
 from lightning_coba.log_keys import BALANCE, task_key
 from lightning_coba.simplex.records import PER_TASK_COLUMNS
 from lightning_coba.simplex.trajectory import Trajectory
@@ -201,11 +202,11 @@ def check_shape_of_weights(
     """Raise ValueError unless prior and floor fit the tasks and the balancer."""
     unknown = sorted(set(prior or {}) - set(tasks))
     if unknown:
-        raise ValueError(f"`prior` names {unknown}; the tasks are: {', '.join(tasks)}.")
+        raise UserError(f"`prior` names {unknown}; the tasks are: {', '.join(tasks)}.")
     if min_weight * len(tasks) >= 1:
-        raise ValueError(f"`min_weight` must be < 1/{len(tasks)}, a {len(tasks)}th; got {min_weight}.")
+        raise UserError(f"`min_weight` must be < 1/{len(tasks)}, a {len(tasks)}th; got {min_weight}.")
     if balancer.signed and min_weight:
-        raise ValueError(
-            f"`min_weight` must be 0 for {balancer.label}, whose weights may be negative; got {min_weight}. Leave it "
-            "out."
+        raise UserError(
+            f"`min_weight` must be 0 for {balancer.label}, whose weights may be negative; got {min_weight}.",
+            "Leave it out.",
         )

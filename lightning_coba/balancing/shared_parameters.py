@@ -4,6 +4,8 @@ import re
 
 from torch import nn
 
+from lightning_coba.errors import UserError
+
 #: A named set, or a regular expression on parameter names.
 LAST_BLOCK, ALL = "last_block", "all"
 
@@ -24,9 +26,9 @@ def shared_parameters(module: nn.Module, which: str) -> list[nn.Parameter]:
         return _last_block(module)
     chosen = [p for name, p in trainable.items() if which == ALL or re.search(which, name)]
     if not chosen:
-        raise ValueError(
-            f"`parameters={which!r}` must match a trainable parameter of {type(module).__name__}; it matches none. "
-            f"There are: {_listed(list(trainable))}."
+        raise UserError(
+            f"`parameters={which!r}` must match a trainable parameter of {type(module).__name__}; it matches none.",
+            f"There are: {_listed(list(trainable))}.",
         )
     return chosen
 
@@ -45,10 +47,10 @@ def _last_block(module: nn.Module) -> list[nn.Parameter]:
                 if chosen:
                     return chosen
     names = [name for name, p in module.named_parameters() if p.requires_grad]
-    raise ValueError(
+    raise UserError(
         f"`parameters` must be given: {type(module).__name__} has no transformer blocks with trainable parameters, so "
-        "which of them all tasks share is not known. Give a regular expression on the names of the last shared layer, "
-        f"or 'all'. There are: {_listed(names)}."
+        "which of them all tasks share is not known.",
+        f"Give a regular expression on the names of the last shared layer, or 'all'. There are: {_listed(names)}.",
     )
 
 

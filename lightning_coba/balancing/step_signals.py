@@ -15,6 +15,7 @@ from lightning_coba.balancing.protocol import SeedsForward
 from lightning_coba.balancing.shared_parameters import ALL, LAST_BLOCK, shared_parameters
 from lightning_coba.balancing.task_gradients import TaskGradients
 from lightning_coba.balancing.task_weights import KeptLosses, TaskWeights
+from lightning_coba.errors import UserError, WrongUseError
 from lightning_coba.functional import (
     RandomState,
     TaskLosses,
@@ -69,9 +70,10 @@ class StepSignals:
         # One task has weight 1, whatever anybody measures.
         self._alone = len(weights.tasks) == 1
         if balancer.acts_on == "this step" and parameters not in (None, ALL):
-            raise ValueError(
+            raise UserError(
                 f"`parameters` must be None for {balancer.label}, which combines the gradients of all trainable "
-                f"parameters; got {parameters!r}. Leave it out."
+                f"parameters; got {parameters!r}.",
+                "Leave it out.",
             )
         if self.needs & GRADIENT_SIGNALS and not self._alone:
             self._which = parameters or (LAST_BLOCK if "grad_norms" in self.needs else ALL)
@@ -131,9 +133,9 @@ class StepSignals:
             if self.gradients is not None:
                 present = self.gradients.add(kept, upstream, 1.0 if scaler is None else scaler.get_scale())
                 if present and not self.gradients.found:
-                    raise RuntimeError(
-                        f"{self.balancer.label} found no gradient of the tasks' losses on the chosen parameters. "
-                        "Choose others with `parameters`; with torch.utils.checkpoint set use_reentrant=False."
+                    raise WrongUseError(
+                        f"{self.balancer.label} found no gradient of the tasks' losses on the chosen parameters.",
+                        "Choose others with `parameters`; with torch.utils.checkpoint set use_reentrant=False.",
                     )
 
     def _take(self, kept: KeptLosses) -> None:
@@ -189,9 +191,10 @@ class StepSignals:
     def refuse_silence(self) -> None:
         """Raise RuntimeError if no loss of ``combine`` was ever minimised."""
         if not self._ever_heard:
-            raise RuntimeError(
+            raise WrongUseError(
                 f"{self.balancer.label} works on the losses that training_step gives to `combine` and minimises, and "
-                "there were none. In training_step write: return self.task_weights.combine(losses)"
+                "there were none.",
+                "In training_step write: return self.task_weights.combine(losses)",
             )
 
     def observe(self, trainer: L.Trainer, module: L.LightningModule) -> tuple[dict[str, Tensor], Tensor]:

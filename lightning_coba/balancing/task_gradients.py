@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_coba.balancing.task_weights import KeptLosses
+from lightning_coba.errors import UserError
 
 
 class TaskGradients:
@@ -57,8 +58,9 @@ class TaskGradients:
             ValueError: if ``combine`` divided by the present weights: its gradient is not linear in the weights.
         """
         if kept.normalize != "step":
-            raise ValueError(
-                f'`combine.normalize` must be "step" for a balancer on gradients; got {kept.normalize!r}. Leave it out.'
+            raise UserError(
+                f'`combine.normalize` must be "step" for a balancer on gradients; got {kept.normalize!r}.',
+                "Leave it out.",
             )
         # One transfer; a task without rows would cost a backward pass of zeros.
         tasks = kept.present.nonzero().squeeze(1).tolist()

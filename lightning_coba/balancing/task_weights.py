@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_coba.errors import UserError
 from lightning_coba.functional import StepTotals, TaskLosses, combine, task_means
 from lightning_coba.functional.task_losses import Normalize
 
@@ -94,11 +95,11 @@ class TaskWeights(nn.Module):
         names = tuple(tasks)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice or not names:
-            raise ValueError(f"`TaskWeights.tasks` must be distinct names; got {list(names)}. Rename {twice}.")
+            raise UserError(f"`TaskWeights.tasks` must be distinct names; got {list(names)}.", f"Rename {twice}.")
         if self.tasks and self.tasks != names:
-            raise ValueError(
-                f"`TaskWeights.tasks` must stay as they are: {', '.join(self.tasks)}; got {', '.join(names)}. Give the "
-                "callback the same names in the same order, or make a new TaskWeights."
+            raise UserError(
+                f"`TaskWeights.tasks` must stay as they are: {', '.join(self.tasks)}; got {', '.join(names)}.",
+                "Give the callback the same names in the same order, or make a new TaskWeights.",
             )
         if not self.tasks:
             self.tasks = names
@@ -133,9 +134,10 @@ class TaskWeights(nn.Module):
         """
         self.used = True
         if present is not None and not isinstance(losses, Tensor):
-            raise ValueError(
+            raise UserError(
                 "`combine.present` must come with a [K] tensor: a dict lacks a task's key and TaskLosses its count "
-                f"where it is absent; got it with a {type(losses).__name__}. Leave it out."
+                f"where it is absent; got it with a {type(losses).__name__}.",
+                "Leave it out.",
             )
         if self.weighs == "tokens":
             return _token_mean(losses, totals)
@@ -146,7 +148,7 @@ class TaskWeights(nn.Module):
             present, own = losses.counts > 0, losses
             means = task_means(TaskLosses(losses.sums, counts))
         elif totals is not None:
-            raise ValueError("`combine.totals` must come with TaskLosses(sums, counts): means cannot be re-divided.")
+            raise UserError("`combine.totals` must come with TaskLosses(sums, counts): means cannot be re-divided.")
         elif isinstance(losses, Mapping):
             means, present = self._stack(losses)
         else:
@@ -157,9 +159,10 @@ class TaskWeights(nn.Module):
             return combine(means, torch.full_like(means, 1 / max(len(means), 1)), present, num_present, normalize)
         self.received.update(losses if isinstance(losses, Mapping) else self.tasks)
         if means.shape != self._values.shape:
-            raise ValueError(
-                f"`combine.losses` must hold {len(self.tasks)} losses, one each for {', '.join(self.tasks)}; got "
-                f"shape {tuple(means.shape)}. Pass a dict where a batch lacks tasks."
+            raise UserError(
+                f"`combine.losses` must hold {len(self.tasks)} losses, one each for {', '.join(self.tasks)}; got shape "
+                f"{tuple(means.shape)}.",
+                "Pass a dict where a batch lacks tasks.",
             )
         # A copy: autograd keeps what it multiplied by, and the tensor is written to in place.
         value = combine(means, self._values.clone(), present, num_present, normalize)
@@ -173,7 +176,7 @@ class TaskWeights(nn.Module):
 
     def _stack(self, losses: Mapping[str, Tensor | float]) -> tuple[Tensor, Tensor]:
         if not losses:
-            raise ValueError("`combine.losses` must hold at least one task's loss; got an empty dict.")
+            raise UserError("`combine.losses` must hold at least one task's loss; got an empty dict.")
         names = self.tasks or tuple(losses)
         for name in losses:
             if name not in names:
@@ -215,9 +218,10 @@ def _uniform(num_tasks: int, device: torch.device) -> Tensor:
 
 def _token_mean(losses: Mapping[str, Tensor | float] | Tensor | TaskLosses, totals: StepTotals | None) -> Tensor:
     if not isinstance(losses, TaskLosses):
-        raise ValueError(
+        raise UserError(
             "`combine.losses` must be TaskLosses(sums, counts) for TokenMean: task means do not tell how many tokens "
-            f"they are of; got {type(losses).__name__}. Return sums and counts, or use Uniform."
+            f"they are of; got {type(losses).__name__}.",
+            "Return sums and counts, or use Uniform.",
         )
     counts = losses.counts if totals is None else totals.counts
     return task_means(TaskLosses(losses.sums.sum(), counts.sum()))

@@ -3,6 +3,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_coba.errors import UserError
 from lightning_coba.log_keys import VAL_LOSS
 
 
@@ -65,9 +66,9 @@ class BestCheckpoint(ModelCheckpoint):
         """
         fits = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not trainer.fast_dev_run
         if fits and self._asks and self.monitor not in trainer.callback_metrics:
-            raise ValueError(
-                f"`{type(pl_module).__name__}.objective` must name what validation logs; got {self.monitor!r}. Logged: "
-                f"{', '.join(trainer.callback_metrics) or 'nothing'}. Log it with self.log, or name another."
+            raise UserError(
+                f"`{type(pl_module).__name__}.objective` must name what validation logs; got {self.monitor!r}.",
+                f"Logged: {', '.join(trainer.callback_metrics) or 'nothing'}. Log it with self.log, or name another.",
             )
         super().on_validation_end(trainer, pl_module)
 

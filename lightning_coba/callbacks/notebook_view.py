@@ -1,6 +1,7 @@
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_coba.errors import UserError
 from lightning_coba.simplex import notebook
 from lightning_coba.simplex.protocol import simplexes_of
 from lightning_coba.simplex.standings import standings_columns, standings_of
@@ -27,9 +28,9 @@ class NotebookView(L.Callback):
 
     def __init__(self, every_n_validations: int = 1) -> None:
         if every_n_validations < 1:
-            raise ValueError(
-                f"`NotebookView.every_n_validations` must be >= 1; got {every_n_validations}. To show "
-                "nothing, leave the callback out."
+            raise UserError(
+                f"`NotebookView.every_n_validations` must be >= 1; got {every_n_validations}.",
+                "To show nothing, leave the callback out.",
             )
         self.every_n_validations = every_n_validations
         self._passes = 0

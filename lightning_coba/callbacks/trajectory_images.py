@@ -2,6 +2,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_coba.balancing.publish import logging_step
+from lightning_coba.errors import UserError
 from lightning_coba.simplex.protocol import simplexes_of
 
 #: Names of the figures behind the prefix of what is logged.
@@ -30,9 +31,9 @@ class TrajectoryImages(L.Callback):
 
     def __init__(self, every_n_validations: int = 10) -> None:
         if every_n_validations < 1:
-            raise ValueError(
-                f"`TrajectoryImages.every_n_validations` must be >= 1; got {every_n_validations}. To draw "
-                "nothing, leave the callback out."
+            raise UserError(
+                f"`TrajectoryImages.every_n_validations` must be >= 1; got {every_n_validations}.",
+                "To draw nothing, leave the callback out.",
             )
         self.every_n_validations = every_n_validations
         self._passes = 0

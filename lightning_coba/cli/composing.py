@@ -16,6 +16,7 @@ from lightning_coba.cli.config_check import check_config
 from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.hints import hint_for
 from lightning_coba.cli.templates import quoted_templates
+from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.runs.card import MULTITASK
 
 
@@ -43,9 +44,9 @@ def composed(source: str, settings: Sequence[str] = ()) -> Any:
         if not is_experiment:
             config.data.root = source
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(hint_for(typed) or str(error)) from None
+        raise UserError(hint_for(typed) or str(error)) from None
     if config.system_name != MULTITASK:
-        raise ValueError(
+        raise UserError(
             f"coba-data serves system=multitask; {source} is of system={config.system_name}, whose data coba-train "
             "reads."
         )
@@ -56,11 +57,12 @@ def composed(source: str, settings: Sequence[str] = ()) -> Any:
 def _experiment(file: Path) -> list[str]:
     """Return what to type for an experiment of the user's."""
     if not file.is_file():
-        raise FileNotFoundError(f"There is no file {str(file)!r}. Write one with coba-data init DIR.")
+        raise MissingFileError(f"There is no file {str(file)!r}.", "Write one with coba-data init DIR.")
     home = file.resolve().parent
     if home.name != "experiment":
-        raise ValueError(
-            f"The configuration must be in a folder named 'experiment', where coba-train --config-dir looks for it; "
-            f"got {str(file)!r}. Move it."
+        raise UserError(
+            "The configuration must be in a folder named 'experiment', where coba-train --config-dir looks for it; "
+            f"got {str(file)!r}.",
+            "Move it.",
         )
     return [f"hydra.searchpath=['file://{home.parent}']", f"experiment={file.stem}"]

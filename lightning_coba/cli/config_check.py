@@ -9,6 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.utils import get_object
 from torch import Tensor
 
+from lightning_coba.errors import UserError
+
 SCALARS = (bool, int, float, str, type(None))
 
 
@@ -33,10 +35,10 @@ def check_config(config: Mapping[str, Any]) -> None:
                 legal = ", ".join(name for name in parameters if name != "self")
                 near = difflib.get_close_matches(key, parameters, n=1)
                 meant = f" Did you mean {path}{near[0]}?" if near else ""
-                raise ValueError(f"`{path}{key}` is no argument of {node['_target_']}.{meant} Legal: {legal}.")
+                raise UserError(f"`{path}{key}` is no argument of {node['_target_']}.{meant} Legal: {legal}.")
             if not _fits(value, hints.get(key, Any)):
-                raise ValueError(
-                    f"`{path}{key}` must be {_say(hints[key])}; got {value!r}. Override it: {path}{key}=..."
+                raise UserError(
+                    f"`{path}{key}` must be {_say(hints[key])}; got {value!r}.", f"Override it: {path}{key}=..."
                 )
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import lightning_coba
+from lightning_coba.errors import MissingFileError
 
 
 def config_folder() -> str:
@@ -15,6 +16,6 @@ def config_folder() -> str:
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "train.yaml").is_file():
             return str(folder)
-    raise FileNotFoundError(
-        f"No conf/train.yaml in or beside {package}. Install again: pip install -c constraints.txt ."
+    raise MissingFileError(
+        f"No conf/train.yaml in or beside {package}.", "Install again: pip install -c constraints.txt ."
     )

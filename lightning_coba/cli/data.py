@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning_coba.cli.command_line import command_parser, plain_errors
 from lightning_coba.cli.templates import unescaped
+from lightning_coba.errors import UserError
 
 DESCRIPTION = """\
 Look at your own data before you train on it, and write the configuration that trains on it.
@@ -119,8 +120,8 @@ def _refuse_run(folder: str, command: str) -> None:
     if RunFiles(Path(folder)).card.is_file():
         run = TrainedRun.open(folder)
         run.require_system(command)
-        raise ValueError(
-            f"{folder} is the folder of a run. Give the data it was trained on, its data.root: {command} DIR."
+        raise UserError(
+            f"{folder} is the folder of a run.", f"Give the data it was trained on, its data.root: {command} DIR."
         )
 
 
@@ -175,8 +176,9 @@ def init(given: argparse.Namespace) -> bool:
     tokenizer = load_tokenizer(given.model or composed(given.dir).model.model)
     try:
         draft = draft_run(tasks, columns, tokenizer, context_of(tokenizer))
-    except ValueError as error:
-        raise ValueError(f"{error} {_all_bad_rows(tasks, columns)}") from error
+    except UserError as error:
+        cure = f"{error.cure} {_all_bad_rows(tasks, columns)}"
+        raise UserError(error.what, cure, where=error.where) from error
     text = draft_yaml(draft, given.dir, out.stem, config_dir, given.model)
     write_draft(out, text, given.force)
     console = Console(highlight=False, soft_wrap=True)
@@ -193,7 +195,7 @@ def _all_bad_rows(tasks: Sequence[Any], columns: Mapping[str, Any]) -> str:
     from lightning_coba.inspection.findings import listed
 
     read = [readable_rows(replace(task, **columns[task.name].rules)) for task in tasks]
-    return f"All that cannot be used: {listed((problem.origin for _, problems in read for problem in problems), 20)}."
+    return f"All that cannot be used: {listed((problem.where for _, problems in read for problem in problems), 20)}."
 
 
 if __name__ == "__main__":

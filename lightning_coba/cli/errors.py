@@ -1,10 +1,13 @@
 """Errors as a user reads them."""
 
-import traceback
+import errno
 
 from hydra.errors import InstantiationException
 
-PACKAGE = __name__.partition(".")[0]
+from lightning_coba.errors import UserError
+
+#: What a machine refuses, whatever the program does.
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
 
 
 def unwrapped(error: BaseException) -> BaseException:
@@ -15,28 +18,23 @@ def unwrapped(error: BaseException) -> BaseException:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error as one line, such as ``ValueError: the first line of its message``."""
+    """Return an error as one line: what it says to the user, or its type and the first line of its message."""
     error = unwrapped(error)
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "stopped from outside"
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first}".removesuffix(": ")
+    first = next(iter(sentence_of(error).strip().splitlines()), "")
+    return first if is_for_the_user(error) else f"{type(error).__name__}: {first}".removesuffix(": ")
 
 
 def sentence_of(error: BaseException) -> str:
     """Return what an error says to the user; of the operating system's, with the path before it."""
     error = unwrapped(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}."
+    if is_for_the_user(error) and isinstance(error, OSError) and not isinstance(error, UserError):
+        return f"{error.filename}: {error.strerror}." if error.filename is not None else f"{error.strerror}."
     return str(error)
 
 
 def is_for_the_user(error: BaseException) -> bool:
-    """Return whether the error says what the user can correct: this package raised it, or it is about a file."""
+    """Return whether the error says what the user can mend: by its type, or because the machine refuses to go on."""
     error = unwrapped(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return True
-    if not isinstance(error, ValueError | FileNotFoundError | FileExistsError | ImportError):
-        return False
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and frames[-1].f_globals.get("__name__", "").partition(".")[0] == PACKAGE
+    return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE)

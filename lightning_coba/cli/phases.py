@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
+from lightning_coba.errors import UserError
 from lightning_coba.runs.files import RunFiles
 
 
@@ -34,9 +35,9 @@ def fits_of(config: DictConfig) -> list[Fit]:
     for name in phases:
         # Its folder lies beside the files of the run.
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(RunFiles, name):
-            raise ValueError(
-                f"`phases.{name}` must be a name of letters, digits, _ and - that no file of a run has; got {name!r}. "
-                "Rename it."
+            raise UserError(
+                f"`phases.{name}` must be a name of letters, digits, _ and - that no file of a run has; got {name!r}.",
+                "Rename it.",
             )
     return [_fit(config, phases, name) for name in phases] if phases else [Fit(None, _resolved(config))]
 
@@ -48,9 +49,9 @@ def _fit(config: DictConfig, phases: Sequence[str], name: str) -> Fit:
         own.phases = dict.fromkeys(phases)  # their names, for who asks for a file of another one
         for key, node in config.phases[name].items():
             if key not in own and key != "system":
-                raise ValueError(
-                    f"`phases.{name}.{key}` must be a part of the configuration; there are {', '.join(map(str, own))}. "
-                    "Rename it."
+                raise UserError(
+                    f"`phases.{name}.{key}` must be a part of the configuration; there are {', '.join(map(str, own))}.",
+                    "Rename it.",
                 )
             # As it is written: its interpolations are looked up from the root, which is that of the phase.
             node = config.phases[name]._get_node(key)
@@ -64,15 +65,16 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
         settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = error.full_key
-        raise ValueError(f"`{key}` has to be given: type {key}=... (coba-train --help says what it is).") from error
+        raise UserError(f"`{key}` has to be given.", f"Type {key}=... (coba-train --help says what it is).") from error
     except InterpolationResolutionError as error:
-        if isinstance(error.__cause__, ValueError):  # a resolver of ours says what is wrong with what it was given
-            raise ValueError(f"`{error.full_key}`: {error.__cause__}") from error
+        if isinstance(error.__cause__, UserError):  # a resolver of ours says what is wrong with what it was given
+            told = error.__cause__
+            raise UserError(told.what, told.cure, where=f"`{error.full_key}`") from error
         raise
     settings.pop("phases", None)
     if "_target_" not in (settings.get("system") or {}):
         where = f"phases.{settings['phase']}.system" if settings.get("phase") else "system"
-        raise ValueError(f"`{where}._target_` must name the class of a LightningModule; there is none. Add it.")
+        raise UserError(f"`{where}._target_` must name the class of a LightningModule; there is none.", "Add it.")
     return settings
 
 

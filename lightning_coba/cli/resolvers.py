@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_coba.errors import UserError
 from lightning_coba.runs.files import RunFiles
 
 #: File systems allow 255 bytes in a name.
@@ -82,12 +83,12 @@ def _run_file(name: str = "", phase: str | None = None, *, _root_: DictConfig) -
     )
     if within := phase or _root_.get("phase"):
         if within not in (_root_.get("phases") or [within]):
-            raise ValueError(f"there is no phase {within!r}. The phases are: {', '.join(_root_.phases)}.")
+            raise UserError(f"there is no phase {within!r}.", f"The phases are: {', '.join(_root_.phases)}.")
         files = files.phase(within)
     path = getattr(files, name or "folder", None)
     if not isinstance(path, Path):
         legal = [key for key in dir(RunFiles) if isinstance(getattr(RunFiles, key), Path)]
-        raise ValueError(f"a run has no file {name!r}. There are: {', '.join(legal)}.")
+        raise UserError(f"a run has no file {name!r}.", f"There are: {', '.join(legal)}.")
     return str(path)
 
 

@@ -10,6 +10,7 @@ import lightning as L
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_coba.errors import UserError
 from lightning_coba.runs.card import WHOLE, Objective
 from lightning_coba.runs.run_folder import OWN_ENTRIES
 
@@ -41,14 +42,15 @@ def card_of(module: L.LightningModule, datamodule: Any) -> dict[str, Any]:
     said = dict(module.card()) if hasattr(module, "card") else {}
     taken = sorted(set(said) & set(OWN_ENTRIES))
     if taken:
-        raise ValueError(f"`{type(module).__name__}.card` must not set {', '.join(taken)}. Choose another name.")
+        raise UserError(f"`{type(module).__name__}.card` must not set {', '.join(taken)}.", "Choose another name.")
     for key, value in said.items():
         try:
             json.dumps(value)
         except TypeError as error:
-            raise ValueError(
+            raise UserError(
                 f"`{type(module).__name__}.card` must hold numbers, texts, lists and dicts; {key!r} is a "
-                f"{type(value).__name__}. Convert it."
+                f"{type(value).__name__}.",
+                "Convert it.",
             ) from error
     return {"tasks": list(getattr(datamodule, "task_names", ()))} | said
 
@@ -65,9 +67,10 @@ def results_of(module: L.LightningModule, logged: Mapping[str, float]) -> dict[s
     named = module.results()
     for key, result in named.items():
         if not isinstance(result, tuple) or len(result) != 2 or result[1] not in ("min", "max"):
-            raise ValueError(
+            raise UserError(
                 f'`{type(module).__name__}.results` must hold a Result(values, "min" or "max") for each key; '
-                f"{key!r} is {result!r}. Correct it."
+                f"{key!r} is {result!r}.",
+                "Correct it.",
             )
     return {str(key): _result(key, *result) for key, result in named.items()}
 
@@ -77,7 +80,7 @@ def _result(key: str, values: Any, better: str) -> dict[str, Any]:
     try:
         return {"better": better, "values": {str(name): float(value) for name, value in parts.items()}}
     except (TypeError, ValueError) as error:
-        raise ValueError(f"`results` must hold numbers; {key!r} holds {values!r}. Correct it.") from error
+        raise UserError(f"`results` must hold numbers; {key!r} holds {values!r}.", "Correct it.") from error
 
 
 def _by_key(logged: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -97,8 +100,8 @@ def objective_of(module: Any) -> tuple[str, str]:
     """Return the key that a sweep optimises, and the direction that is better; of the validation loss by default."""
     key, better = module.objective() if hasattr(module, "objective") else (Objective.key, Objective.better)
     if better not in ("min", "max"):
-        raise ValueError(
-            f'`{type(module).__name__}.objective` must return (key, "min" or "max"); got {better!r}. Correct it.'
+        raise UserError(
+            f'`{type(module).__name__}.objective` must return (key, "min" or "max"); got {better!r}.', "Correct it."
         )
     return str(key), better
 

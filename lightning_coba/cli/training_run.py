@@ -29,6 +29,7 @@ from lightning_coba.cli.fit_folder import (
 )
 from lightning_coba.cli.phases import Fit
 from lightning_coba.cli.system import build_system, card_of, objective_of, objective_value, results_of
+from lightning_coba.errors import UserError
 from lightning_coba.lightning_internals import starts_by_command_line
 from lightning_coba.loggers.wandb import finish_wandb
 from lightning_coba.runs.folder_lock import locked
@@ -80,10 +81,10 @@ def _refuse_outdated(fits: Sequence[Fit], parts: Sequence[RunFolder]) -> None:
     for i, (fit, part) in enumerate(zip(fits, parts, strict=True)):
         begun = [later.phase for later in parts[i + 1 :] if later.entries]
         if begun and part.entries.get("status") == "finished" and not part.is_finished(fit.settings):
-            raise ValueError(
+            raise UserError(
                 f"`{part.phase}` was finished, and is now to be longer, but {', '.join(map(str, begun))} began with "
-                f"what it had found. Start another run with name=..., or delete {parts[i + 1].files.folder} and what "
-                "comes after it."
+                "what it had found.",
+                f"Start another run with name=..., or delete {parts[i + 1].files.folder} and what comes after it.",
             )
 
 
@@ -183,9 +184,9 @@ def in_sweep() -> bool:
 def _refuse_sweep_of_processes(trainer: L.Trainer) -> None:
     """Raise ValueError where each rank would start the whole sweep again and wait for ranks of another job."""
     if starts_by_command_line(trainer) and in_sweep():
-        raise ValueError(
-            "`trainer.strategy` must not start its processes by the command line in a sweep. Set "
-            "trainer.strategy=ddp_spawn, or start each run by itself."
+        raise UserError(
+            "`trainer.strategy` must not start its processes by the command line in a sweep.",
+            "Set trainer.strategy=ddp_spawn, or start each run by itself.",
         )
 
 

@@ -25,6 +25,7 @@ from lightning_coba.data.reading.task import Task
 from lightning_coba.data.tokens.corpus import Corpus, load_corpus
 from lightning_coba.data.tokens.splits import Overlap
 from lightning_coba.data.tokens.tokenization import Overlong
+from lightning_coba.errors import UserError, WrongUseError
 
 
 class MultitaskDataModule(LightningDataModule):
@@ -123,9 +124,9 @@ class MultitaskDataModule(LightningDataModule):
         self.seed = checked_int("seed", seed, lowest=0)
         check_turns(self.mixing, self.batching, batch_tokens)
         if self.batching == "packed" and batch_tokens is not None:
-            raise ValueError(
-                f"`MultitaskDataModule.batch_tokens` must be None with batching='packed'; got {batch_tokens}. A packed "
-                "micro-batch has batch_size * max_length tokens: set these."
+            raise UserError(
+                f"`MultitaskDataModule.batch_tokens` must be None with batching='packed'; got {batch_tokens}.",
+                "A packed micro-batch has batch_size * max_length tokens: set these.",
             )
         self._corpus: Corpus | None = None
         self._resumed_size: int | None = None  # of an optimizer step
@@ -144,7 +145,7 @@ class MultitaskDataModule(LightningDataModule):
             RuntimeError: `setup` has not run.
         """
         if self._corpus is None:
-            raise RuntimeError('The data is not read yet. Call MultitaskDataModule.setup("fit") first.')
+            raise WrongUseError("The data is not read yet.", 'Call MultitaskDataModule.setup("fit") first.')
         return self._corpus
 
     @property
@@ -277,11 +278,11 @@ class MultitaskDataModule(LightningDataModule):
         module = None if self.trainer is None else self.trainer.lightning_module
         self.tokenizer = getattr(module, "tokenizer", None)
         if self.tokenizer is None:
-            raise ValueError(
-                "`MultitaskDataModule.tokenizer` must be a Hugging Face tokenizer; got None, and the "
-                "LightningModule has no `tokenizer` attribute (it is read before the module's own setup). "
+            raise UserError(
+                "`MultitaskDataModule.tokenizer` must be a Hugging Face tokenizer; got None, and the LightningModule "
+                "has no `tokenizer` attribute (it is read before the module's own setup).",
                 "Pass tokenizer=AutoTokenizer.from_pretrained(...), or set self.tokenizer in its __init__; where the "
-                "system has data of its own, override /data: none in its YAML."
+                "system has data of its own, override /data: none in its YAML.",
             )
 
     def _pad_token_id(self) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_coba.data.reading.task import Task
+from lightning_coba.errors import MissingFileError, MissingPackageError
 
 _LANGUAGES = {"de": "German", "fr": "French", "sw": "Swahili", "lb": "Luxembourgish"}
 _MOST_ENGLISH_CHARACTERS = 199
@@ -83,7 +84,7 @@ def quickstart_rows() -> dict[str, dict[str, list[dict[str, str]]]]:
             cure = f"Use a Python that ships its library as .py files; this one is {sys.executable}."
             if task in _LANGUAGES:
                 cure = "Type: pip install --force-reinstall -c constraints.txt 'lightning-coba[demo]'"
-            raise FileNotFoundError(f"The quickstart task {task!r} has an empty split. {cure}")
+            raise MissingFileError(f"The quickstart task {task!r} has an empty split.", cure)
     return tasks
 
 
@@ -99,8 +100,8 @@ def _split(key: str) -> str:
 def _django_folder() -> Path:
     spec = importlib.util.find_spec("django")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            "The translation tasks of the quickstart are read from Django, which is not installed. "
+        raise MissingPackageError(
+            "The translation tasks of the quickstart are read from Django, which is not installed.",
             "Type: pip install -c constraints.txt 'lightning-coba[demo]'",
         )
     return Path(spec.origin).parent

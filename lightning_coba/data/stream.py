@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_coba.errors import UserError
 from lightning_coba.functional import permutation_stream
 
 
@@ -38,8 +39,8 @@ class Stream:
     def __post_init__(self) -> None:
         for field in ("num_rows", "batch_size"):
             if getattr(self, field) < 1:
-                raise ValueError(
-                    f"`Stream.{field}` must be at least 1; got {getattr(self, field)} for {self.name!r}. Give rows."
+                raise UserError(
+                    f"`Stream.{field}` must be at least 1; got {getattr(self, field)} for {self.name!r}.", "Give rows."
                 )
 
     @property

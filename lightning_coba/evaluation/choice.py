@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lightning_coba.errors import UserError
 from lightning_coba.evaluation.metrics import METRICS, TextMetric
 from lightning_coba.evaluation.normalisation import NO_SPACES, final_number
 from lightning_coba.evaluation.rows import EvaluationRow, evaluation_rows, known_completions, longest_answer
@@ -85,14 +86,16 @@ def checked_metrics(wanted: Mapping[str, Sequence[str]], tasks: Sequence[str]) -
     """
     for task, names in wanted.items():
         if task not in tasks:
-            raise ValueError(
-                f"`evaluate.metrics` must name tasks of the run ({', '.join(tasks)}); got {task!r}. Correct the name."
+            raise UserError(
+                f"`evaluate.metrics` must name tasks of the run ({', '.join(tasks)}); got {task!r}.",
+                "Correct the name.",
             )
         unknown = [name for name in names if name not in METRICS]
         if unknown or not names:
-            raise ValueError(
+            raise UserError(
                 f"`evaluate.metrics` must be among {', '.join(METRICS)}; got {unknown[0] if unknown else 'none'!r} for "
-                f"task {task!r}. Choose one or more of them. (pass@1 is asked for by run_code.)"
+                f"task {task!r}.",
+                "Choose one or more of them. (pass@1 is asked for by run_code.)",
             )
     return {task: tuple(dict.fromkeys(names)) for task, names in wanted.items()}
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from rich.progress import track
 
+from lightning_coba.errors import UserError
 from lightning_coba.evaluation.programs import Program, program_of
 from lightning_coba.evaluation.rows import EvaluationRow
 from lightning_coba.evaluation.sandbox import run_shut_in, why_not_isolated
@@ -19,7 +20,7 @@ def isolation(allow_network: bool) -> bool:
     """
     reason = why_not_isolated()
     if reason and not allow_network:
-        raise ValueError(
+        raise UserError(
             f"`evaluate.run_code` runs programs that nobody has read, and this machine cannot shut them in: {reason} "
             "Or do it on another machine, or in a container or virtual machine made for this: there, "
             "allow_network=True (--allow-network) runs them with limits of time and memory alone."

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lightning_coba.data import MultitaskDataModule
+from lightning_coba.errors import UserError
 from lightning_coba.evaluation.answering import Answerer, answer_tasks
 from lightning_coba.evaluation.choice import checked_metrics, planned
 from lightning_coba.evaluation.code_execution import isolation, run_tests
@@ -134,9 +135,10 @@ def evaluate_model(
         datamodule.tokenizer = datamodule.tokenizer or model.tokenizer
         model = inner
     if base and not hasattr(model, "disable_adapter"):
-        raise ValueError(
-            "`evaluate_model.base` must be False for a model without an adapter, since its weights before training are "
-            f"gone; got a {type(model).__name__}. Evaluate the base model by itself."
+        raise UserError(
+            "`evaluate_model.base` must be False for a model without an adapter, since its weights before training "
+            f"are gone; got a {type(model).__name__}.",
+            "Evaluate the base model by itself.",
         )
     files = EvaluationFiles(Path(out))
     ours = Answerer(
@@ -168,9 +170,9 @@ def _evaluate(
 ) -> Evaluation:
     _check_count("max_new_tokens", max_new_tokens)
     if not 1 <= k <= max(1, ours.decoding.num_samples):
-        raise ValueError(
-            f"`evaluate.k` must be from 1 to the number of samples, {ours.decoding.num_samples}; got {k}. Take more "
-            "samples (--samples), or a smaller k."
+        raise UserError(
+            f"`evaluate.k` must be from 1 to the number of samples, {ours.decoding.num_samples}; got {k}.",
+            "Take more samples (--samples), or a smaller k.",
         )
     tests = partial(run_tests, isolate=isolation(allow_network), progress=progress) if run_code else None
     wanted = checked_metrics(metrics or {}, datamodule.task_names)
@@ -218,16 +220,16 @@ def _weights(run: TrainedRun, checkpoint: str) -> Any:
 def _checked_tasks(tasks: Sequence[str] | None, known: Sequence[str]) -> list[str]:
     unknown = [task for task in tasks or () if task not in known]
     if unknown or (tasks is not None and not tasks):
-        raise ValueError(
-            f"`evaluate.tasks` must name tasks of the run ({', '.join(known)}); got "
-            f"{', '.join(unknown) or 'none'}. Correct the names, or leave it out for all."
+        raise UserError(
+            f"`evaluate.tasks` must name tasks of the run ({', '.join(known)}); got {', '.join(unknown) or 'none'}.",
+            "Correct the names, or leave it out for all.",
         )
     return [task for task in known if tasks is None or task in tasks]
 
 
 def _check_split(split: str) -> None:
     if split not in SPLITS:
-        raise ValueError(f"`evaluate.split` must be one of {', '.join(SPLITS)}; got {split!r}. Choose one.")
+        raise UserError(f"`evaluate.split` must be one of {', '.join(SPLITS)}; got {split!r}.", "Choose one.")
 
 
 def _check_device(name: str) -> None:
@@ -235,21 +237,22 @@ def _check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # a name that torch does not know, and one that is not here
         known = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-        raise ValueError(
-            f"`evaluate.device` must be auto or a device of this machine ({', '.join(known)}); got {name!r}. Choose "
-            "one."
+        raise UserError(
+            f"`evaluate.device` must be auto or a device of this machine ({', '.join(known)}); got {name!r}.",
+            "Choose one.",
         ) from error
 
 
 def _check_dtype(name: str | None) -> None:
     found = None if name is None else getattr(torch, name, None)
     if name is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
-        raise ValueError(
+        raise UserError(
             "`evaluate.dtype` must be one of torch's types of floating-point numbers, such as float32, bfloat16 or "
-            f"float16, or None; got {name!r}. Choose one."
+            f"float16, or None; got {name!r}.",
+            "Choose one.",
         )
 
 
 def _check_count(name: str, value: int | None) -> None:
     if value is not None and value < 1:
-        raise ValueError(f"`evaluate.{name}` must be at least 1, or None; got {value}. Choose a larger number.")
+        raise UserError(f"`evaluate.{name}` must be at least 1, or None; got {value}.", "Choose a larger number.")

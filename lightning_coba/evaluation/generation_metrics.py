@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lightning_coba.errors import UserError
 from lightning_coba.evaluation.choice import TaskPlan, checked_metrics, planned, targets_of
 from lightning_coba.evaluation.metrics import TextMetric
 from lightning_coba.evaluation.rows import fewer_rows
@@ -50,7 +51,9 @@ class GenerationMetrics(L.Callback):
         numbers = {"every_n_validations": every_n_validations, "rows": rows, "batch_tokens": batch_tokens}
         for name, value in {**numbers, "max_new_tokens": max_new_tokens}.items():
             if value is not None and value < 1:
-                raise ValueError(f"`GenerationMetrics.{name}` must be at least 1; got {value}. Choose a larger number.")
+                raise UserError(
+                    f"`GenerationMetrics.{name}` must be at least 1; got {value}.", "Choose a larger number."
+                )
         self.every_n_validations = every_n_validations
         self.rows = rows
         self.metrics = metrics
@@ -63,15 +66,16 @@ class GenerationMetrics(L.Callback):
         """Refuse what cannot be measured before training begins; choose rows and metrics."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(datamodule, "corpus") or not hasattr(pl_module, "tokenizer"):
-            raise ValueError(
-                "`GenerationMetrics` must be used with a MultitaskLM and a MultitaskDataModule, which has the prompts; "
-                f"got {type(pl_module).__name__} and {type(datamodule).__name__}. Use these, or call "
-                "lightning_coba.models.generate in a callback of your own."
+            raise UserError(
+                "`GenerationMetrics` must be used with a MultitaskLM and a MultitaskDataModule, which has the "
+                f"prompts; got {type(pl_module).__name__} and {type(datamodule).__name__}.",
+                "Use these, or call lightning_coba.models.generate in a callback of your own.",
             )
         if isinstance(trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy):
-            raise ValueError(
+            raise UserError(
                 "`GenerationMetrics` must be used where every rank holds the whole model; got "
-                f"{type(trainer.strategy).__name__}. Use strategy=ddp, or coba-evaluate after training."
+                f"{type(trainer.strategy).__name__}.",
+                "Use strategy=ddp, or coba-evaluate after training.",
             )
         self._plans = self._planned(datamodule)
 

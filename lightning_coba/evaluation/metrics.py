@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.text import rouge_score
 from torchmetrics.text import SacreBLEUScore
 
+from lightning_coba.errors import UserError
 from lightning_coba.evaluation.normalisation import collapsed, final_number, label, words
 
 #: Numbers that differ by less, relatively (below 1: absolutely), are the same.
@@ -232,7 +233,7 @@ class PassAtK(TextMetric):
             ValueError: there are fewer than k answers.
         """
         if len(passed) < self.k:
-            raise ValueError(f"`PassAtK.k` must be at most the number of answers, {len(passed)}; got {self.k}.")
+            raise UserError(f"`PassAtK.k` must be at most the number of answers, {len(passed)}; got {self.k}.")
         return [1 - comb(len(passed) - sum(passed), self.k) / comb(len(passed), self.k), 1]
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from lightning_coba.errors import WrongUseError
+
 Verdict = Literal["ended", "time", "output"]
 
 #: What a program sees of the machine, read-only: compilers, interpreters and their libraries.
@@ -34,7 +36,7 @@ _ENTERED = b"sandbox entered\n"
 _ENTER = (importlib.resources.files(__package__) / "enter_sandbox.sh").read_text(encoding="utf-8")
 
 
-class SandboxError(RuntimeError):
+class SandboxError(WrongUseError):
     """The program did not run, because its sandbox could not be set up."""
 
 
@@ -94,11 +96,13 @@ def run_shut_in(
     """
     for tool, package in [("bwrap", "bubblewrap")] * isolate + [("prlimit", "util-linux"), ("setpriv", "util-linux")]:
         if shutil.which(tool) is None:
-            raise SandboxError(f"{tool} is not installed. Install it with `apt-get install {package}` (Linux only).")
+            raise SandboxError(
+                f"{tool} is not installed.", f"Install it with `apt-get install {package}` (Linux only)."
+            )
     if not isolate and os.geteuid() == 0:
         raise SandboxError(
-            "Programs are run as root only in a sandbox, because root may write anywhere. "
-            "Run the evaluation as another user."
+            "Programs are run as root only in a sandbox, because root may write anywhere.",
+            "Run the evaluation as another user.",
         )
     with tempfile.TemporaryDirectory(prefix="coba-code-") as folder:
         for name, text in files.items():
@@ -124,7 +128,8 @@ def run_shut_in(
     if isolate and verdict == "ended" and not printed.startswith(_ENTERED):
         reason = printed.decode("utf-8", "replace").strip() or "bubblewrap gave no reason"
         raise SandboxError(
-            f"Programs cannot be shut in on this machine ({reason}). Allow user namespaces, or run them somewhere else."
+            f"Programs cannot be shut in on this machine ({reason}).",
+            "Allow user namespaces, or run them somewhere else.",
         )
     output = printed.removeprefix(_ENTERED)[: limits.output_kb * 1024].decode("utf-8", "replace")
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from lightning_coba.errors import UserError
 from lightning_coba.runs.card import MULTITASK
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.trained_run import TrainedRun
@@ -96,9 +97,9 @@ def _class_name(of: Any) -> str:
         plain = of.lower().removesuffix("_star").removesuffix("*")
         if plain not in legal:
             near = difflib.get_close_matches(plain, legal, n=1)
-            raise ValueError(
-                f"`citation.of` must be a balancer or the folder of a run; got {of!r}."
-                f"{f' Did you mean {near[0]!r}?' if near else ''} Balancers: {', '.join(sorted(legal))}."
+            raise UserError(
+                "`citation.of` must be a balancer or the folder of a run; got "
+                f"{of!r}.{f' Did you mean {near[0]!r}?' if near else ''} Balancers: {', '.join(sorted(legal))}."
             )
         return legal[plain]
     return (of if isinstance(of, type) else type(getattr(of, "balancer", of))).__name__

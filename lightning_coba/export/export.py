@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning_coba.errors import FileInTheWayError, UserError
 from lightning_coba.export.base_model import BaseModel
 from lightning_coba.export.readme import MARK, model_card
 from lightning_coba.runs.trained_run import CHECKPOINTS, TrainedRun
@@ -86,20 +87,22 @@ def export_run(
 def _check(checkpoint: str, dtype: str | None, base: str | None, whole: bool) -> None:
     trained = [name for name in CHECKPOINTS if name != "base"]
     if checkpoint not in trained:
-        raise ValueError(
-            f"`export_run.checkpoint` must be one of {', '.join(trained)}; got {checkpoint!r}. Choose one."
+        raise UserError(
+            f"`export_run.checkpoint` must be one of {', '.join(trained)}; got {checkpoint!r}.", "Choose one."
         )
     if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"`export_run.dtype` must be one of {', '.join(DTYPES)}; got {dtype!r}. Choose one.")
+        raise UserError(f"`export_run.dtype` must be one of {', '.join(DTYPES)}; got {dtype!r}.", "Choose one.")
     if dtype is not None and not whole:
-        raise ValueError(
-            f"`export_run.dtype` must be left out for an adapter by itself, which stays as it was trained; got "
-            f"{dtype}. Leave it out, or merge."
+        raise UserError(
+            "`export_run.dtype` must be left out for an adapter by itself, which stays as it was trained; got "
+            f"{dtype}.",
+            "Leave it out, or merge.",
         )
     if base is not None and whole:
-        raise ValueError(
-            f"`export_run.base` must be left out where whole weights are written, which need no other model; got "
-            f"{base!r}. Leave it out."
+        raise UserError(
+            "`export_run.base` must be left out where whole weights are written, which need no other model; got "
+            f"{base!r}.",
+            "Leave it out.",
         )
 
 
@@ -137,12 +140,14 @@ def _refuse_what_is_there(folder: Path, force: bool) -> None:
         return
     card = folder / "README.md"
     if not (card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")):
-        raise FileExistsError(
-            f"`export_run.out` must be a new folder or an earlier export; {folder} holds something else. Name another "
-            "with --out."
+        raise FileInTheWayError(
+            f"`export_run.out` must be a new folder or an earlier export; {folder} holds something else.",
+            "Name another with --out.",
         )
     if not force:
-        raise FileExistsError(f"There is an export in {folder}. Replace it with --force, or name another with --out.")
+        raise FileInTheWayError(
+            f"There is an export in {folder}.", "Replace it with --force, or name another with --out."
+        )
 
 
 @contextmanager

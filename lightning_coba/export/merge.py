@@ -9,6 +9,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
+from lightning_coba.errors import UserError
+
 
 def merge_adapter(model: PeftModel) -> PreTrainedModel:
     """Return the base model with the adapter's changes in its own weights; the adapter is gone.
@@ -28,9 +30,9 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
     """
     if not hasattr(model.base_model, "merge_and_unload"):
         kind = model.active_peft_config.peft_type.value
-        raise ValueError(
-            f"`merge_adapter.model` must have an adapter that changes weights, such as LoRA or IA3; got {kind}. Export "
-            "the adapter by itself: leave out --merge."
+        raise UserError(
+            f"`merge_adapter.model` must have an adapter that changes weights, such as LoRA or IA3; got {kind}.",
+            "Export the adapter by itself: leave out --merge.",
         )
     base = model.get_base_model()
     shared = bool(getattr(base.config, "tie_word_embeddings", False))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from lightning_coba.errors import UserError
 from lightning_coba.export.markdown import code_span
 from lightning_coba.runs.trained_run import TrainedRun
 
@@ -41,7 +42,7 @@ class RunData:
                 datamodule = run.load_datamodule()
                 datamodule.setup("fit")
             if set(datamodule.task_names) != set(run.tasks):
-                raise ValueError("it is other data")
+                raise UserError("it is other data")
             sizes = datamodule.sizes
             tables = [rows.store.table for rows in datamodule.corpus.texts]
             chat_tasks = [

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from lightning_coba.errors import UserError
 from lightning_coba.functional.task_losses import TaskLosses, task_losses
 
 #: Logits of one chunk, 32 MiB in float32: measured flat between 64 and 512 tokens of a 49,152-token vocabulary.
@@ -65,9 +66,10 @@ def chunked_task_losses(
         tensor([1.3863, 2.7726], grad_fn=<SumBackward1>)
     """
     if torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad)):
-        raise ValueError(
+        raise UserError(
             "`chunked_task_losses.weight` and `bias` must be frozen, since they get no gradient; got a tensor that "
-            "requires one. Use checkpointed_task_losses, or detach them."
+            "requires one.",
+            "Use checkpointed_task_losses, or detach them.",
         )
     with_gradient = torch.is_grad_enabled() and hidden.requires_grad
     size = chunk_size or tokens_per_chunk(weight.shape[0])

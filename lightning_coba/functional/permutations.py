@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from lightning_coba.errors import UserError
 from lightning_coba.functional.seeds import seed_of
 
 
@@ -30,9 +31,9 @@ def permutation_stream(num_rows: int, key: tuple[int | str, ...], start: int, co
         True
     """
     if num_rows < 1 or start < 0 or count < 0:
-        raise ValueError(
-            "`permutation_stream` needs num_rows >= 1, start >= 0 and count >= 0; "
-            f"got num_rows={num_rows}, start={start}, count={count}."
+        raise UserError(
+            f"`permutation_stream` needs num_rows >= 1, start >= 0 and count >= 0; got num_rows={num_rows}, "
+            f"start={start}, count={count}."
         )
     if count == 0:
         return torch.empty(0, dtype=torch.int64)

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_coba.errors import UserError
+
 Normalize = Literal["step", "present"]
 
 
@@ -174,4 +176,4 @@ def combine(
     if normalize == "present":
         scale = torch.where(present, weights, 0.0).sum()
         return total / torch.where(scale > 0, scale, 1.0)
-    raise ValueError(f'`combine.normalize` must be "step" or "present"; got {normalize!r}.')
+    raise UserError(f'`combine.normalize` must be "step" or "present"; got {normalize!r}.')

@@ -13,6 +13,7 @@ from lightning_coba.data.reading.formats import Fields
 from lightning_coba.data.reading.rows import has_columns, matches
 from lightning_coba.data.reading.sources import parts_of
 from lightning_coba.data.reading.task import Task
+from lightning_coba.errors import UserError
 
 _ROWS_LOOKED_AT = 200
 _CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "chat", "turns")
@@ -47,7 +48,7 @@ def guess_columns(task: Task) -> Columns:
     """
     rows, origin = _first_rows(task)
     if not rows:
-        raise ValueError(f"The train split of task {task.name!r} is empty ({origin}). Give it rows, or leave it out.")
+        raise UserError(f"The train split of task {task.name!r} is empty ({origin}).", "Give it rows, or leave it out.")
     told_apart = task.where or {}
     common = [name for name in rows[0] if name not in told_apart and all(row.get(name) is not None for row in rows)]
     pairs = yaml.safe_load(Path(__file__).with_name("columns.yaml").read_text(encoding="utf-8"))
@@ -59,7 +60,7 @@ def guess_columns(task: Task) -> Columns:
         if name in common and not isinstance(rows[0][name], int | float):
             rules = {} if name == "messages" else {"messages": name}
             return Columns(rules, f"column {name!r} holds conversations")
-    raise ValueError(_unsure(task.name, origin, rows, common))
+    raise _unsure(task.name, origin, rows, common)
 
 
 def _first_rows(task: Task) -> tuple[list[Fields], str]:
@@ -87,15 +88,14 @@ def _of_pair(rows: Sequence[Fields], read: Sequence[str], learned: str) -> Colum
     return Columns({name: rule for name, rule in rules.items() if rule != name}, why)
 
 
-def _unsure(task: str, origin: str, rows: Sequence[Fields], common: Sequence[str]) -> str:
+def _unsure(task: str, origin: str, rows: Sequence[Fields], common: Sequence[str]) -> UserError:
     first = rows[0]
-    told = (
-        f"{origin}: which columns of task {task!r} are read, and which is learned? They are "
-        f"{', '.join(map(repr, first)) or 'none'}."
-    )
+    there = ", ".join(map(repr, first)) or "none"
+    told = f"which columns of task {task!r} are read, and which is learned? They are {there}."
     joined = next((mark for mark in ";\t|" if len(first) == 1 and mark in next(iter(first))), None)
     if joined:
-        return f"{told} The fields seem to be parted by {joined!r}: save the file with commas, or with tabs as .tsv."
+        cure = f"The fields seem to be parted by {joined!r}: save the file with commas, or with tabs as .tsv."
+        return UserError(told, cure, where=origin)
     texts = [name for name in common if isinstance(first[name], str | int | float)]
     nested = next((name for name in common if isinstance(first[name], Mapping) and len(first[name]) >= 2), None)
     rules = {}
@@ -105,14 +105,16 @@ def _unsure(task: str, origin: str, rows: Sequence[Fields], common: Sequence[str
     elif len(texts) >= 2:
         rules = {"prompt": f"{{{texts[0]}}}\n", "completion": texts[1]}
     if rules:
-        return (
-            f"{told} Type {as_typed(rules)}, or what is meant; it counts for the tasks that have these columns, and "
-            "can be followed by the same for tasks with others."
+        cure = (
+            f"Type {as_typed(rules)}, or what is meant; it counts for the tasks that have these columns, and can be "
+            "followed by the same for tasks with others."
         )
-    return (
-        f"{told} Each row needs a text that is read and one that is learned, in columns of their own. To learn whole "
-        f"texts, add a column 'prompt' that is empty, and type --columns prompt {texts[0] if texts else 'text'}."
-    )
+    else:
+        cure = (
+            "Each row needs a text that is read and one that is learned, in columns of their own. To learn whole "
+            f"texts, add a column 'prompt' that is empty, and type --columns prompt {texts[0] if texts else 'text'}."
+        )
+    return UserError(told, cure, where=origin)
 
 
 def rules_of(tasks: Sequence[Task], given: Sequence[Mapping[str, str]] = ()) -> dict[str, Columns]:
@@ -132,7 +134,7 @@ def rules_of(tasks: Sequence[Task], given: Sequence[Mapping[str, str]] = ()) -> 
     for typed in given:
         if not any(_fits(typed, some) for some in rows.values()):
             columns = "; ".join(f"{name}: {', '.join(map(repr, some[0]))}" for name, some in rows.items() if some)
-            raise ValueError(f"No task has the columns of {as_typed(typed)}. They are {columns}. Name some of them.")
+            raise UserError(f"No task has the columns of {as_typed(typed)}.", f"They are {columns}. Name some of them.")
     found = {}
     for task in tasks:
         rules = next((typed for typed in given if _fits(typed, rows[task.name])), None)

@@ -10,12 +10,12 @@ import numpy as np
 
 from lightning_coba.data.datamodule import MultitaskDataModule
 from lightning_coba.data.planning.planner import Planner
-from lightning_coba.data.reading.formats import RecordError
 from lightning_coba.data.reading.row_cache import RowTable, readable_rows, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
 from lightning_coba.data.tokens.splits import Splits, carve, disjoint, shared_prompts
 from lightning_coba.data.tokens.token_cache import token_tables
 from lightning_coba.data.tokens.tokenization import select_rows
+from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.inspection.example import Example, example_of
 from lightning_coba.inspection.findings import Finding, fault_findings, most_severe_first
 from lightning_coba.inspection.inspected_task import InspectedTask
@@ -76,9 +76,9 @@ def inspect_data(
         ["validation has 2 rows, carved from train: its loss is noisy, and so is the slope that steers"]
     """
     if datamodule.tokenizer is None:
-        raise ValueError(
-            "`inspect_data.datamodule` must have a tokenizer; got None. "
-            "Pass tokenizer=AutoTokenizer.from_pretrained(...) to MultitaskDataModule."
+        raise UserError(
+            "`inspect_data.datamodule` must have a tokenizer; got None.",
+            "Pass tokenizer=AutoTokenizer.from_pretrained(...) to MultitaskDataModule.",
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what reading warns of is found here again, and better told
@@ -98,8 +98,8 @@ def _inspected(datamodule: MultitaskDataModule, length: RunLength, context: int 
     disjoined = splits if emptied else disjoint(splits)[0]
     try:
         tasks = _tokenised(datamodule, read, splits, disjoined)
-    except RecordError as error:  # a conversation that the chat template does not take
-        found = Finding("error", "", error.message, "Correct the row.", error.origin)
+    except UserError as error:  # a conversation that the chat template does not take
+        found = _of_error("", error)
         return Inspection(most_severe_first([*findings, found]))
     findings += fault_findings(
         (task.name, task.origin, fault)
@@ -126,15 +126,15 @@ def _read(tasks: Sequence[Task]) -> tuple[dict[str, RowTable], list[Finding]]:
     """Read the rows of each task; where that stops, read what can be read."""
     try:
         return dict(zip([task.name for task in tasks], row_tables(tasks), strict=True)), []
-    except (ValueError, FileNotFoundError):
+    except UserError:
         pass
     read: dict[str, RowTable] = {}
     findings: list[Finding] = []
     for task in tasks:
         try:
             table, problems = readable_rows(task)
-        except FileNotFoundError as error:
-            findings.append(Finding("error", task.name, str(error), "Correct the path."))
+        except MissingFileError as error:
+            findings.append(_of_error(task.name, error))
             continue
         findings += _problem_findings(task.name, problems)
         if len(table.store):
@@ -142,21 +142,18 @@ def _read(tasks: Sequence[Task]) -> tuple[dict[str, RowTable], list[Finding]]:
     return read, findings
 
 
-def _problem_findings(task: str, problems: Sequence[RecordError]) -> list[Finding]:
+def _problem_findings(task: str, problems: Sequence[UserError]) -> list[Finding]:
     """Return a finding for each kind of problem, with how often it occurs and where first."""
-    counts = Counter(problem.message for problem in problems)
-    first = {problem.message: problem.origin for problem in reversed(problems)}
-    found = []
-    for message, count in counts.items():
-        many = f"{count} rows: " if count > 1 else ""
-        found.append(_of_message(task, many + message, first[message]))
-    return found
+    kinds = Counter((problem.what, problem.cure) for problem in problems)
+    first = {(problem.what, problem.cure): problem.where for problem in reversed(problems)}
+    return [
+        _of_error(task, UserError(f"{count} rows: {what}" if count > 1 else what, cure, where=first[what, cure]))
+        for (what, cure), count in kinds.items()
+    ]
 
 
-def _of_message(task: str, message: str, place: str = "") -> Finding:
-    """Return an error whose first sentence says what is wrong and whose others say what to do."""
-    what, _, cure = message.partition(". ")
-    return Finding("error", task, what.rstrip("."), cure, place)
+def _of_error(task: str, error: UserError) -> Finding:
+    return Finding("error", task, error.what.rstrip("."), error.cure, error.where)
 
 
 def _with_splits(read: Mapping[str, RowTable]) -> tuple[dict[str, Splits], list[Finding]]:
@@ -168,8 +165,8 @@ def _with_splits(read: Mapping[str, RowTable]) -> tuple[dict[str, Splits], list[
             continue  # no row of it is usable, which was said
         try:
             splits[name] = carve(name, given)
-        except ValueError as error:
-            findings.append(_of_message(name, str(error)))
+        except UserError as error:
+            findings.append(_of_error(name, error))
     return splits, findings
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from lightning_coba.data.reading.row_cache import RowTable, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
+from lightning_coba.errors import FileInTheWayError, UserError
 from lightning_coba.inspection.column_guess import Columns
 from lightning_coba.inspection.lengths import uncut_lengths
 
@@ -170,11 +171,14 @@ def write_draft(path: str | PathLike[str], text: str, force: bool = False) -> No
     """
     place = Path(path)
     if place.resolve().parent.name != "experiment" or place.suffix != ".yaml":
-        raise ValueError(
-            f"`write_draft.path` must be a .yaml file in a folder named 'experiment', where coba-train --config-dir "
-            f"looks for it; got {str(path)!r}. Write {str(place.parent / 'experiment' / (place.stem + '.yaml'))!r}."
+        raise UserError(
+            "`write_draft.path` must be a .yaml file in a folder named 'experiment', where coba-train --config-dir "
+            f"looks for it; got {str(path)!r}.",
+            f"Write {str(place.parent / 'experiment' / (place.stem + '.yaml'))!r}.",
         )
     if place.exists() and not force:
-        raise FileExistsError(f"{place} exists, and may have been edited. Add --force to replace it, or give --out.")
+        raise FileInTheWayError(
+            f"{place} exists, and may have been edited.", "Add --force to replace it, or give --out."
+        )
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text, encoding="utf-8")

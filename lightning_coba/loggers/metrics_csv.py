@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_coba.errors import UserError
 from lightning_coba.runs.files import RunFiles
 
 
@@ -141,16 +142,17 @@ class MetricsCSV(Logger):
         reader = csv.DictReader(io.StringIO(content[: content.rfind(b"\n") + 1].decode(), newline=""))
         columns = list(reader.fieldnames or ["step"])
         if columns[0] != "step":
-            raise ValueError(
-                f"`MetricsCSV.save_dir` must not hold another program's metrics.csv; got {self.path}, whose "
-                "first column is not `step`. Move that file or choose another folder."
+            raise UserError(
+                f"`MetricsCSV.save_dir` must not hold another program's metrics.csv; got {self.path}, whose first "
+                "column is not `step`.",
+                "Move that file or choose another folder.",
             )
         rows = []
         for row in reader:
             if None in row or None in row.values() or not row["step"].lstrip("-").isdigit():
-                raise ValueError(
-                    f"{self.path}:{reader.line_num}: a row must have as many cells as the header, "
-                    "the first a step. Delete this line."
+                raise UserError(
+                    f"{self.path}:{reader.line_num}: a row must have as many cells as the header, the first a step.",
+                    "Delete this line.",
                 )
             rows.append({name: cell for name, cell in row.items() if cell})
         return columns, rows
@@ -171,9 +173,9 @@ def _cell(name: str, value: Any) -> str:
     try:
         return repr(float(value))
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(
-            f"`MetricsCSV.log_metrics` must get scalars; got {type(value).__name__} for {name!r}. "
-            "Log each of its numbers under a name of its own."
+        raise UserError(
+            f"`MetricsCSV.log_metrics` must get scalars; got {type(value).__name__} for {name!r}.",
+            "Log each of its numbers under a name of its own.",
         ) from None
 
 

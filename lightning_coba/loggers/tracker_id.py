@@ -4,13 +4,15 @@ import importlib.util
 import os
 from pathlib import Path
 
+from lightning_coba.errors import MissingPackageError
+
 
 def need_package(package: str, extra: str) -> None:
     """Raise ModuleNotFoundError with what to type, where a package is not installed."""
     if importlib.util.find_spec(package) is None:
-        raise ModuleNotFoundError(
-            f"`logger={extra}` needs the package {package}. Type: pip install -c constraints.txt "
-            f"'lightning-coba[{extra}]'"
+        raise MissingPackageError(
+            f"`logger={extra}` needs the package {package}.",
+            f"Type: pip install -c constraints.txt 'lightning-coba[{extra}]'",
         )
 
 

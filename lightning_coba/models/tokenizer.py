@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from lightning_coba.errors import MissingFileError
+
 
 def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer that training with a model uses.
@@ -34,7 +36,7 @@ def model_source(name_or_path: str) -> str:
 
         path = as_safetensors(find_gguf(name_or_path))
     elif not path.is_dir() and name_or_path.startswith((".", "/", "~")):
-        raise FileNotFoundError(
-            f"`model` {name_or_path!r} is no folder. Give a hub id, a folder of save_pretrained, or a .gguf file."
+        raise MissingFileError(
+            f"`model` {name_or_path!r} is no folder.", "Give a hub id, a folder of save_pretrained, or a .gguf file."
         )
     return str(path) if path.is_dir() else name_or_path

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from lightning_coba.errors import UserError
 from lightning_coba.reports.page import PageTable
 
 if TYPE_CHECKING:
@@ -43,12 +44,13 @@ def before_after_rows(
         mean 3.0 2.0 0.625
     """
     if not before:
-        raise ValueError("`before_after_rows.before` must name at least one task; got none. Test before training.")
+        raise UserError("`before_after_rows.before` must name at least one task; got none.", "Test before training.")
     for name, given in {"after": after, "tokens": tokens}.items():
         if given is not None and set(given) != set(before):
-            raise ValueError(
-                f"`before_after_rows.{name}` must name the tasks of `before` ({', '.join(before)}); "
-                f"got {', '.join(given) or 'none'}. Test the same tasks before and after training."
+            raise UserError(
+                f"`before_after_rows.{name}` must name the tasks of `before` ({', '.join(before)}); got "
+                f"{', '.join(given) or 'none'}.",
+                "Test the same tasks before and after training.",
             )
     rows: list[dict[str, Any]] = []
     for task in before:

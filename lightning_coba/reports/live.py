@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+from lightning_coba.errors import UserError
 from lightning_coba.reports.page import block_html
 from lightning_coba.reports.run_page.story import read_story
 from lightning_coba.reports.run_page.writing import task_table
@@ -30,7 +31,7 @@ def follow(folder: str | os.PathLike[str], every_n_seconds: float = 5.0) -> None
         ``follow("runs/demo-coba-seed1")``
     """
     if every_n_seconds <= 0:
-        raise ValueError(f"`follow.every_n_seconds` must be > 0; got {every_n_seconds}. Give 5, for instance.")
+        raise UserError(f"`follow.every_n_seconds` must be > 0; got {every_n_seconds}.", "Give 5, for instance.")
     output, folder, seen = NotebookOutput(), Path(folder), None
     try:
         while True:

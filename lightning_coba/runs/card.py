@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_coba.errors import UserError
 from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, VAL_LOSS
 
 #: The system of a card that names none.
@@ -53,7 +54,7 @@ def read_card(file: Path) -> dict[str, Any]:
     """
     card = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(card, dict):
-        raise ValueError("it is no JSON object")
+        raise UserError("it is no JSON object")
     return {"system": MULTITASK, **(card if number(card.get("format_version", 1)) >= 2 else _of_version_1(card))}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lightning_coba.errors import MissingFileError
 from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.runs.card import MULTITASK, Objective, Result, mapping, number, objective_of, read_card, results_of
 from lightning_coba.runs.curves import read_curves
@@ -113,8 +114,9 @@ def find_runs(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found = set()
     for path in map(Path, paths):
         if not path.is_dir():
-            raise FileNotFoundError(
-                f"DIR must be a folder; got {path}, which is none. Give runs/, multirun/<name>/ or the folder of a run."
+            raise MissingFileError(
+                f"DIR must be a folder; got {path}, which is none.",
+                "Give runs/, multirun/<name>/ or the folder of a run.",
             )
         for here, below, files in os.walk(path.resolve()):
             if RunFiles(Path(here)).card.name in files:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_coba.errors import FileInTheWayError, UserError
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.folder_lock import locked
@@ -37,7 +38,7 @@ PATIENCE = 3.0
 PACKAGES = ("lightning-coba", "lightning", "torch", "transformers", "peft", "hydra-core")
 
 
-class RunInUseError(FileExistsError):
+class RunInUseError(FileInTheWayError):
     """Another process is training the run."""
 
 
@@ -82,8 +83,8 @@ class RunFolder:
                     stack.enter_context(locked(self.path, PATIENCE))
                 except BlockingIOError:
                     raise RunInUseError(
-                        f"Another process is training the run in {self.path}. Wait for it, or start another with "
-                        "name=..."
+                        f"Another process is training the run in {self.path}.",
+                        "Wait for it, or start another with name=...",
                     ) from None
             yield
 
@@ -101,24 +102,25 @@ class RunFolder:
                 left nothing to resume, and gives way.
         """
         if resume not in (False, "auto"):
-            raise ValueError(f"`resume` must be false or auto; got {resume!r}. Write resume=auto.")
+            raise UserError(f"`resume` must be false or auto; got {resume!r}.", "Write resume=auto.")
         last = self.files.last_checkpoint
         found = last if last.is_file() else None
         # Of several ranks the first decides; the others may find what it has just written.
         taken = self.entries and not (self.entries.get("status") == "failed" and found is None)
         if taken and rank_zero_only.rank == 0:
             if resume != "auto":
-                raise FileExistsError(
-                    f"There is a run in {self.path}. Continue it with resume=auto, or start another with name=..."
+                raise FileInTheWayError(
+                    f"There is a run in {self.path}.", "Continue it with resume=auto, or start another with name=..."
                 )
             self._refuse_other_settings(settings)
         return found
 
     def _refuse_other_settings(self, settings: Mapping[str, Any]) -> None:
         if self.card.get("format_version", FORMAT_VERSION) < FORMAT_VERSION:
-            raise ValueError(
+            raise UserError(
                 f"The run in {self.path} was started with an earlier version of lightning_coba, whose settings had "
-                "another form. Finish it with that version, or start another run with name=..."
+                "another form.",
+                "Finish it with that version, or start another run with name=...",
             )
         if not self.files.settings.is_file():
             return
@@ -127,9 +129,9 @@ class RunFolder:
         keys = [k for k in now | before if now.get(k) != before.get(k) and not k.startswith(MAY_CHANGE)]
         if keys:
             listed = "; ".join(f"{key}={before.get(key)}, now {now.get(key)}" for key in keys[:4])
-            raise ValueError(
-                f"The run in {self.path} was started with {listed}. Resume it with the same settings, or start another "
-                "with name=..."
+            raise UserError(
+                f"The run in {self.path} was started with {listed}.",
+                "Resume it with the same settings, or start another with name=...",
             )
 
     def is_finished(self, settings: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from lightning_coba.errors import UserError
 from lightning_coba.runs.card import MULTITASK
 
 
@@ -19,9 +20,9 @@ def read_settings(file: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no YAML: {error}") from error
+        raise UserError(f"{file} is no YAML: {error}") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"{file} must hold a mapping; got {type(settings).__name__}. Restore the file.")
+        raise UserError(f"{file} must hold a mapping; got {type(settings).__name__}.", "Restore the file.")
     return settings if "system" in settings else _of_0_4(settings)
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.runs.card import MULTITASK, Result, mapping, read_card, results_of
 from lightning_coba.runs.collection import fits_of
 from lightning_coba.runs.files import RunFiles
@@ -54,9 +55,9 @@ class TrainedRun:
         files = RunFiles(path)
         missing = [file.name for file in (files.card, files.settings) if not file.is_file()]
         if missing:
-            raise FileNotFoundError(
-                f"RUN must be the folder of a run of coba-train; got {path}, which has no {missing[0]}."
-                f"{_runs_below(path)}"
+            raise MissingFileError(
+                f"RUN must be the folder of a run of coba-train; got {path}, which has no "
+                f"{missing[0]}.{_runs_below(path)}"
             )
         return cls(path, read_card(files.card), read_settings(files.settings))
 
@@ -83,9 +84,9 @@ class TrainedRun:
         if self.system == system:
             return
         model = f"; its model: {self.files.model}" if self.files.model.is_dir() else ""
-        raise ValueError(
-            f"{command} serves runs of system={system}; the run in {self.path} is of system={self.system}. Its "
-            f"results: coba-report {self.path}{model}."
+        raise UserError(
+            f"{command} serves runs of system={system}; the run in {self.path} is of system={self.system}.",
+            f"Its results: coba-report {self.path}{model}.",
         )
 
     @property
@@ -152,9 +153,9 @@ class TrainedRun:
         """
         self.require_system("`TrainedRun.load_model`")
         if checkpoint not in CHECKPOINTS:
-            raise ValueError(
-                f"`TrainedRun.load_model.checkpoint` must be one of {', '.join(CHECKPOINTS)}; got {checkpoint!r}. "
-                "Choose one."
+            raise UserError(
+                f"`TrainedRun.load_model.checkpoint` must be one of {', '.join(CHECKPOINTS)}; got {checkpoint!r}.",
+                "Choose one.",
             )
         if checkpoint == "base":
             model = self._load_base(dtype)[0]
@@ -183,9 +184,9 @@ class TrainedRun:
             while isinstance(error.__cause__, Exception):
                 error = error.__cause__
             if isinstance(error, FileNotFoundError) and "root" not in changes:
-                raise FileNotFoundError(
-                    f"The data of the run is not at {settings.get('root')!r}, seen from {Path.cwd()}. Go to the folder "
-                    "where it was trained, or name the data's new place."
+                raise MissingFileError(
+                    f"The data of the run is not at {settings.get('root')!r}, seen from {Path.cwd()}.",
+                    "Go to the folder where it was trained, or name the data's new place.",
                 ) from error
             raise error from None
         if self.system == MULTITASK:
@@ -200,9 +201,9 @@ class TrainedRun:
     def _load_final(self, dtype: str | None) -> "PreTrainedModel | PeftModel":
         folder = self.files.adapter if self.has_adapter else self.files.model
         if not folder.is_dir():
-            raise FileNotFoundError(
-                f"The run in {self.path} did not finish, so it has no {folder.name}/. Continue it with resume=auto, or "
-                "take the checkpoint 'best' or 'last'."
+            raise MissingFileError(
+                f"The run in {self.path} did not finish, so it has no {folder.name}/.",
+                "Continue it with resume=auto, or take the checkpoint 'best' or 'last'.",
             )
         if self.has_adapter:
             from peft import PeftModel
@@ -220,8 +221,8 @@ class TrainedRun:
 
         file = self.files.checkpoint(name)
         if not file.is_file():
-            raise FileNotFoundError(
-                f"The run in {self.path} has no {file.name} yet. Wait for its first validation pass."
+            raise MissingFileError(
+                f"The run in {self.path} has no {file.name} yet.", "Wait for its first validation pass."
             )
         model, tokenizer = self._load_base(dtype)
         # The model is no part of the configuration, which would copy it.
@@ -231,9 +232,9 @@ class TrainedRun:
         saved = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
         left = module.load_state_dict(saved, strict=False).unexpected_keys
         if left:
-            raise ValueError(
-                f"{file} holds {len(left)} weights that the model of this run does not have, the first is {left[0]!r}. "
-                "Give the model that it was trained from."
+            raise UserError(
+                f"{file} holds {len(left)} weights that the model of this run does not have, the first is {left[0]!r}.",
+                "Give the model that it was trained from.",
             )
         return module.model
 

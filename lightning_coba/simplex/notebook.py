@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from lightning_coba.errors import MissingPackageError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -21,8 +23,8 @@ class NotebookOutput:
         try:
             from IPython.display import HTML, display
         except ModuleNotFoundError:
-            raise ModuleNotFoundError(
-                "The live view needs a notebook. Type: pip install -c constraints.txt 'lightning-coba[notebook]'"
+            raise MissingPackageError(
+                "The live view needs a notebook.", "Type: pip install -c constraints.txt 'lightning-coba[notebook]'"
             ) from None
         self._html: Callable[[str], Any] = HTML
         self._display = display

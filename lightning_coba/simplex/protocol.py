@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from lightning_coba.errors import UserError
 from lightning_coba.log_keys import simplex_prefix
 from lightning_coba.simplex.records import BalanceTable, Losses
 from lightning_coba.simplex.trajectory import Trajectory
@@ -39,8 +40,8 @@ class Simplex:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.name):
-            raise ValueError(
-                f"`Simplex.name` must consist of letters, digits, '_', '.' and '-'; got {self.name!r}. Rename it."
+            raise UserError(
+                f"`Simplex.name` must consist of letters, digits, '_', '.' and '-'; got {self.name!r}.", "Rename it."
             )
 
     @property
@@ -95,5 +96,5 @@ def simplexes_of(trainer: "L.Trainer", pl_module: "L.LightningModule", with_reco
     found = [simplex for mover in movers for simplex in mover.simplexes()]
     names = [simplex.name for simplex in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"`Simplex.name` must be given once in a run; got {twice} more than once. Rename one.")
+        raise UserError(f"`Simplex.name` must be given once in a run; got {twice} more than once.", "Rename one.")
     return [simplex for simplex in found if simplex.num_records or not with_records]

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.log_keys import BALANCE
 
 #: What the column ``loss`` holds: losses on validation rows, or those of training steps.
@@ -82,12 +83,15 @@ class BalanceTable:
             ([[0.5, 0.5]], [[nan, nan]])
         """
         if not len(history["record"]):
-            raise ValueError("`from_history.history` must hold a record; got none. Wait for the first validation pass.")
+            raise UserError(
+                "`from_history.history` must hold a record; got none.", "Wait for the first validation pass."
+            )
         weight = np.asarray(history["weight"], dtype=np.float64)
         if weight.shape[1] != len(tasks):
-            raise ValueError(
+            raise UserError(
                 f"`from_history.tasks` must name the {weight.shape[1]} {thing}s of the history; got "
-                f"{', '.join(tasks) or 'none'}. Give `callback.tasks`."
+                f"{', '.join(tasks) or 'none'}.",
+                "Give `callback.tasks`.",
             )
         none = np.full_like(weight, np.nan)
         table = {name: np.asarray(history.get(name, none), dtype=np.float64) for name in PER_TASK_COLUMNS}
@@ -143,16 +147,16 @@ def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
     if file.is_dir():
         file = file / BALANCE_FILE
     if not file.is_file():
-        raise FileNotFoundError(
-            f"`read_balance.path` must be a run folder or its {BALANCE_FILE}; got {file}, which does not "
-            "exist. Give the folder of a run that had a balancer."
+        raise MissingFileError(
+            f"`read_balance.path` must be a run folder or its {BALANCE_FILE}; got {file}, which does not exist.",
+            "Give the folder of a run that had a balancer.",
         )
     with file.open(newline="", encoding="utf-8") as stream:
         reader = csv.reader(stream)
         header = _header(file, next(reader, []))
         records = [list(rows) for _, rows in groupby(_rows(file, reader, header), key=lambda row: row.record)]
     if not records:
-        raise ValueError(f"{file} holds no record yet. Wait for the run's first validation pass.")
+        raise UserError(f"{file} holds no record yet.", "Wait for the run's first validation pass.")
     thing = header[2]
     _check_order(records, thing)
     names = [row.name for row in records[-1]]
@@ -175,9 +179,10 @@ def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
 
 def _header(file: Path, header: list[str]) -> list[str]:
     if header[:2] != ["record", "step"] or "weight" not in header[3:]:
-        raise ValueError(
+        raise UserError(
             f"{file}:1: the header must be record,step,task (or another word for what has a weight), and further "
-            f"columns with weight among them; got {','.join(header)!r}. Give a file that a run of lightning_coba wrote."
+            f"columns with weight among them; got {','.join(header)!r}.",
+            "Give a file that a run of lightning_coba wrote.",
         )
     return header
 
@@ -187,9 +192,10 @@ def _rows(file: Path, reader: Any, header: Sequence[str]) -> Iterator[_Row]:
     for cells in reader:
         where = f"{file}:{reader.line_num}"
         if len(cells) != len(header):
-            raise ValueError(
-                f"{where}: a row must have {len(header)} cells; got {len(cells)}. If the run was killed while it "
-                "wrote, delete this record's rows."
+            raise UserError(
+                f"a row must have {len(header)} cells; got {len(cells)}.",
+                "If the run was killed while it wrote, delete this record's rows.",
+                where=where,
             )
         record, step, name, *rest = cells
         named = zip(header[3:], rest, strict=True)
@@ -206,15 +212,15 @@ def _integer(cell: str, column: str, where: str) -> int:
     try:
         return int(cell)
     except ValueError:
-        raise ValueError(f"{where}: `{column}` must be a whole number; got {cell!r}. Correct the row.") from None
+        raise UserError(f"`{column}` must be a whole number; got {cell!r}.", "Correct the row.", where=where) from None
 
 
 def _number(cell: str, column: str, where: str) -> float:
     try:
         return float(cell) if cell else math.nan
     except ValueError:
-        raise ValueError(
-            f"{where}: `{column}` must be a number, or empty where not available; got {cell!r}. Correct the row."
+        raise UserError(
+            f"`{column}` must be a number, or empty where not available; got {cell!r}.", "Correct the row.", where=where
         ) from None
 
 
@@ -224,20 +230,24 @@ def _check_order(records: list[list[_Row]], thing: str) -> None:
     for previous, rows in zip([None, *records], records, strict=False):
         first, names = rows[0], [row.name for row in rows]
         if names[: len(known)] != known or len(set(names)) < len(names):
-            raise ValueError(
-                f"{first.where}: record {first.record} must list each {thing} once, in the order of the records "
-                f"before ({', '.join(known) or 'none'}); got {', '.join(names)}. Delete or complete its rows."
+            raise UserError(
+                f"record {first.record} must list each {thing} once, in the order of the records before "
+                f"({', '.join(known) or 'none'}); got {', '.join(names)}.",
+                "Delete or complete its rows.",
+                where=f"{first.where}",
             )
         for row in rows:
             if row.step != first.step:
-                raise ValueError(
-                    f"{row.where}: record {row.record} must have one step; got {row.step}, {first.step}. "
-                    "Correct the row."
+                raise UserError(
+                    f"record {row.record} must have one step; got {row.step}, {first.step}.",
+                    "Correct the row.",
+                    where=f"{row.where}",
                 )
         # Steps may start over, in a second fit; records never do.
         if previous and first.record < previous[0].record:
-            raise ValueError(
-                f"{first.where}: records must increase; got {first.record} after {previous[0].record}. "
-                "Delete the rows that an earlier run left behind."
+            raise UserError(
+                f"records must increase; got {first.record} after {previous[0].record}.",
+                "Delete the rows that an earlier run left behind.",
+                where=f"{first.where}",
             )
         known = names

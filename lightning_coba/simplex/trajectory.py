@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_coba.errors import UserError
+
 #: Records are moved to the host in blocks, so that a record taken in a training step waits for no device.
 BLOCK = 64
 
@@ -37,7 +39,7 @@ class Trajectory:
         unwritten: Sequence[str] = (),
     ) -> None:
         if "weight" not in columns:
-            raise ValueError(f"`Trajectory.columns` must hold 'weight'; got {', '.join(columns) or 'none'}. Add it.")
+            raise UserError(f"`Trajectory.columns` must hold 'weight'; got {', '.join(columns) or 'none'}.", "Add it.")
         self.written = tuple(columns)
         self.scalar_names = tuple(scalars)
         self.column_names = (*columns, *unwritten)

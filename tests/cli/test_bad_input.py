@@ -30,7 +30,7 @@ def append(file, line):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"prompt": "a", "completion"', r"not valid JSON .*Write one JSON object a line"),
+        ('{"prompt": "a", "completion"', r"not valid JSON .*Write one JSON object per line"),
         ('{"prompt": "a"}', r"no column 'completion'.*The columns are 'prompt'"),
         ('{"prompt": "a", "completion": ""}', r"completion is empty"),
         ('{"prompt": "a", "completion": 7}', r"must be a string; got int"),

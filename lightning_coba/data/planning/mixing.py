@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_coba.errors import UserError
 from lightning_coba.functional import permutation_stream, seed_of
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -49,21 +50,21 @@ class Mixing:
 
     def __post_init__(self) -> None:
         if self.rule not in _SHARES:
-            raise ValueError(f"`mixing` must be one of {', '.join(_SHARES)}; got {self.rule!r}. Choose one.")
+            raise UserError(f"`mixing` must be one of {', '.join(_SHARES)}; got {self.rule!r}.", "Choose one.")
         if not self.temperature > 0:
-            raise ValueError(f"`mixing_temperature` must be above 0; got {self.temperature}. The usual value is 2.")
+            raise UserError(f"`mixing_temperature` must be above 0; got {self.temperature}.", "The usual value is 2.")
         if (self.rule == "weighted") != (self.sampling_weights is not None):
             got = "none" if self.sampling_weights is None else f"them with mixing={self.rule!r}"
-            raise ValueError(
-                f"`sampling_weights` must be given with mixing='weighted' and only there; got {got}. "
-                "Write mixing='weighted', sampling_weights={task: weight, ...}."
+            raise UserError(
+                f"`sampling_weights` must be given with mixing='weighted' and only there; got {got}.",
+                "Write mixing='weighted', sampling_weights={task: weight, ...}.",
             )
         if self.sampling_weights is not None and not all(
             weight > 0 and np.isfinite(weight) for weight in self.sampling_weights
         ):
-            raise ValueError(
-                f"`sampling_weights` must be above 0; got {list(self.sampling_weights)}. Leave a task out of "
-                "`tasks` to leave it out of the run."
+            raise UserError(
+                f"`sampling_weights` must be above 0; got {list(self.sampling_weights)}.",
+                "Leave a task out of `tasks` to leave it out of the run.",
             )
 
     @property
@@ -108,9 +109,10 @@ def check_epoch(epoch: str | int) -> None:
     """
     steps = isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 1
     if not steps and epoch not in ("all", "largest", "smallest"):
-        raise ValueError(
+        raise UserError(
             "`epoch` must be 'all', 'largest', 'smallest' or a number of optimizer steps of at least 1; got "
-            f"{epoch!r}. Choose one."
+            f"{epoch!r}.",
+            "Choose one.",
         )
 
 
@@ -130,7 +132,7 @@ def epoch_rows(sizes: Sequence[int], mixing: Mixing, epoch: str | int = "all", s
         ValueError: A value is outside its domain; with ``stratified``, a step has fewer rows than there are tasks.
     """
     if not sizes or min(sizes) < 1:
-        raise ValueError(f"`sizes` must be at least one row per task; got {list(sizes)}. Leave empty tasks out.")
+        raise UserError(f"`sizes` must be at least one row per task; got {list(sizes)}.", "Leave empty tasks out.")
     check_epoch(epoch)
     effective = np.array(mixing.effective_sizes(sizes))
     whole_passes = effective / mixing.shares(sizes)
@@ -143,9 +145,9 @@ def epoch_rows(sizes: Sequence[int], mixing: Mixing, epoch: str | int = "all", s
     if mixing.rule != "stratified":
         return rows
     if step_rows is None or step_rows < len(sizes):
-        raise ValueError(
-            f"With mixing='stratified' a step must hold a row of each of {len(sizes)} tasks; it "
-            f"has {step_rows}. Raise MultitaskDataModule.batch_size or Trainer.accumulate_grad_batches."
+        raise UserError(
+            f"With mixing='stratified' a step must hold a row of each of {len(sizes)} tasks; it has {step_rows}.",
+            "Raise MultitaskDataModule.batch_size or Trainer.accumulate_grad_batches.",
         )
     return -(-rows // step_rows) * step_rows
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lightning_coba.errors import UserError
+
 _BITS = 32
 
 
@@ -26,7 +28,7 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         [[1], [2, 0], [3]]
     """
     if max(lengths, default=0) > capacity:
-        raise ValueError(f"`best_fit.capacity` must hold the longest item, {max(lengths)}; got {capacity}. Raise it.")
+        raise UserError(f"`best_fit.capacity` must hold the longest item, {max(lengths)}; got {capacity}.", "Raise it.")
     bins: list[list[int]] = []
     rooms: list[int] = []  # sorted; room and bin in one number, which compares faster than a pair; full bins leave
     for item in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_coba.data.planning.mixing import Mixing, epoch_rows, mixed_order
 from lightning_coba.data.planning.packing import best_fit, even_tokens, steps_under_budget
+from lightning_coba.errors import UserError
 from lightning_coba.functional import seed_of
 
 Batching = Literal["grouped", "packed", "random"]
@@ -58,10 +59,10 @@ def check_turns(mixing: Mixing, batching: Batching, batch_tokens: int | None) ->
         ValueError: The two do not go together.
     """
     if mixing.in_turns and (batching == "packed" or batch_tokens):
-        raise ValueError(
+        raise UserError(
             "`mixing` must be proportional, temperature, uniform or weighted with batching='packed' and with "
-            f"batch_tokens, whose steps have no fixed number of rows; got {mixing.rule!r}. Choose one of them, or "
-            "batching='grouped' with batch_size."
+            f"batch_tokens, whose steps have no fixed number of rows; got {mixing.rule!r}.",
+            "Choose one of them, or batching='grouped' with batch_size.",
         )
 
 

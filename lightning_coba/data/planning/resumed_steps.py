@@ -3,6 +3,7 @@
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_coba.errors import UserError
 from lightning_coba.lightning_internals import loaded_batch_counts
 
 
@@ -44,9 +45,10 @@ def rescale_progress(trainer: L.Trainer, old: int, new: int) -> None:
     for counts in loaded_batch_counts(trainer):
         steps, rest = divmod(counts["ready"], old)
         if rest:
-            raise ValueError(
+            raise UserError(
                 f"`Trainer.accumulate_grad_batches` must stay {old} on a resume from a checkpoint that was written "
-                f"inside an accumulation window; got {new}. Resume with {old}, or from another checkpoint."
+                f"inside an accumulation window; got {new}.",
+                f"Resume with {old}, or from another checkpoint.",
             )
         shift = steps * new - counts["ready"]
         for stage in counts:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lightning_coba.errors import UserError
+
 Message = dict[str, Any]
 
 #: Roles that templates know by these names. Another role must be named in the template itself.
@@ -49,25 +51,25 @@ def checked_messages(value: Any, column: str) -> list[Message]:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"column {column!r} is not valid JSON ({error.msg}, column {error.colno}). "
-                'Write [{"role": "user", "content": ...}, ...].'
+            raise UserError(
+                f"column {column!r} is not valid JSON ({error.msg}, column {error.colno}).",
+                'Write [{"role": "user", "content": ...}, ...].',
             ) from None
     if not isinstance(value, Sequence) or not value:
         got = type(value).__name__ if value else "an empty one"
-        raise ValueError(
-            f"column {column!r} must be a list of messages; got {got}. "
-            'Write [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}].'
+        raise UserError(
+            f"column {column!r} must be a list of messages; got {got}.",
+            'Write [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}].',
         )
     messages = [_checked_message(message, number, column) for number, message in enumerate(value)]
     answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     if not answers:
-        raise ValueError(
-            f"there is no message of the role 'assistant' in column {column!r}, so nothing could be learned. "
-            "Add the answer, or delete the row."
+        raise UserError(
+            f"there is no message of the role 'assistant' in column {column!r}, so nothing could be learned.",
+            "Add the answer, or delete the row.",
         )
     if not messages[answers[-1]]["content"].strip():
-        raise ValueError("the last answer is empty. Fill it in, or delete the row.")
+        raise UserError("the last answer is empty.", "Fill it in, or delete the row.")
     return messages[: answers[-1] + 1]
 
 
@@ -81,9 +83,10 @@ def _checked_message(message: Any, number: int, column: str) -> Message:
         got = type(message).__name__
         if isinstance(message, Mapping):
             got = ", ".join(f"{key!r} ({type(value).__name__})" for key, value in message.items())
-        raise ValueError(
-            f"message {number} of column {column!r} must have the strings 'role' and 'content' (or "
-            f"ShareGPT's 'from' and 'value'); got {got}. Write both as strings."
+        raise UserError(
+            f"message {number} of column {column!r} must have the strings 'role' and 'content' (or ShareGPT's 'from' "
+            f"and 'value'); got {got}.",
+            "Write both as strings.",
         )
     # A Parquet file gives every message every key, with None where there is none.
     return {key: value for key, value in message.items() if value is not None}
@@ -116,17 +119,18 @@ class ChatTemplate:
             ValueError: There is no template, it refuses the conversation, or it does not tell what is learned.
         """
         if not self.tokenizer.chat_template:
-            raise ValueError(
-                "a conversation needs a chat template, and the tokenizer has none. Take the tokenizer of "
-                "an instruct model, set tokenizer.chat_template, or write prompt and completion (Task.chat=False)."
+            raise UserError(
+                "a conversation needs a chat template, and the tokenizer has none.",
+                "Take the tokenizer of an instruct model, set tokenizer.chat_template, or write prompt and completion "
+                "(Task.chat=False).",
             )
         self._check_roles(messages)
         try:
             return self._marked(messages) if self.marks_answers else self._by_prefix(messages)
         except Exception as error:  # templates raise whatever they like
-            raise ValueError(
-                f"the chat template does not take this conversation ({error}). "
-                "Correct its roles and their order, or the template."
+            raise UserError(
+                f"the chat template does not take this conversation ({error}).",
+                "Correct its roles and their order, or the template.",
             ) from error
 
     def _check_roles(self, messages: list[Message]) -> None:
@@ -135,9 +139,9 @@ class ChatTemplate:
             role = message["role"]
             if role not in _ROLES and role not in self.text:
                 meant = f" {role!r} is {_SHAREGPT_ROLES[role]!r} here." if role in _SHAREGPT_ROLES else ""
-                raise ValueError(
-                    f"message {number} has the role {role!r}, which the chat template does not know. "
-                    f"Write one of {', '.join(sorted(_ROLES))}.{meant}"
+                raise UserError(
+                    f"message {number} has the role {role!r}, which the chat template does not know.",
+                    f"Write one of {', '.join(sorted(_ROLES))}.{meant}",
                 )
 
     def _marked(self, messages: list[Message]) -> Turns:
@@ -155,7 +159,7 @@ class ChatTemplate:
         if pieces and not pieces[-1][1]:
             del pieces[-1]  # nothing is learned of what follows the last answer, nor from it
         if not pieces:
-            raise ValueError("its {% generation %} tag marks nothing, so nothing would be learned")
+            raise UserError("its {% generation %} tag marks nothing, so nothing would be learned")
         return Turns(pieces)
 
     def _by_prefix(self, messages: list[Message]) -> Turns:
@@ -175,7 +179,7 @@ class ChatTemplate:
 
     def _last_answer(self, whole: str, asked: str | None) -> Turns:
         if asked is None or not whole.startswith(asked) or asked == whole:
-            raise ValueError(
+            raise UserError(
                 "it does not begin with what it gives for the messages before the last answer, so what is learned "
                 "cannot be told; a {% generation %} tag around the answers would say it"
             )

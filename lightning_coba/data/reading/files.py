@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.data.reading.formats import data_suffix
+from lightning_coba.errors import MissingFileError, UserError
 
 #: Split -> the names that its files may have.
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -39,8 +40,8 @@ def find_files(path: str | PathLike[str], where: str) -> list[Path]:
     else:
         found, missing = [], "there is no such file or folder"
     if not found:
-        raise FileNotFoundError(
-            f"{where}: {missing}: {str(given)!r} (read from {str(Path.cwd())!r}). Correct the path."
+        raise MissingFileError(
+            f"{missing}: {str(given)!r} (read from {str(Path.cwd())!r}).", "Correct the path.", where=where
         )
     return found
 
@@ -86,8 +87,8 @@ def split_sources(home: Path) -> dict[str, Any]:
         return {"train": home}  # `Task` finds its other splits
     found = {split: source for split in SPLIT_NAMES if (source := _source_of(home, split))}
     if found and "train" not in found:
-        raise FileNotFoundError(
-            f"The folder {str(home)!r} has rows for {' and '.join(found)}, but none for train. Add train.jsonl."
+        raise MissingFileError(
+            f"The folder {str(home)!r} has rows for {' and '.join(found)}, but none for train.", "Add train.jsonl."
         )
     _refuse_doubtful_names(home)
     if not found and data_files(home):
@@ -100,9 +101,11 @@ def _refuse_doubtful_names(home: Path) -> None:
     for file in data_files(home):
         own = stem(file).lower()
         if own not in names and names & set(_WORDS.findall(own)):
-            raise ValueError(
-                f"{file}: the name has a split's in it and is not one, so the file could be held-out data. Name it "
-                "train, validation or test (train_1, train_2, ... where there are several), or give the files to Task."
+            raise UserError(
+                "the name has a split's in it and is not one, so the file could be held-out data.",
+                "Name it train, validation or test (train_1, train_2, ... where there are several), or give the files "
+                "to Task.",
+                where=str(file),
             )
 
 

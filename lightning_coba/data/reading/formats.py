@@ -9,26 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lightning_coba.errors import UserError
+
 Fields = Mapping[str, Any]
 Records = Iterator[tuple[int, Fields]]
 
 _ROWS_PER_READ = 1024
-
-
-class RecordError(ValueError):
-    """What is wrong with a record.
-
-    Attributes:
-        origin: where the record comes from, such as ``file:line``; empty where no record is to blame.
-        message: what is wrong, and what to do.
-    """
-
-    def __init__(self, origin: str, message: str) -> None:
-        super().__init__(origin, message)
-        self.origin, self.message = origin, message
-
-    def __str__(self) -> str:
-        return f"{self.origin}: {self.message}" if self.origin else self.message
 
 
 def data_suffix(name: str) -> str | None:
@@ -47,7 +33,7 @@ def read_file(file: Path) -> Records:
     A file of any other name is read as JSON lines.
 
     Raises:
-        RecordError: A record is not readable; the message names file and line.
+        UserError: A record is not readable; the message names file and line.
     """
     return FORMATS[data_suffix(file.name) or ".jsonl"](file)
 
@@ -63,8 +49,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             try:
                 text = line.decode("utf-8-sig")  # line by line, so that an error knows its line
             except UnicodeDecodeError as error:
-                message = f"the line is not UTF-8 ({error.reason}). Save the file as UTF-8."
-                raise RecordError(f"{file}:{number}", message) from None
+                told = f"the line is not UTF-8 ({error.reason})."
+                raise UserError(told, "Save the file as UTF-8.", where=f"{file}:{number}") from None
             yield number, text
 
 
@@ -82,16 +68,18 @@ def _parse(line: str, origin: str) -> Fields:
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
-        array = " (A file that is one JSON array is not read: write its elements one a line.)" if line[0] == "[" else ""
-        raise RecordError(
-            origin,
-            f"the line is not valid JSON ({error.msg}, column {error.colno}). "
-            f"Write one JSON object a line, or delete the line.{array}",
+        array = " (A file that is one JSON array is not read: write one element per line.)" if line[0] == "[" else ""
+        raise UserError(
+            f"the line is not valid JSON ({error.msg}, column {error.colno}).",
+            f"Write one JSON object per line, or delete the line.{array}",
+            where=origin,
         ) from None
     if not isinstance(fields, dict):
         got = type(fields).__name__
-        raise RecordError(
-            origin, f'the line must be a JSON object; got {got}. Write {{"prompt": ..., "completion": ...}}.'
+        raise UserError(
+            f"the line must be a JSON object; got {got}.",
+            'Write {"prompt": ..., "completion": ...}.',
+            where=origin,
         )
     return fields
 
@@ -106,16 +94,17 @@ def _read_csv(file: Path, delimiter: str = ",") -> Records:
         try:
             cells = next(rows, None)
         except csv.Error as error:
-            raise RecordError(f"{file}:{number}", f"the line is not valid CSV ({error}). Repair the row.") from None
+            told = f"the line is not valid CSV ({error})."
+            raise UserError(told, "Repair the row.", where=f"{file}:{number}") from None
         if cells is None:
             return
         if header is None:
             header = cells
         elif len(cells) > len(header):
-            raise RecordError(
-                f"{file}:{number}",
-                f"the row has {len(cells)} cells and the header {len(header)}. "
+            raise UserError(
+                f"the row has {len(cells)} cells and the header {len(header)}.",
                 f"Put cells that hold {delimiter!r} into double quotes.",
+                where=f"{file}:{number}",
             )
         elif cells:
             yield number, dict(zip(header, cells, strict=False))
@@ -130,7 +119,7 @@ def _read_parquet(file: Path) -> Records:
             batches = table.iter_batches(batch_size=_ROWS_PER_READ)
             yield from enumerate(fields for batch in batches for fields in batch.to_pylist())
     except pa.ArrowException as error:
-        raise RecordError(str(file), f"the file is not readable Parquet ({error}). Write it again.") from None
+        raise UserError(f"the file is not readable Parquet ({error}).", "Write it again.", where=str(file)) from None
 
 
 #: How a data file's name ends -> how it is read.

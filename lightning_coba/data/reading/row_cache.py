@@ -12,10 +12,11 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from lightning_coba.data.reading.arrow_store import ArrowStore, NewStore, fingerprint, kept, new_store
-from lightning_coba.data.reading.formats import Fields, RecordError, Records
+from lightning_coba.data.reading.formats import Fields, Records
 from lightning_coba.data.reading.rows import digest, matches, row_of
 from lightning_coba.data.reading.sources import Part, parts_of
 from lightning_coba.data.reading.task import SPLITS, Task
+from lightning_coba.errors import UserError
 
 _ROWS_PER_BATCH = 1000
 _SCHEMA = pa.schema(
@@ -91,7 +92,7 @@ def row_tables(tasks: Sequence[Task]) -> list[RowTable]:
     return [RowTable(stores[plan]) for plan in plans]
 
 
-def readable_rows(task: Task) -> tuple[RowTable, list[RecordError]]:
+def readable_rows(task: Task) -> tuple[RowTable, list[UserError]]:
     """Return the rows of a task that can be read, and what is wrong with the others.
 
     Use it to tell somebody all that is wrong at once; what trains uses `row_tables`, which stops at the first.
@@ -101,10 +102,10 @@ def readable_rows(task: Task) -> tuple[RowTable, list[RecordError]]:
     """
     plan = _Plan(task)
     plan.key = None  # some rows are left out
-    problems: list[RecordError] = []
+    problems: list[UserError] = []
     (store,) = _read([plan], problems.append)
     # Where no row of a split is usable, that it is empty need not be said.
-    return RowTable(store), [problem for problem in problems if problem.origin] or problems
+    return RowTable(store), [problem for problem in problems if problem.where] or problems
 
 
 class _Plan:
@@ -121,11 +122,11 @@ class _Plan:
         self.key = fingerprint(self.stamps, self.origins, rules) if known else None
 
 
-def _raise(error: RecordError) -> None:
+def _raise(error: UserError) -> None:
     raise error from None
 
 
-def _read(plans: list[_Plan], report: Callable[[RecordError], None] = _raise) -> list[ArrowStore]:
+def _read(plans: list[_Plan], report: Callable[[UserError], None] = _raise) -> list[ArrowStore]:
     """Read the records of the first plan, which are those of all, and write the rows of each plan.
 
     Where an error is reported and not raised, the row, or what is left of an unreadable file, is left out.
@@ -148,17 +149,17 @@ def _read(plans: list[_Plan], report: Callable[[RecordError], None] = _raise) ->
     return [writer.new.store for writer in writers]
 
 
-def _records(part: Part, report: Callable[[RecordError], None]) -> Records:
+def _records(part: Part, report: Callable[[UserError], None]) -> Records:
     try:
         yield from part.records()
-    except RecordError as error:  # the file itself cannot be read on
+    except UserError as error:  # the file itself cannot be read on
         report(error)
 
 
 class _Writer:
     """Write the rows of one task to its store, some at a time."""
 
-    def __init__(self, plan: _Plan, new: NewStore, report: Callable[[RecordError], None]) -> None:
+    def __init__(self, plan: _Plan, new: NewStore, report: Callable[[UserError], None]) -> None:
         self.plan, self.task = plan, plan.task
         self.new = new
         self.report = report
@@ -172,8 +173,8 @@ class _Writer:
             return
         try:
             row = row_of(self.task, fields)
-        except ValueError as error:
-            self.report(RecordError(f"{self.plan.origins[part]}{number}", str(error)))
+        except UserError as error:
+            self.report(UserError(error.what, error.cure, where=f"{self.plan.origins[part]}{number}"))
             return
         self.rows.append((SPLITS.index(split), *row, part, number, *digest(row)))
         self.empty.pop(split, None)
@@ -183,22 +184,22 @@ class _Writer:
     def end(self) -> None:
         self._flush()
         for split in self.empty:
-            self.report(RecordError("", self._why_empty(split)))
+            self.report(self._why_empty(split))
 
-    def _why_empty(self, split: str) -> str:
+    def _why_empty(self, split: str) -> UserError:
         parts = [part for own, part in self.plan.parts if own == split and part.stamp]
         files = [part.prefix.removesuffix(" row ").removesuffix(":") for part in parts]
         where = self.task.where or {}
         missing = [column for column in where if self.left_out is not None and column not in self.left_out]
         wanted = " of which " + " and ".join(f"{name} is {value!r}" for name, value in where.items()) if where else ""
         read = f" ({', '.join(files)})" if files else ""
-        told = f"The {split} split of task {self.task.name!r} is empty{read}. "
+        told = f"The {split} split of task {self.task.name!r} is empty{read}."
         if missing:
-            return (
-                f"{told}`Task.where` asks for the column {missing[0]!r}; the columns are "
-                f"{', '.join(map(repr, self.left_out or ())) or 'none'}. Name one of them."
+            there = ", ".join(map(repr, self.left_out or ())) or "none"
+            return UserError(
+                f"{told} `Task.where` asks for the column {missing[0]!r}; the columns are {there}.", "Name one of them."
             )
-        return f"{told}Give it rows{wanted}, or leave it out."
+        return UserError(told, f"Give it rows{wanted}, or leave it out.")
 
     def _flush(self) -> None:
         if self.rows:

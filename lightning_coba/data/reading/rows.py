@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from lightning_coba.data.reading.chat import checked_messages
 from lightning_coba.data.reading.formats import Fields
 from lightning_coba.data.reading.task import Task, template_columns
+from lightning_coba.errors import UserError
 
 
 class Row(NamedTuple):
@@ -94,7 +95,7 @@ def has_columns(rule: str, fields: Fields) -> bool:
 def _plain_row(task: Task, fields: Fields) -> Row:
     completion = _text(task, "completion", fields)
     if not completion.strip():
-        raise ValueError("the completion is empty. Fill it in, or delete the row.")
+        raise UserError("the completion is empty.", "Fill it in, or delete the row.")
     return Row(_text(task, "prompt", fields), completion)
 
 
@@ -112,7 +113,7 @@ def _text(task: Task, argument: str, fields: Fields) -> str:
             cure = "Fill it in, or delete the row."
             if not is_template and value is not None:
                 cure = f"Write a string, or set {argument}='{{{rule}}}' in Task {task.name!r} to have it formatted."
-            raise ValueError(f"column {column!r} ({where}; got {type(value).__name__}. {cure}")
+            raise UserError(f"column {column!r} ({where}; got {type(value).__name__}.", cure)
     text = rule.format_map(fields) if is_template else fields[rule]
     _check_is_text(text, argument)
     return text
@@ -122,15 +123,15 @@ def _check_is_text(text: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"the {what} holds half of a surrogate pair, which is not text. Repair the row.") from None
+        raise UserError(f"the {what} holds half of a surrogate pair, which is not text.", "Repair the row.") from None
 
 
 def _check_column(task: Task, argument: str, column: str, fields: Fields) -> None:
     if column not in fields:
         lists = [name for name, value in fields.items() if isinstance(value, list)]
         chat = f" If {lists[0]!r} holds conversations, set Task.messages (data.messages) to it." if lists else ""
-        raise ValueError(
-            f"there is no column {column!r}, which Task {task.name!r} uses as {argument}. "
-            f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them "
-            f"(of tasks in a folder: MultitaskDataModule.{argument}, data.{argument}=...).{chat}"
+        raise UserError(
+            f"there is no column {column!r}, which Task {task.name!r} uses as {argument}.",
+            f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them (of tasks "
+            f"in a folder: MultitaskDataModule.{argument}, data.{argument}=...).{chat}",
         )

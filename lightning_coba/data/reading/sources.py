@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.data.reading.files import find_files, is_saved_dataset, saved_splits, stamp
-from lightning_coba.data.reading.formats import RecordError, Records, data_suffix, origin_prefix, read_file
+from lightning_coba.data.reading.formats import Records, data_suffix, origin_prefix, read_file
 from lightning_coba.data.reading.task import Task
+from lightning_coba.errors import MissingFileError, UserError
 
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
 _ROWS_PER_READ = 1024
@@ -56,9 +57,10 @@ def _parts(source: Any, split: str, where: str) -> list[Part]:
         return _parts_of_path(source, split, where)
     if isinstance(source, Mapping):
         if split not in source:
-            raise ValueError(
-                f"{where}: the datasets have no split {split!r}, only {', '.join(map(repr, source))}. "
-                f"Give the one that is meant, such as source[{next(iter(source), split)!r}]."
+            raise UserError(
+                f"the datasets have no split {split!r}, only {', '.join(map(repr, source))}.",
+                f"Give the one that is meant, such as source[{next(iter(source), split)!r}].",
+                where=where,
             )
         source = source[split]
     if _is_dataset(source):
@@ -73,26 +75,29 @@ def _parts(source: Any, split: str, where: str) -> list[Part]:
 def _checked_rows(items: Iterable[Any], where: str) -> Records:
     for number, item in enumerate(items):
         if not isinstance(item, Mapping):
-            raise RecordError(
-                f"{where} item {number}",
-                "a row must be a dict such as {'prompt': ..., 'completion': ...}; "
-                f"got {type(item).__name__}. Make it a dict, or give paths.",
+            raise UserError(
+                f"a row must be a dict such as {{'prompt': ..., 'completion': ...}}; got {type(item).__name__}.",
+                "Make it a dict, or give paths.",
+                where=f"{where} item {number}",
             )
         yield number, item
 
 
 def _parts_of_path(path: Any, split: str, where: str) -> list[Part]:
     if not isinstance(path, str | PathLike):
-        raise ValueError(
-            f"{where}: a list of paths must hold paths alone; got {type(path).__name__}. Give paths or rows, not both."
+        raise UserError(
+            f"a list of paths must hold paths alone; got {type(path).__name__}.",
+            "Give paths or rows, not both.",
+            where=where,
         )
     given = Path(path).expanduser()
     splits = saved_splits(given)
     if splits is not None:
         if split not in splits:
-            raise ValueError(
-                f"{where}: the saved dataset {str(given)!r} has no split {split!r}, only "
-                f"{', '.join(map(repr, splits))}. Give the folder of the one that is meant."
+            raise UserError(
+                f"the saved dataset {str(given)!r} has no split {split!r}, only {', '.join(map(repr, splits))}.",
+                "Give the folder of the one that is meant.",
+                where=where,
             )
         given = given / split
     if is_saved_dataset(given):
@@ -138,7 +143,9 @@ def _load_from_hub(text: str, hub_id: re.Match[str], split: str, where: str) -> 
     try:
         return datasets.load_dataset(hub_id["name"], hub_id["config"], split=split)
     except Exception as error:
-        raise FileNotFoundError(
-            f"{where}: there is no file or folder {text!r} (read from {str(Path.cwd())!r}), and as a data set of the "
-            f"Hugging Face hub it does not load ({type(error).__name__}: {error}). Correct the path or the id."
+        raise MissingFileError(
+            f"there is no file or folder {text!r} (read from {str(Path.cwd())!r}), and as a data set of the Hugging "
+            f"Face hub it does not load ({type(error).__name__}: {error}).",
+            "Correct the path or the id.",
+            where=where,
         ) from error

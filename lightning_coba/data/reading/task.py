@@ -26,7 +26,8 @@ from lightning_coba.data.reading.files import (
     stem,
     task_of,
 )
-from lightning_coba.data.reading.formats import RecordError, origin_prefix, read_file
+from lightning_coba.data.reading.formats import origin_prefix, read_file
+from lightning_coba.errors import MissingFileError, UserError
 
 SPLITS = ("train", "validation", "test")
 
@@ -95,9 +96,10 @@ class Task:
             if getattr(self, split) is None and split in _splits_within(self.train):
                 object.__setattr__(self, split, self.train)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise ValueError(
-                "`Task.name` must match [A-Za-z0-9_.-]+, because it becomes part of log keys and tables; "
-                f"got {self.name!r}. Replace the other characters, for example by '_'."
+            raise UserError(
+                "`Task.name` must match [A-Za-z0-9_.-]+, because it becomes part of log keys and tables; got "
+                f"{self.name!r}.",
+                "Replace the other characters, for example by '_'.",
             )
         for argument in ("prompt", "completion"):
             _check_text_rule(self.name, argument, getattr(self, argument))
@@ -128,7 +130,7 @@ class Task:
         ):
             if not usable:
                 got = getattr(self, argument)
-                raise ValueError(f"`Task.{argument}` must be {domain}; got {got!r} for task {self.name!r}. {cure}")
+                raise UserError(f"`Task.{argument}` must be {domain}; got {got!r} for task {self.name!r}.", cure)
 
 
 def _splits_within(source: Any) -> Iterable[str]:
@@ -152,9 +154,9 @@ def _check_text_rule(task: str, argument: str, rule: str) -> None:
             return
         except ValueError as error:
             cure = f"({error}) Write '{{{{' and '}}}}' for literal braces."
-    raise ValueError(
-        f"`Task.{argument}` must be a column name or a template such as '{{text}}\\n'; got {rule!r} for task {task!r}. "
-        f"{cure}"
+    raise UserError(
+        f"`Task.{argument}` must be a column name or a template such as '{{text}}\\n'; got {rule!r} for task {task!r}.",
+        cure,
     )
 
 
@@ -171,7 +173,7 @@ def template_columns(rule: str) -> list[tuple[str, bool]]:
         return [(rule, True)]
     fields = [field for _, field, _, _ in string.Formatter().parse(rule) if field is not None]
     if not fields or any(field == "" or field[0].isdigit() for field in fields):
-        raise ValueError("Braces must hold column names.")
+        raise UserError("Braces must hold column names.")
     columns = [field.replace("[", ".").split(".")[0] for field in fields]
     return [(column, column == field) for column, field in zip(columns, fields, strict=True)]
 
@@ -219,10 +221,10 @@ def tasks_at(root: str | PathLike[str], column: str = "task", **rules: Any) -> l
 def _tasks_of_folders(folder: Path, rules: Mapping[str, Any]) -> list[Task]:
     layout = _LAYOUT.format(root=folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"`tasks_at.root` must be a folder or a file; got {str(folder)!r}. {layout}")
+        raise MissingFileError(f"`tasks_at.root` must be a folder or a file; got {str(folder)!r}.", layout)
     found = {home.name: split_sources(home) for home in sorted(folder.iterdir()) if home.is_dir()}
     if not any(found.values()):
-        raise FileNotFoundError(f"No task was found in {str(folder)!r}. {layout}")
+        raise MissingFileError(f"No task was found in {str(folder)!r}.", layout)
     left = [name for name, sources in found.items() if not sources and not name.startswith((".", "_"))]
     left += [file.name for file in data_files(folder)]
     if left:
@@ -238,13 +240,15 @@ def _tasks_of_column(sources: Mapping[str, Any], path: Path, column: str, rules:
     for value in _values_in_column(path, column):
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", str(value))
         if name in tasks:
-            raise ValueError(
-                f"{path}: the tasks {tasks[name].where[column]!r} and {value!r} of column {column!r} would both be "  # type: ignore[index]
-                f"named {name!r}. Rename one of them."
+            other = (tasks[name].where or {})[column]
+            raise UserError(
+                f"the tasks {other!r} and {value!r} of column {column!r} would both be named {name!r}.",
+                "Rename one of them.",
+                where=str(path),
             )
         tasks[name] = Task(name, **sources, where={column: value}, **rules)
     if not tasks:
-        raise ValueError(f"{path}: there is no row. Give it rows with a column {column!r}.")
+        raise UserError("there is no row.", f"Give it rows with a column {column!r}.", where=str(path))
     return [tasks[name] for name in sorted(tasks)]
 
 
@@ -265,9 +269,9 @@ def _task_values(file: Path, column: str) -> Iterator[str | int]:
     for number, fields in read_file(file):
         value = fields.get(column)
         if not isinstance(value, str | int) or value == "":
-            raise RecordError(
-                f"{origin_prefix(file)}{number}",
-                f"column {column!r} must name the row's task; got {value!r}. "
+            raise UserError(
+                f"column {column!r} must name the row's task; got {value!r}.",
                 f"The columns are {', '.join(map(repr, fields)) or 'none'}. Fill it in, or name another column.",
+                where=f"{origin_prefix(file)}{number}",
             )
         yield value

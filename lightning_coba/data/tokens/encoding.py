@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from lightning_coba.data.reading.chat import ChatTemplate, Turns
-from lightning_coba.data.reading.formats import RecordError
+from lightning_coba.errors import UserError
 
 #: The columns of a batch that are read.
 TEXT_COLUMNS = ("prompt", "completion", "messages", "part", "number")
@@ -85,7 +85,7 @@ class Encoder:
             As many rows, with `TOKEN_SCHEMA`.
 
         Raises:
-            RecordError: A conversation is not usable; the message names file and line.
+            UserError: A conversation is not usable; the message names file and line.
         """
         columns = (batch.column(name).to_pylist() for name in TEXT_COLUMNS)
         turns = [self._turns(*row) for row in zip(*columns, strict=True)]
@@ -99,8 +99,8 @@ class Encoder:
             return Turns([(prompt, False), (completion, True)])
         try:
             return self.template.turns(json.loads(messages))
-        except ValueError as error:
-            raise RecordError(f"{self.origins[part]}{number}", str(error)) from error
+        except UserError as error:
+            raise UserError(error.what, error.cure, where=f"{self.origins[part]}{number}") from error
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if not texts:
@@ -174,9 +174,9 @@ def frame_of(tokenizer: Any) -> _Frame:
         ValueError: It has no end token.
     """
     if tokenizer.eos_token_id is None:
-        raise ValueError(
-            "`tokenizer` must have an end token, which ends every completion; got a tokenizer without one. "
-            "Set tokenizer.eos_token."
+        raise UserError(
+            "`tokenizer` must have an end token, which ends every completion; got a tokenizer without one.",
+            "Set tokenizer.eos_token.",
         )
     bos = tokenizer.bos_token_id
     adds_bos = bos is not None and tokenizer("x")["input_ids"][:1] == [bos]

@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_coba.errors import UserError
+
 Overlap = Literal["drop", "error"]
 
 _CARVED_SHARE = 0.1
@@ -60,9 +62,10 @@ def carve(task: str, splits: Splits) -> Splits:
     # ends[i] rows have one of the i + 1 lowest hashes.
     ends = np.append(np.flatnonzero(np.diff(hashes)) + 1, len(hashes))
     if len(ends) <= len(missing):
-        raise ValueError(
-            f"The train split of task {task!r} has {len(train)} rows with {len(ends)} distinct "
-            f"prompts, too few to carve {' and '.join(missing)} out of it. Give more rows, or these splits."
+        raise UserError(
+            f"The train split of task {task!r} has {len(train)} rows with {len(ends)} distinct prompts, too few to "
+            f"carve {' and '.join(missing)} out of it.",
+            "Give more rows, or these splits.",
         )
     wanted = max(1, round(_CARVED_SHARE * len(train)))
     carved: dict[str, np.ndarray] = {}
@@ -163,9 +166,9 @@ def _report(tasks: Mapping[str, Splits], found: list[SharedPrompts], overlap: Ov
         f"{tasks[first.other_task].origin(first.other_row)} ({first.other_task}/{first.other_split})"
     )
     if overlap == "error":
-        raise ValueError(
-            f"The splits must be disjoint, but {example}. Delete one of the two, or set "
-            'MultitaskDataModule.overlap="drop".'
+        raise UserError(
+            f"The splits must be disjoint, but {example}.",
+            'Delete one of the two, or set MultitaskDataModule.overlap="drop".',
         )
     counts = [
         f"{len(shared.rows)} {shared.split} rows also in {shared.other_task}/{shared.other_split}" for shared in found
@@ -179,9 +182,10 @@ def _report(tasks: Mapping[str, Splits], found: list[SharedPrompts], overlap: Ov
 def _check_left(task: str, splits: Mapping[str, np.ndarray]) -> None:
     for split, rows in splits.items():
         if not len(rows):
-            raise ValueError(
-                f"Nothing is left of the {split} split of task {task!r}: all its prompts are held out for "
-                "validation or test, there or in another task. Give other rows, or name the task in prompts."
+            raise UserError(
+                f"Nothing is left of the {split} split of task {task!r}: all its prompts are held out for validation "
+                "or test, there or in another task.",
+                "Give other rows, or name the task in prompts.",
             )
 
 

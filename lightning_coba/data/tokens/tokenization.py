@@ -8,6 +8,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_coba.data.reading.arrow_store import ArrowStore
+from lightning_coba.errors import UserError
 
 Overlong = Literal["error", "drop"]
 
@@ -78,17 +79,18 @@ def select_rows(
         first = int(np.argmax(too_long))
         if overlong == "error":
             tokens = int(num_learned[first]) - 1
-            raise ValueError(
-                f"{origin(int(rows[first]))}: the completion has {tokens} tokens; with start and end token it needs "
-                f"{tokens + 2}, more than MultitaskDataModule.max_length={max_length}. "
-                'Raise max_length, shorten the row, or set overlong="drop".'
+            raise UserError(
+                f"the completion has {tokens} tokens; with start and end token it needs {tokens + 2}, more than "
+                f"MultitaskDataModule.max_length={max_length}.",
+                'Raise max_length, shorten the row, or set overlong="drop".',
+                where=origin(int(rows[first])),
             )
         dropped = (
             f"Task {split!r}: {int(too_long.sum())} of {len(rows)} rows were dropped, because their completion "
             f"does not fit into MultitaskDataModule.max_length={max_length}."
         )
         if too_long.all():
-            raise ValueError(f"{dropped} None is left. Raise max_length.")
+            raise UserError(f"{dropped} None is left.", "Raise max_length.")
         rank_zero_warn(dropped)
     kept = rows[~too_long]
     return TokenizedRows(

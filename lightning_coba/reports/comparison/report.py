@@ -13,6 +13,7 @@ from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
+from lightning_coba.errors import MissingFileError
 from lightning_coba.reports.comparison.comparing import Comparison, compare
 from lightning_coba.reports.comparison.grouping import Suite, group_suites
 from lightning_coba.reports.comparison.headline import headline
@@ -67,9 +68,10 @@ def write_comparison_report(paths: Iterable[str | os.PathLike[str]], out: str | 
     paths = [Path(path) for path in paths]
     runs = [read_run(folder) for folder in find_runs(paths)]
     if not runs:
-        raise FileNotFoundError(
-            f"`write_comparison_report.paths` must hold runs, folders with a run.json; got "
-            f"{', '.join(map(str, paths))}, with none. Give runs/ or multirun/<name>/, where coba-train leaves them."
+        raise MissingFileError(
+            "`write_comparison_report.paths` must hold runs, folders with a run.json; got "
+            f"{', '.join(map(str, paths))}, with none.",
+            "Give runs/ or multirun/<name>/, where coba-train leaves them.",
         )
     suites = sorted(group_suites(runs), key=lambda suite: not suite.groups)  # what has results comes first
     files = ReportFiles(Path(out))

@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
 
+from lightning_coba.errors import UserError
 from lightning_coba.reports.panels import plain
 from lightning_coba.simplex.drawing import sheet, shortened
 from lightning_coba.simplex.figures import COLOURS, GREY, INK, title
@@ -35,7 +36,7 @@ def data_figure(inspection: "Inspection", max_length: int) -> Figure:
     """
     steps = inspection.steps
     if steps is None:
-        raise ValueError("`data_figure.inspection` must have steps; got none. Correct the errors first.")
+        raise UserError("`data_figure.inspection` must have steps; got none.", "Correct the errors first.")
     colours = {task: COLOURS[k % len(COLOURS)] for k, task in enumerate(steps.tasks)}
     tasks = [task for task in inspection.tasks if task.name in colours]
     labelled = [task for task in tasks if task.labels]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lightning_coba.errors import UserError
 from lightning_coba.reports.formats import listed
 from lightning_coba.reports.past_runs.names import (
     AGGREGATES,
@@ -37,7 +38,7 @@ def task_columns(log: Log, tasks: Sequence[str] | None = None, pattern: str | No
     else:
         found = _named_as_usual(log, columns, tasks or ()) or _named_as_tasks(log, columns)
     if not found:
-        raise ValueError(_no_losses(log, columns, pattern or "val_loss/code"))
+        raise _no_losses(log, columns, pattern or "val_loss/code")
     if not tasks:
         single = {task: name for task, name in found.items() if task.strip().lower() not in AGGREGATES}
         found = single if len(single) > 1 else found  # of two tasks, one may well be called that
@@ -45,9 +46,9 @@ def task_columns(log: Log, tasks: Sequence[str] | None = None, pattern: str | No
     if unknown:
         others = [name for name in columns if says_loss(name) and name not in found.values() and not is_training(name)]
         also = f" Whole columns can be named instead; others with losses are: {', '.join(others)}." if others else ""
-        raise ValueError(
-            f"`read_losses.tasks` must name tasks of {log.name}; it has no {', '.join(unknown)}. The tasks are: "
-            f"{', '.join(found)}.{also}"
+        raise UserError(
+            f"`read_losses.tasks` must name tasks of {log.name}; it has no {', '.join(unknown)}.",
+            f"The tasks are: {', '.join(found)}.{also}",
         )
     return {task: found[task] for task in tasks or found}
 
@@ -58,7 +59,7 @@ def _named_as_usual(log: Log, columns: Sequence[str], tasks: Sequence[str]) -> d
     families = {pattern: group for pattern, group in families.items() if {*tasks} <= group.keys()} or families
     if len(families) > 1:
         lines = "".join(f"\n  --pattern '{pattern}'   tasks: {listed(group)}" for pattern, group in families.items())
-        raise ValueError(f"{log.name} holds {len(families)} kinds of losses for each task. Choose one:{lines}")
+        raise UserError(f"{log.name} holds {len(families)} kinds of losses for each task.", f"Choose one:{lines}")
     return next(iter(families.values()), {})
 
 
@@ -69,13 +70,14 @@ def _named_as_tasks(log: Log, columns: Sequence[str]) -> dict[str, str]:
     return {name: name for name in (losses if len(losses) > 1 else bare)}
 
 
-def _no_losses(log: Log, columns: Sequence[str], looked_for: str) -> str:
+def _no_losses(log: Log, columns: Sequence[str], looked_for: str) -> UserError:
     hint = ""
     if trained := [name for name in columns if is_training(name) and says_loss(name)]:
         hint += f"It holds training losses ({listed(trained, 4)}), and CoBa steers by held-out ones. "
     if of_all := [name for name in columns if name.strip().lower() in OF_ALL_TASKS - {"loss"}]:
         hint += f"`{of_all[0]}` is one loss of all tasks together; each task needs one of its own. "
-    return (
-        f"{log.name} holds no held-out losses under a name such as {looked_for}. {hint}Say how they are called with "
-        f"--pattern 'NAME/{{task}}', or list columns with --tasks a,b. The names are: {listed(columns, 30) or 'none'}."
+    return UserError(
+        f"{log.name} holds no held-out losses under a name such as {looked_for}.",
+        f"{hint}Say how they are called with --pattern 'NAME/{{task}}', or list columns with --tasks a,b. The names "
+        f"are: {listed(columns, 30) or 'none'}.",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from lightning_coba.errors import UserError
 from lightning_coba.reports.formats import listed
 from lightning_coba.reports.past_runs.columns import task_columns
 from lightning_coba.reports.past_runs.loss_table import LossTable
@@ -68,9 +69,10 @@ def _merged(rows: Sequence[Row], columns: Mapping[str, str], step: str | None) -
         found = {}
         for task, name in columns.items():
             if (cell := number(row.values.get(name))) is None:
-                raise ValueError(
-                    f"{row.where}: column `{name}` must hold numbers, or nothing where a task is absent; got "
-                    f"{row.values[name]!r}. Correct the cell, or leave the column out with --tasks."
+                raise UserError(
+                    f"column `{name}` must hold numbers, or nothing where a task is absent; got {row.values[name]!r}.",
+                    "Correct the cell, or leave the column out with --tasks.",
+                    where=f"{row.where}",
                 )
             infinite += math.isinf(cell)
             if math.isfinite(cell):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_coba.errors import UserError
 from lightning_coba.reports.past_runs.rows import number
 
 if TYPE_CHECKING:
@@ -54,9 +55,10 @@ class LossTable:
         shape = (len(self.steps), len(self.tasks))
         given = self.losses.shape, shape[1:] if self.initial is None else self.initial.shape
         if not all(shape) or given != (shape, shape[1:]):
-            raise ValueError(
-                f"`LossTable` must hold a loss per step and task, at least one of each, and one V(0) per task, so "
-                f"{shape} and {shape[1:]}; got {given[0]} and {given[1]}. Give as many of each."
+            raise UserError(
+                "`LossTable` must hold a loss per step and task, at least one of each, and one V(0) per task, so "
+                f"{shape} and {shape[1:]}; got {given[0]} and {given[1]}.",
+                "Give as many of each.",
             )
 
     @property
@@ -89,9 +91,10 @@ class LossTable:
         given = {task.strip(): number(value) for task, value in dict(typed).items()}
         for task, value in given.items():
             if task not in self.tasks or value is None or not 0 < value < math.inf:
-                raise ValueError(
+                raise UserError(
                     f"`initial` must give a finite loss > 0 of each task it names ({', '.join(self.tasks)}); got "
-                    f"{initial}. Type TASK=LOSS,TASK=LOSS."
+                    f"{initial}.",
+                    "Type TASK=LOSS,TASK=LOSS.",
                 )
         known = [math.nan] * len(self.tasks) if self.initial is None else self.initial
         merged = [given.get(task, before) for task, before in zip(self.tasks, known, strict=True)]

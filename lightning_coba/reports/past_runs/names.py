@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from lightning_coba.errors import UserError
+
 #: Columns that count records, the surest first; others are left out as times.
 STEP_COLUMNS = (
     "trainer/global_step", "train/global_step", "global_step", "step", "_step", "optimizer_step", "iteration", "iter",
@@ -61,9 +63,9 @@ def family(names: Iterable[str], pattern: str) -> dict[str, str]:
         ValueError: The pattern does not hold ``{task}`` once.
     """
     if pattern.count("{task}") != 1:
-        raise ValueError(
-            f"`read_losses.pattern` must hold {{task}} once; got {pattern!r}. Give how a task's losses are called, "
-            "such as 'val_loss/{task}'."
+        raise UserError(
+            f"`read_losses.pattern` must hold {{task}} once; got {pattern!r}.",
+            "Give how a task's losses are called, such as 'val_loss/{task}'.",
         )
     before, after = map(re.escape, pattern.split("{task}"))
     matches = {name: re.fullmatch(f"{before}(.+){after}", name) for name in names}

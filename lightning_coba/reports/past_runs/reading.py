@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.reports.formats import listed
 from lightning_coba.reports.past_runs.lining_up import line_up
 from lightning_coba.reports.past_runs.loss_table import LossTable
@@ -58,9 +59,9 @@ def read_losses(
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise FileNotFoundError(
-            f"`read_losses.path` must be a file or folder that a run left; got {path}, which does not exist. Give a "
-            "run folder, a log folder of TensorBoard or MLflow, or an exported CSV."
+        raise MissingFileError(
+            f"`read_losses.path` must be a file or folder that a run left; got {path}, which does not exist.",
+            "Give a run folder, a log folder of TensorBoard or MLflow, or an exported CSV.",
         )
     if is_run_folder(path):  # which may hold event files too
         return read_run_folder(path, tasks, pattern)
@@ -80,7 +81,7 @@ def _of_file(file: Path) -> Log:
 
 def _of_folder(folder: Path) -> Log:
     if runs := sorted(str(card.parent) for card in folder.rglob(RunFiles(folder).card.name)):
-        raise ValueError(f"{folder} holds {len(runs)} runs of coba-train. Give one of them: {listed(runs)}.")
+        raise UserError(f"{folder} holds {len(runs)} runs of coba-train.", f"Give one of them: {listed(runs)}.")
     if next(folder.rglob(EVENTS), None):
         return read_tensorboard(folder)
     if (of_mlflow := read_mlflow_folder(folder)).rows:
@@ -88,16 +89,18 @@ def _of_folder(folder: Path) -> Log:
     if states := sorted(folder.rglob(STATE), key=lambda file: file.stat().st_mtime):
         return read_table(states[-1])
     if unsynced := next(folder.rglob("*.wandb"), None):
-        raise ValueError(
-            f"{unsynced.parent} is W&B's own format, which only W&B reads. Type `wandb sync {unsynced.parent}`, then "
-            'save the run\'s history: wandb.Api().run("ENTITY/PROJECT/RUN").history(samples=100000)'
-            '.to_csv("history.csv"), and give that file.'
+        raise UserError(
+            f"{unsynced.parent} is W&B's own format, which only W&B reads.",
+            f"Type `wandb sync {unsynced.parent}`, then save the run's history: "
+            'wandb.Api().run("ENTITY/PROJECT/RUN").history(samples=100000).to_csv("history.csv"), and give that '
+            "file.",
         )
     if (metrics := RunFiles(folder).metrics).is_file():
         return read_table(metrics)
     files = sorted(str(file) for file in folder.rglob("*") if file.suffix in (*SUFFIXES, *DATABASES))
     found = f"Give one of these: {listed(files)}." if files else "It holds no file of a kind that is read."
-    raise ValueError(
+    raise UserError(
         "`read_losses.path` must be a run folder, a log folder of TensorBoard, MLflow or transformers, or a table; "
-        f"{folder} is none. {found}"
+        f"{folder} is none.",
+        f"{found}",
     )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lightning_coba.errors import UserError
 from lightning_coba.reports.formats import listed
 from lightning_coba.reports.past_runs.names import held_out_families
 
@@ -59,17 +60,17 @@ class Log(NamedTuple):
         if run is not None:
             found = [name for name in runs if name == run] or [name for name in runs if name.startswith(run)]
             if len(found) != 1:
-                raise ValueError(
-                    f"`read_losses.run` must name one run of {self.name}, or how its name begins; got {run!r}. The "
-                    f"runs are: {listed(map(repr, runs), 20)}."
+                raise UserError(
+                    f"`read_losses.run` must name one run of {self.name}, or how its name begins; got {run!r}.",
+                    f"The runs are: {listed(map(repr, runs), 20)}.",
                 )
             return runs[found[0]]
         if len(runs) > 1:
             runs = {name: log for name, log in runs.items() if held_out_families(log.columns)} or runs
         if len(runs) > 1:
-            raise ValueError(
-                f"{self.name} holds {len(runs)} runs: {listed(map(repr, runs), 20)}. Choose one: "
-                f"--run {next(iter(runs))!r}"
+            raise UserError(
+                f"{self.name} holds {len(runs)} runs: {listed(map(repr, runs), 20)}.",
+                f"Choose one: --run {next(iter(runs))!r}",
             )
         return next(iter(runs.values()), self)
 

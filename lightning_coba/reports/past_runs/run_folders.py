@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.log_keys import VAL_LOSS, task_key
 from lightning_coba.reports.past_runs.lining_up import line_up
 from lightning_coba.reports.past_runs.loss_table import LossTable
@@ -47,8 +48,8 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None, pattern: str
     if pattern is None and path.name != metrics.name and balance.is_file() and not of_training:
         return _of_records(run, read_balance(balance), balance, tasks)
     if not metrics.is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no {metrics.name} yet. Wait for the run's first validation pass, or give another run."
+        raise MissingFileError(
+            f"{folder} holds no {metrics.name} yet.", "Wait for the run's first validation pass, or give another run."
         )
     log = read_table(metrics)
     if pattern is None:  # the metrics of a run may hold more under such names than its tasks
@@ -61,9 +62,9 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None, pattern: str
 
 def _of_records(run: Run, balance: BalanceTable, file: Path, tasks: Sequence[str] | None) -> LossTable:
     if unknown := [task for task in tasks or () if task not in balance.tasks]:
-        raise ValueError(
-            f"`read_losses.tasks` must name tasks of {file}; it has no {', '.join(unknown)}. The tasks are: "
-            f"{', '.join(balance.tasks)}."
+        raise UserError(
+            f"`read_losses.tasks` must name tasks of {file}; it has no {', '.join(unknown)}.",
+            f"The tasks are: {', '.join(balance.tasks)}.",
         )
     kept = [balance.tasks.index(task) for task in tasks or balance.tasks]
     is_whole = len(kept) == len(balance.tasks)

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from lightning_coba.errors import UserError
 from lightning_coba.reports.past_runs.names import STEP_COLUMNS, held_out_families, is_held_out
 from lightning_coba.reports.past_runs.rows import Log, Row
 from lightning_coba.runs.settings import flat
@@ -31,17 +32,17 @@ def read_table(file: Path) -> Log:
     """
     log = Log(str(file), [Row(where, "", flat(values, separator="/")) for where, values in _cells(file)], bare=True)
     if not log.rows:
-        raise ValueError(f"{file} holds no row. Give a file with one row per validation pass.")
+        raise UserError(f"{file} holds no row.", "Give a file with one row per validation pass.")
     columns = log.columns
     if {name.lower() for name in columns} == {"wall time", "step", "value"}:
-        raise ValueError(
-            f"{file} holds one metric, as the TensorBoard page saves it, and no name of a task. Give the folder of "
-            "the event files instead."
+        raise UserError(
+            f"{file} holds one metric, as the TensorBoard page saves it, and no name of a task.",
+            "Give the folder of the event files instead.",
         )
     if "run_id" in columns and any(name.startswith("metrics.") for name in columns):
-        raise ValueError(
-            f"{file} holds each run's last value of a metric, not its history. Give the mlruns folder or mlflow.db, or "
-            "the CSV of a metric's chart in the MLflow page."
+        raise UserError(
+            f"{file} holds each run's last value of a metric, not its history.",
+            "Give the mlruns folder or mlflow.db, or the CSV of a metric's chart in the MLflow page.",
         )
     if run := next((name for name in columns if name.strip("_ ").lower() in _RUN), None):
         log = log._replace(rows=[_of_run(row, run) for row in log.rows])
@@ -86,7 +87,9 @@ def _of_long_table(log: Log) -> Log | None:
     for row in kept or log.rows:
         name = str(row.values.get(quantity) or "").strip()
         if not name:
-            raise ValueError(f"{row.where}: column `{quantity}` must name a task or metric; got nothing. Fill it in.")
+            raise UserError(
+                f"column `{quantity}` must name a task or metric; got nothing.", "Fill it in.", where=f"{row.where}"
+            )
         steps = {key: cell for key, cell in row.values.items() if key.lower() in STEP_COLUMNS}
         rows.append(Row(row.where, row.run, steps | {name: row.values.get(value)}))
     return Log(log.name, rows, bare=quantity.strip("_").lower() == "task", notes=notes)
@@ -102,7 +105,7 @@ def _cells(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             if text.strip():
                 values = _parsed(text, f"{file}:{line}")
                 if not isinstance(values, dict):
-                    raise ValueError(f"{file}:{line}: a line must be a JSON object; got {text[:40]!r}. Correct it.")
+                    raise UserError(f"{file}:{line}: a line must be a JSON object; got {text[:40]!r}.", "Correct it.")
                 yield f"{file}:{line}", values
     elif suffix == ".json":
         yield from ((f"{file}, row {i}", values) for i, values in enumerate(_json_rows(file), 1))
@@ -112,26 +115,31 @@ def _cells(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         rows = parquet.read_table(file).to_pylist()
         yield from ((f"{file}, row {i}", values) for i, values in enumerate(rows, 1))
     else:
-        raise ValueError(f"`read_losses.path` must end in one of {', '.join(SUFFIXES)}; got {file}. Convert it to CSV.")
+        raise UserError(
+            f"`read_losses.path` must end in one of {', '.join(SUFFIXES)}; got {file}.", "Convert it to CSV."
+        )
 
 
 def _csv(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} must be text in UTF-8; got {error}. Save it as 'CSV UTF-8'.") from None
+        raise UserError(f"{file} must be text in UTF-8; got {error}.", "Save it as 'CSV UTF-8'.") from None
     separator = max(",\t;", key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text), delimiter=separator)
     columns = [name.strip() for name in next(reader, [])]
     if twice := [name for name in columns if name and columns.count(name) > 1]:
-        raise ValueError(f"{file}:1: each column must have a name of its own; {twice[0]!r} is there twice. Rename one.")
+        raise UserError(
+            f"{file}:1: each column must have a name of its own; {twice[0]!r} is there twice.", "Rename one."
+        )
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(columns):
-            raise ValueError(
+            raise UserError(
                 f"{file}:{reader.line_num}: a row must have as many cells as the header, {len(columns)}; got "
-                f"{len(cells)}. Complete or delete the line."
+                f"{len(cells)}.",
+                "Complete or delete the line.",
             )
         if separator != ",":  # as spreadsheets write numbers where the comma separates decimals
             cells = [cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
@@ -151,11 +159,11 @@ def _json_rows(file: Path) -> list[Mapping[str, Any]]:
     if isinstance(found, dict) and found and all(isinstance(column, list | dict) for column in found.values()):
         columns = [column.values() if isinstance(column, dict) else column for column in found.values()]
         return [dict(zip(found, cells, strict=True)) for cells in zip_longest(*columns)]
-    raise ValueError(f"{file} must hold a list of rows or a list under each column's name. Write it as CSV.")
+    raise UserError(f"{file} must hold a list of rows or a list under each column's name.", "Write it as CSV.")
 
 
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{where}: this is no JSON ({error}). Correct or delete it.") from None
+        raise UserError(f"this is no JSON ({error}).", "Correct or delete it.", where=where) from None

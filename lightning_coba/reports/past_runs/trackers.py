@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from lightning_coba.errors import UserError
 from lightning_coba.reports.past_runs.rows import Log, Row
 
 EVENTS = "*tfevents*"
@@ -69,9 +70,10 @@ def read_mlflow_database(file: Path) -> Log:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
             found = database.execute(query).fetchall()
     except sqlite3.DatabaseError as error:
-        raise ValueError(
+        raise UserError(
             f"`read_losses.path` must be a database of MLflow where it ends in {file.suffix}; {file} is none "
-            f"({error}). Give mlflow.db, or the mlruns folder."
+            f"({error}).",
+            "Give mlflow.db, or the mlruns folder.",
         ) from None
     rows = [Row(f"{file}, {key} at step {step}", run, {"step": step, key: value}) for run, key, step, value in found]
     return Log(str(file), rows)

@@ -9,6 +9,7 @@ import yaml
 
 from lightning_coba import balancers
 from lightning_coba.balancers import Balancer, CoBa
+from lightning_coba.errors import UserError
 from lightning_coba.reports.formats import as_typed
 
 #: What is tried where nothing was asked for: windows, warm-ups, temperatures.
@@ -78,8 +79,9 @@ def parse_settings(specs: Iterable[str] = (), grid: Mapping[str, Sequence[Any]] 
     legal = {field: None for method, _ in chosen for field in _fields(method)}
     if unknown := [name for name in tried if name not in legal]:
         methods = ", ".join(dict.fromkeys(method.__name__ for method, _ in chosen))
-        raise ValueError(
-            f"`--set` must name a field of {methods}; got {unknown[0]!r}. The fields are: {', '.join(legal) or 'none'}."
+        raise UserError(
+            f"`--set` must name a field of {methods}; got {unknown[0]!r}.",
+            f"The fields are: {', '.join(legal) or 'none'}.",
         )
     found = {}
     for method, options in chosen:
@@ -98,13 +100,14 @@ def _chosen(text: str) -> tuple[type[Balancer], dict[str, Any]]:
     if method is None:
         known = {known.lower() for known in dir(balancers)}
         why = " It needs more than a log of losses tells." if name.lower().removesuffix("_star") in known else ""
-        raise ValueError(
+        raise UserError(
             f"`--balancer` must be one of {', '.join(sorted(legal))}; got {name!r}.{why} Choose one of these."
         )
     options = yaml.safe_load(f"{{{given.replace('=', ': ')}}}")
     if unknown := [field for field in options if field not in _fields(method)]:
-        raise ValueError(
-            f"`--balancer {name}` has no field {unknown[0]!r}. The fields are: {', '.join(_fields(method)) or 'none'}."
+        raise UserError(
+            f"`--balancer {name}` has no field {unknown[0]!r}.",
+            f"The fields are: {', '.join(_fields(method)) or 'none'}.",
         )
     return method, options
 
@@ -113,8 +116,8 @@ def _tried(text: str) -> tuple[str, list[Any]]:
     """Return the field that ``"window_records=3,5"`` names, and its values."""
     name, _, values = text.partition("=")
     if not name or not values:
-        raise ValueError(
-            f"`--set` must be FIELD=VALUE,VALUE,...; got {text!r}. Type for example window_records=3,5,10."
+        raise UserError(
+            f"`--set` must be FIELD=VALUE,VALUE,...; got {text!r}.", "Type for example window_records=3,5,10."
         )
     return name, yaml.safe_load(f"[{values}]")
 
@@ -122,8 +125,8 @@ def _tried(text: str) -> tuple[str, list[Any]]:
 def _made(method: type[Balancer], options: Mapping[str, Any]) -> Balancer:
     if missing := [name for name in _required(method) if name not in options]:
         name = method.__name__.lower()
-        raise ValueError(
-            f"`--balancer {name}` must be given {', '.join(missing)}. Type for example {name}:{missing[0]}=[3,1]."
+        raise UserError(
+            f"`--balancer {name}` must be given {', '.join(missing)}.", f"Type for example {name}:{missing[0]}=[3,1]."
         )
     return method(**options, **_starred(method))
 

@@ -7,6 +7,7 @@ import torch
 
 from lightning_coba.balancers import Balancer, Observation
 from lightning_coba.balancers.base import check_baseline
+from lightning_coba.errors import UserError
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.replay.grid import Settings, name_settings, works_on_losses
 from lightning_coba.simplex.records import BalanceTable
@@ -72,9 +73,10 @@ def _replay(table: LossTable, balancer: Balancer) -> BalanceTable:
     losses = torch.from_numpy(table.losses)
     if not works_on_losses(balancer):
         needed = ", ".join(sorted(balancer.needs)) or "the number of tokens in each step"
-        raise ValueError(
+        raise UserError(
             f"`replay_settings.settings` must work on losses alone; {balancer.label} needs {needed}, which a log of "
-            "losses does not tell. Leave it out."
+            "losses does not tell.",
+            "Leave it out.",
         )
     balancer = balancer.for_tasks(table.tasks)
     initial = None if table.initial is None or balancer.baseline_signal is None else torch.from_numpy(table.initial)

@@ -10,6 +10,7 @@ from rich.console import Group as Lines
 from rich.text import Text
 
 from lightning_coba.balancers import Balancer
+from lightning_coba.errors import UserError
 from lightning_coba.reports.findings import TaskFinding, task_findings
 from lightning_coba.reports.formats import listed
 from lightning_coba.reports.page import PageFigure, PageSection, PageText, render_page
@@ -88,9 +89,10 @@ def write_replay_report(
         ``write_replay_report(read_losses("runs/x"), [CoBa()], "replay")`` is ``coba-replay runs/x --balancer coba``.
     """
     if len(table.tasks) < 2:
-        raise ValueError(
+        raise UserError(
             f"`write_replay_report.table` must have two tasks or more; got {listed(table.tasks)} alone, whose weight "
-            "is 1 whatever balances. Give a run of several tasks."
+            "is 1 whatever balances.",
+            "Give a run of several tasks.",
         )
     given = name_settings(settings)
     results = replay_settings(table, given)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from lightning_coba.errors import MissingFileError
 from lightning_coba.log_keys import TRAIN_LOSS
 from lightning_coba.reports.findings import TaskFinding, task_findings
 from lightning_coba.reports.past_runs.loss_table import LossTable
@@ -66,8 +67,8 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
     """
     card = RunFiles(Path(folder)).card
     if not card.is_file():
-        raise FileNotFoundError(
-            f"`write_run_page.folder` must be the folder of a run; {folder} has no {card.name}. Give runs/<name>."
+        raise MissingFileError(
+            f"`write_run_page.folder` must be the folder of a run; {folder} has no {card.name}.", "Give runs/<name>."
         )
     run = read_run(folder)
     balance, complaint = _balance(run.last_fit_with(lambda fit: fit.balance).balance)

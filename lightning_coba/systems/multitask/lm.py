@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_coba.balancing.publish import is_log_step, publish
 from lightning_coba.balancing.task_weights import TaskWeights
+from lightning_coba.errors import UserError
 from lightning_coba.functional import StepTotals, TaskLosses, seed_of, set_seed
 from lightning_coba.lightning_internals import num_batches_done
 from lightning_coba.log_keys import (
@@ -116,20 +117,22 @@ class MultitaskLM(L.LightningModule):
             gradient_checkpointing, load_in_4bit = model.gradient_checkpointing, model.load_in_4bit
             compile = model.compile  # noqa: A001
         if load_in_4bit and (peft is None or not isinstance(model, LanguageModel)):
-            raise ValueError(
+            raise UserError(
                 "`MultitaskLM.load_in_4bit` must come with `peft` and the name or path of a model: weights in 4 bits "
                 f"are frozen, and are made while loading; got peft={peft and peft.peft_type.value} and "
-                f"{type(model).__name__}. Choose an adapter such as peft.LoraConfig, or leave load_in_4bit out."
+                f"{type(model).__name__}.",
+                "Choose an adapter such as peft.LoraConfig, or leave load_in_4bit out.",
             )
         loaded, own_tokenizer = model.load() if isinstance(model, LanguageModel) else (model, None)
         if loaded is None:
-            raise ValueError(
-                "`MultitaskLM.model` must be a hub id, a path or a model; got None. A checkpoint of a module that was "
-                "made from a model object needs it: load_from_checkpoint(path, model=..., tokenizer=...)."
+            raise UserError(
+                "`MultitaskLM.model` must be a hub id, a path or a model; got None.",
+                "A checkpoint of a module that was made from a model object needs it: load_from_checkpoint(path, "
+                "model=..., tokenizer=...).",
             )
         tokenizer = tokenizer or own_tokenizer
         if tokenizer is None:
-            raise ValueError("`MultitaskLM.tokenizer` must come with a model object; got None. Pass its tokenizer.")
+            raise UserError("`MultitaskLM.tokenizer` must come with a model object; got None.", "Pass its tokenizer.")
         trained = loaded if peft is None else with_adapter(loaded, peft, seed)
         if gradient_checkpointing:
             checkpoint_activations(trained)
@@ -151,17 +154,18 @@ class MultitaskLM(L.LightningModule):
         if not self.task_weights.tasks:
             names = getattr(getattr(self.trainer, "datamodule", None), "task_names", None)
             if not names:
-                raise ValueError(
-                    "`MultitaskLM.tasks` must name the tasks where there is no MultitaskDataModule; got none. Pass "
-                    "tasks=[...] in the order of the task indices."
+                raise UserError(
+                    "`MultitaskLM.tasks` must name the tasks where there is no MultitaskDataModule; got none.",
+                    "Pass tasks=[...] in the order of the task indices.",
                 )
             self.task_weights.bind(names)
         longest = getattr(getattr(self.trainer, "datamodule", None), "longest_row", 0)
         context = getattr(self.model.config, "max_position_embeddings", None)
         if context and longest > context:
-            raise ValueError(
-                f"The longest row has {longest} tokens and the model's context is {context}. Set data.max_length="
-                f"{context} (`MultitaskDataModule.max_length`): longer prompts are then cut on the left."
+            raise UserError(
+                f"The longest row has {longest} tokens and the model's context is {context}.",
+                f"Set data.max_length={context} (`MultitaskDataModule.max_length`): longer prompts are then cut on the "
+                "left.",
             )
 
     def task_losses(self, batch: Mapping[str, Tensor]) -> TaskLosses:
@@ -238,9 +242,10 @@ class MultitaskLM(L.LightningModule):
         if _lacks_argument(self._scheduler, "num_training_steps"):
             steps = self.trainer.estimated_stepping_batches
             if not math.isfinite(steps):
-                raise ValueError(
+                raise UserError(
                     "`Trainer.max_steps` or `Trainer.max_epochs` must be set where the scheduler needs the number of "
-                    "training steps; got -1 for both. Set one, or use a scheduler without an end."
+                    "training steps; got -1 for both.",
+                    "Set one, or use a scheduler without an end.",
                 )
             options["num_training_steps"] = int(steps)
         return {
@@ -322,24 +327,25 @@ class MultitaskLM(L.LightningModule):
         if tasks and not mine and self._trainer is None:  # `load_from_checkpoint`: there is no data to name them
             self.task_weights.bind(tasks)
         if tasks and mine and tasks != mine:
-            raise ValueError(
-                f"The checkpoint was written with the tasks {', '.join(tasks)}; this run has {', '.join(mine)}. Use "
-                "the same data, or start a new run."
+            raise UserError(
+                f"The checkpoint was written with the tasks {', '.join(tasks)}; this run has {', '.join(mine)}.",
+                "Use the same data, or start a new run.",
             )
         expected = set(self.state_dict()) - self._frozen()
         differing = sorted(expected ^ set(checkpoint["state_dict"]))
         if differing:
-            raise ValueError(
+            raise UserError(
                 f"The checkpoint holds other trainable weights than this module: {len(differing)} names differ, the "
-                f"first is {differing[0]!r}. Use the same model and the same `peft` settings."
+                f"first is {differing[0]!r}.",
+                "Use the same model and the same `peft` settings.",
             )
         settings, mine_now = own.get("peft", {}), adapter_settings(self.model)
         changed = [key for key in mine_now if settings.get(key, mine_now[key]) != mine_now[key]]
         if changed:
-            raise ValueError(
-                "The checkpoint was written with other `peft` settings: "
-                + ", ".join(f"{key} {settings[key]}, now {mine_now[key]}" for key in changed)
-                + ". Use the same settings, or start a new run."
+            listed = ", ".join(f"{key} {settings[key]}, now {mine_now[key]}" for key in changed)
+            raise UserError(
+                f"The checkpoint was written with other `peft` settings: {listed}.",
+                "Use the same settings, or start a new run.",
             )
         if self._trainer is None:  # `load_from_checkpoint` would warn that frozen weights are missing
             mine_frozen = {name: value for name, value in self.state_dict().items() if name not in expected}

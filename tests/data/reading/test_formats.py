@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from lightning_coba.data.reading.formats import RecordError, data_suffix, origin_prefix, read_file
+from lightning_coba.data.reading.formats import data_suffix, origin_prefix, read_file
+from lightning_coba.errors import UserError
 
 GOOD = '{"prompt": "p", "completion": "c"}'
 ROWS = [{"prompt": "a,b", "completion": 'say "x"\ny'}, {"prompt": "ü\u2028", "completion": "d"}]
@@ -66,7 +67,7 @@ def test_parquet_rows_count_from_0_and_nested_columns_become_dicts(tmp_path):
 
 
 BAD = [
-    ("a.jsonl", [GOOD, "", '{"prompt": "p",}'], ":3: the line is not valid JSON (", "Write one JSON object a line"),
+    ("a.jsonl", [GOOD, "", '{"prompt": "p",}'], ":3: the line is not valid JSON (", "Write one JSON object per line"),
     ("a.jsonl", [GOOD, "", '["p", "c"]'], ":3: the line must be a JSON object; got list", 'Write {"prompt"'),
     ("a.jsonl", [b'{"prompt": "\xff"}'], ":1: the line is not UTF-8", "Save the file as UTF-8"),
     ("a.csv", ["prompt", "a", b"\xff"], ":3: the line is not UTF-8", "Save the file as UTF-8"),
@@ -86,11 +87,11 @@ def test_bad_line_is_named_with_its_cure(tmp_path, name, lines, complaint, cure)
 
 def test_error_tells_origin_and_message_apart_in_every_process(tmp_path):
     file = write(tmp_path / "a.jsonl", GOOD, "[]")
-    with pytest.raises(RecordError) as caught:
+    with pytest.raises(UserError) as caught:
         list(read_file(file))
     again = pickle.loads(pickle.dumps(caught.value))
-    assert again.origin == f"{file}:2"
-    assert str(again) == f"{file}:2: {again.message}" == str(caught.value)
+    assert again.where == f"{file}:2"
+    assert str(again) == f"{file}:2: {again.what} {again.cure}" == str(caught.value)
 
 
 def test_only_names_of_data_files_are_data():

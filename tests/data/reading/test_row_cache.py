@@ -137,8 +137,8 @@ def test_all_that_is_wrong_is_collected_and_the_rest_is_read(tmp_path):
     with file.open("a") as stream:
         stream.write('{"prompt"\n' + json.dumps(good) + "\n")
     table, problems = readable_rows(Task("t", file, test=write(tmp_path / "more.jsonl", [good])))
-    assert [problem.origin for problem in problems] == [f"{file}:{line}" for line in (2, 3, 5)]
-    assert [problem.message.split()[:5] for problem in problems] == [
+    assert [problem.where for problem in problems] == [f"{file}:{line}" for line in (2, 3, 5)]
+    assert [problem.what.split()[:5] for problem in problems] == [
         ["there", "is", "no", "column", "'completion',"],
         ["the", "completion", "is", "empty.", "Fill"],
         ["the", "line", "is", "not", "valid"],
