@@ -1,5 +1,7 @@
 """What whoever uses this package can mend: one type of exception, with what is wrong, where, and what to do."""
 
+from typing import Any
+
 
 class UserError(ValueError):
     """Say what is wrong, where, and what to do about it.
@@ -18,30 +20,24 @@ class UserError(ValueError):
     """
 
     def __init__(self, what: str, cure: str = "", where: str = "") -> None:
-        super().__init__(what, cure, where)  # so that it survives being sent to another process
+        super().__init__(f"{f'{where}: ' if where else ''}{what} {cure}".rstrip())
         self.what, self.cure, self.where = what, cure, where
 
-    def __str__(self) -> str:
-        sentence = f"{self.what} {self.cure}".strip()
-        return f"{self.where}: {sentence}" if self.where else sentence
+    def __reduce__(self) -> Any:
+        """Let it be sent to another process with its parts."""
+        return type(self), (self.what, self.cure, self.where)
 
 
 class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that was named is not there."""
 
-    __str__ = UserError.__str__  # that of the operating system's errors reads an error number
-
 
 class FileInTheWayError(UserError, FileExistsError):
     """Something is where a file or a run should go."""
 
-    __str__ = UserError.__str__
 
-
-class MissingPackageError(UserError, ImportError):
+class MissingPackageError(UserError, ModuleNotFoundError):
     """An optional package is not installed; the cure installs it."""
-
-    __str__ = UserError.__str__
 
 
 class WrongUseError(UserError, RuntimeError):

@@ -76,6 +76,6 @@ def test_the_hint_is_the_last_line_that_is_printed(command, tmp_path):
 def test_a_value_that_is_missing_is_asked_for_without_a_traceback(command, tmp_path):
     printed = command(tmp_path, "data=files", code=1)
     assert "Traceback" not in printed
-    said = "`data.root` has to be given: type data.root=... (coba-train --help says what it is)."
+    said = "`data.root` has to be given. Type data.root=... (coba-train --help says what it is)."
     assert printed.splitlines().count(said) == 1
     assert printed.count("data.root") == 2

@@ -140,7 +140,7 @@ def test_all_that_is_wrong_is_collected_and_the_rest_is_read(tmp_path):
     assert [problem.where for problem in problems] == [f"{file}:{line}" for line in (2, 3, 5)]
     assert [problem.what.split()[:5] for problem in problems] == [
         ["there", "is", "no", "column", "'completion',"],
-        ["the", "completion", "is", "empty.", "Fill"],
+        ["the", "completion", "is", "empty."],
         ["the", "line", "is", "not", "valid"],
     ]
     # What follows a line that is no JSON is not read, but the next file is.
