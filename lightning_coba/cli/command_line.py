@@ -26,6 +26,27 @@ def command_parser(name: str, description: str, epilog: str) -> argparse.Argumen
     return parser
 
 
+def add_trust(made: argparse.ArgumentParser, remote: bool = True) -> None:
+    """Add the options that say that what was given is trusted.
+
+    Args:
+        made: The parser of a command.
+        remote: Whether the command loads models, which may come with code.
+    """
+    group = made.add_argument_group("whom it trusts (see docs/security.md)")
+    group.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="build whatever the configuration names, such as a DataModule of your own: only what you have read",
+    )
+    if remote:
+        group.add_argument(
+            "--trust-remote-code",
+            action="store_true",
+            help="run code that comes with the model, where the configuration asks for it",
+        )
+
+
 def help_texts(name: str) -> tuple[str, str]:
     """Return what ``help/<name>.txt`` says above the options of a command, and what it says below them."""
     text = Path(__file__).with_name("help").joinpath(f"{name}.txt").read_text(encoding="utf-8")

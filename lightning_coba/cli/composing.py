@@ -1,5 +1,6 @@
 """Compose what ``coba-train`` would train with, without training."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_coba.cli import plugins, resolvers
@@ -17,15 +18,24 @@ from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.hints import hint_for
 from lightning_coba.cli.templates import quoted_templates
 from lightning_coba.errors import MissingFileError, UserError
+from lightning_coba.runs.building import CURE, refuse_unlisted
 from lightning_coba.runs.card import MULTITASK
+from lightning_coba.runs.settings import flat
+
+#: What ``${...}`` may begin with in an experiment that is not trusted: a setting, or what our own configuration
+#: computes. Neither reads the environment, nor builds anything.
+_HARMLESS = re.compile(
+    r"\$\{((?!(hydra|logger)\b)[A-Za-z_][\w.]*\}|(choice|epochs_unless_steps|fastest_precision|run_file|run_name|suite):)"
+)
 
 
-def composed(source: str, settings: Sequence[str] = ()) -> Any:
+def composed(source: str, settings: Sequence[str] = (), trust_code: bool = False) -> Any:
     """Return the configuration that ``coba-train`` trains with on some data; not resolved.
 
     Args:
         source: What ``data.root`` may be; or an experiment, which is a ``.yaml`` file in a folder named ``experiment``.
         settings: What else would be typed after ``coba-train``.
+        trust_code: Whether an experiment may name anything to build, and look up anything with ``${...}``.
 
     Raises:
         FileNotFoundError: There is no such experiment.
@@ -44,7 +54,10 @@ def composed(source: str, settings: Sequence[str] = ()) -> Any:
         if not is_experiment:
             config.data.root = source
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(hint_for(typed) or str(error)) from None
+        hint = hint_for(typed) if trust_code or not is_experiment else None  # it imports what targets name
+        raise UserError(hint or str(error)) from None
+    if is_experiment and not trust_code:
+        _refuse_code(config)
     if config.system_name != MULTITASK:
         raise UserError(
             f"coba-data serves system=multitask; {source} is of system={config.system_name}, whose data coba-train "
@@ -52,6 +65,17 @@ def composed(source: str, settings: Sequence[str] = ()) -> Any:
         )
     check_config({"data": OmegaConf.to_container(config.data, resolve=True)})
     return config
+
+
+def _refuse_code(config: DictConfig) -> None:
+    """Refuse the experiment of somebody else that builds or looks up more than a description of data has to."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    unused = ("hydra", "logger")  # never looked at here; ours name variables of the environment
+    for key, value in flat({group: node for group, node in plain.items() if group not in unused}).items():
+        for found in re.finditer(r"\$\{", str(value)):
+            if not _HARMLESS.match(str(value), found.start()):
+                raise UserError(f"`{key}` is {value!r}, which is not looked up for a file that may be foreign.", CURE)
+    refuse_unlisted("data", plain["data"])
 
 
 def _experiment(file: Path) -> list[str]:

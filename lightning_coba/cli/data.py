@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.cli.command_line import command_parser, plain_errors
+from lightning_coba.cli.command_line import add_trust, command_parser, plain_errors
 from lightning_coba.cli.templates import unescaped
 from lightning_coba.errors import UserError
 
@@ -82,6 +82,7 @@ def _add_check(made: argparse.ArgumentParser) -> None:
         "settings", metavar="KEY=VALUE", nargs="*", help="a setting of coba-train, such as data.chat=true"
     )
     made.add_argument("--out", default="data_report", metavar="DIR", help="folder to write to (default: %(default)s)")
+    add_trust(made, remote=False)
 
 
 def _add_init(made: argparse.ArgumentParser) -> None:
@@ -127,7 +128,7 @@ def _refuse_run(folder: str, command: str) -> None:
 
 def check(given: argparse.Namespace) -> bool:
     """Inspect the data, print and write what was found, and return whether training would run."""
-    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
     from rich.console import Console
 
     from lightning_coba.cli.composing import composed
@@ -135,9 +136,11 @@ def check(given: argparse.Namespace) -> bool:
     from lightning_coba.inspection.model_context import context_of
     from lightning_coba.models.tokenizer import load_tokenizer
     from lightning_coba.reports.data_report.writing import write_data_report
+    from lightning_coba.runs.building import build
 
-    config = composed(given.dir, given.settings)
-    data = instantiate(config.data, _convert_="all")
+    config = composed(given.dir, given.settings, given.trust_code)
+    settings: Any = OmegaConf.to_container(config.data, resolve=True)
+    data = build("data", settings, given.trust_code)
     data.tokenizer = load_tokenizer(config.model.model)
     trainer = {name: config.trainer[name] for name in RunLength.__dataclass_fields__ if name in config.trainer}
     found = inspect_data(data, RunLength(**trainer), context_of(data.tokenizer))

@@ -5,6 +5,7 @@ import errno
 from hydra.errors import InstantiationException
 
 from lightning_coba.errors import UserError
+from lightning_coba.runs.redaction import without_secrets
 
 #: What a machine refuses, whatever the program does.
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
@@ -18,11 +19,11 @@ def unwrapped(error: BaseException) -> BaseException:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error as one line: what it says to the user, or its type and the first line of its message."""
+    """Return an error as one line, to be written down: what it says to the user, or its type and the first line."""
     error = unwrapped(error)
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "stopped from outside"
-    first = next(iter(sentence_of(error).strip().splitlines()), "")
+    first = without_secrets(next(iter(sentence_of(error).strip().splitlines()), ""))
     return first if is_for_the_user(error) else f"{type(error).__name__}: {first}".removesuffix(": ")
 
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from lightning_coba.cli.command_line import command_parser, help_texts, plain_errors, quiet_dependencies
+from lightning_coba.cli.command_line import add_trust, command_parser, help_texts, plain_errors, quiet_dependencies
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     _add_what_is_measured(made.add_argument_group("what is measured"))
     made.add_argument("--out", metavar="DIR", help="folder to write to (default: RUN/evaluation)")
     made.add_argument("--fresh", action="store_true", help="answer again what has been answered")
+    add_trust(made)
     return made
 
 
@@ -89,13 +90,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from lightning_coba.evaluation import evaluate
     from lightning_coba.models.generation import Decoding
+    from lightning_coba.runs.trained_run import TrainedRun
 
     quiet_dependencies()
     del given["print_completion"]
     samples, temperature, seed = (given.pop(name) for name in ("samples", "temperature", "seed"))
     if temperature is None:
         temperature = 0.8 if samples > 1 else 0.0
+    trust = {name: given.pop(name) for name in ("trust_code", "trust_remote_code")}
     with plain_errors(command):
+        given["run"] = TrainedRun.open(given["run"], **trust)
         # The other arguments have the names that they have on the command line.
         given["metrics"] = dict(given["metrics"])
         evaluation = evaluate(**given, decoding=Decoding(temperature, samples, seed), progress=True)

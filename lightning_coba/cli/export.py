@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from lightning_coba.cli.command_line import command_parser, help_texts, plain_errors, quiet_dependencies
+from lightning_coba.cli.command_line import add_trust, command_parser, help_texts, plain_errors, quiet_dependencies
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "--license", metavar="ID", help="for the model card, such as apache-2.0 (default: none is claimed)"
     )
     made.add_argument("--force", action="store_true", help="replace an earlier export")
+    add_trust(made)
     for argument in (run, out):
         argument.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     return made
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     quiet_dependencies()
     with plain_errors(command):
-        run = given["run"] = TrainedRun.open(given["run"])
+        trust = {name: given.pop(name) for name in ("trust_code", "trust_remote_code")}
+        run = given["run"] = TrainedRun.open(given["run"], **trust)
         # The other arguments have the names that they have on the command line.
         folder = export_run(**given)
         notes = export_notes(run, given["merge"] or not run.has_adapter, BaseModel.of(run, given["base"]))

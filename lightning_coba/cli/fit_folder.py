@@ -17,6 +17,7 @@ from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.loggers import MetricsCSV, RunTensorBoard
 from lightning_coba.reports import before_after_rows, before_after_table, write_before_after, write_run_page
 from lightning_coba.runs.collection import flat
+from lightning_coba.runs.redaction import without_secrets
 from lightning_coba.runs.run_folder import RunFolder
 from lightning_coba.simplex import read_balance, write_figures
 from lightning_coba.simplex.records import Losses
@@ -55,7 +56,7 @@ def open_loggers(settings: Mapping[str, Any], trainer: L.Trainer, checkpoint: Pa
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCSV | RunTensorBoard):
             logger.truncate(_step_of(checkpoint))
-        logger.log_hyperparams(flat(settings))
+        logger.log_hyperparams(flat(without_secrets(settings)))
 
 
 def _step_of(checkpoint: Path | None) -> int:

@@ -18,8 +18,10 @@ from omegaconf import DictConfig
 
 from lightning_coba.cli.errors import is_for_the_user, one_line, sentence_of
 from lightning_coba.cli.plugins import refuse_missing
+from lightning_coba.cli.run_name import end_for_name
 from lightning_coba.cli.sweep_summary import Outcome, print_summary
 from lightning_coba.runs.files import RunFiles, sweep_journal
+from lightning_coba.runs.redaction import without_secrets
 
 #: The thread of a job that watches the process that started it.
 WATCHER = "sweep-watcher"
@@ -42,11 +44,16 @@ class Sweep(Callback):
         self._card_before: float | None = None
         self._terminal: tuple[int, int] | None = None
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a name that leaves the folder of all runs; nothing has been written yet."""
+        end_for_name(config.name)
+
     # ------------------------------------------------------------------ in the process that starts the jobs
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the journal for this sweep."""
         refuse_missing(config)
+        end_for_name(config.name)
         self.folder = Path(config.hydra.sweep.dir).absolute()
         self.starter = os.getpid()
         self.key = f"{time.strftime('%Y-%m-%dT%H:%M:%S')}-{self.starter}"
@@ -129,7 +136,7 @@ class Sweep(Callback):
             "error": error,
         }
         with sweep_journal(self.folder).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(without_secrets(line)) + "\n")
 
 
 def report_sweep() -> bool:

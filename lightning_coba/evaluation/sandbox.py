@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
 from lightning_coba.errors import WrongUseError
+from lightning_coba.evaluation.system_calls import system_call_filter
 
 Verdict = Literal["ended", "time", "output"]
 
@@ -108,13 +109,14 @@ def run_shut_in(
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8", errors="replace")
         home = "/work" if isolate else folder
-        with subprocess.Popen(
-            [*(_sandbox(folder, limits) if isolate else _NO_SANDBOX), *_limits(limits), *command],
+        with _filter_to_read() as calls, subprocess.Popen(
+            [*(_sandbox(folder, limits, calls) if isolate else _NO_SANDBOX), *_limits(limits), *command],
             cwd=folder,
             env={"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "NODE_PATH": NODE_PATH},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            pass_fds=calls,
             start_new_session=True,
         ) as process:
             assert process.stdout is not None
@@ -156,9 +158,26 @@ def _interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def _sandbox(folder: str, limits: Limits) -> list[str]:
+@contextmanager
+def _filter_to_read() -> Iterator[list[int]]:
+    """Give the descriptor from which bubblewrap reads the filter of system calls; none where there is no filter."""
+    program = system_call_filter()
+    if program is None:
+        yield []
+        return
+    reading, writing = os.pipe()
+    try:
+        with open(writing, "wb") as pipe:
+            pipe.write(program)  # far less than a pipe holds
+        yield [reading]
+    finally:
+        os.close(reading)
+
+
+def _sandbox(folder: str, limits: Limits, calls: Sequence[int]) -> list[str]:
     """Return what comes in front of a command to shut it in and to take every privilege from it."""
     walls = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    walls += ["--hostname", "sandbox", *(word for number in calls for word in ("--seccomp", str(number)))]
     walls += ["--die-with-parent", "--new-session", "--proc", "/proc", "--symlink", "work", "/tmp", "--dir", "/work"]
     for parent in ("/dev", "/etc", *map(str, reversed(Path(sys.base_prefix).parents))):
         walls += ["--dir", parent]  # else bubblewrap makes it a folder that only root may enter

@@ -14,7 +14,7 @@ def context_of(tokenizer: Any) -> int | None:
     if not tokenizer.name_or_path:
         return None
     try:
-        config = AutoConfig.from_pretrained(tokenizer.name_or_path)
+        config = AutoConfig.from_pretrained(tokenizer.name_or_path, trust_remote_code=False)
     except (OSError, ValueError):  # a tokenizer by itself, or a model whose code is not trusted
         return None
     return getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -57,8 +57,9 @@ def as_safetensors(gguf: Path) -> Path:
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-            flagged = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
+            plain_file = {"gguf_file": gguf.name, "trust_remote_code": False}  # whatever lies beside it
+            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **plain_file)
+            flagged = AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **plain_file)
             plain = {k: v for k, v in flagged.config.to_dict().items() if k != "quantization_config"}
             model = AutoModelForCausalLM.from_config(type(flagged.config).from_dict(plain), dtype=torch.float32)
         model.load_state_dict(flagged.state_dict())

@@ -47,9 +47,10 @@ class LanguageModel:
     load_in_4bit: bool = False
     compile: bool = False
 
-    def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load the model and its tokenizer; for errors see :func:`load_language_model`."""
-        options = {"attn_implementation": self.attn_implementation} if self.attn_implementation else {}
+    def load(self, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load the model and its tokenizer; for options and errors see :func:`load_language_model`."""
+        if self.attn_implementation:
+            options["attn_implementation"] = self.attn_implementation
         return load_language_model(self.model, self.dtype, self.trust_remote_code, self.load_in_4bit, **options)
 
 

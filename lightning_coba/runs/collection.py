@@ -136,6 +136,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     files = RunFiles(folder)
     try:
         card = read_card(files.card)
+        fits = fits_of(folder, mapping(card.get("phases")))
     except (OSError, ValueError) as error:
         return Run(folder, "unreadable", error=f"{files.card.name} cannot be read: {error}")
     phases = {str(name): mapping(entries) for name, entries in mapping(card.get("phases")).items()}
@@ -159,7 +160,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     )
     named = card.get("tasks")
     tasks = [str(task) for task in (named if isinstance(named, list) and named else run.after.values)]
-    logged = [read_curves(fit.metrics, objective.key) for fit in fits_of(folder, phases)]
+    logged = [read_curves(fit.metrics, objective.key) for fit in fits]
     curves, last_step = next((found for found in reversed(logged) if found[0]), logged[-1])
     steps = [count for count in (number(timing.get("steps")), float(last_step)) if count > 0]
     kept = {task: curves[task] for task in tasks if task in curves}

@@ -1,7 +1,12 @@
 """Where everything lies in the folder of a run, of a sweep and of a report: the one place that spells the names."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from lightning_coba.errors import UserError
+
+_PHASE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class _Named:
@@ -48,7 +53,17 @@ class RunFiles:
     mlflow_id = _Named("mlflow_run_id")
 
     def phase(self, name: str) -> "RunFiles":
-        """Return the files of one fit of a run of several."""
+        """Return the files of one fit of a run of several.
+
+        Raises:
+            UserError: The name is none of a folder in that of the run.
+        """
+        if not _PHASE.fullmatch(name):
+            raise UserError(
+                f"a phase must have a name of letters, digits, _ and -; got {name!r}.",
+                "Restore `phases` in the card.",
+                where=str(self.card),
+            )
         return RunFiles(self.folder / name)
 
     def checkpoint(self, name: str) -> Path:

@@ -17,6 +17,7 @@ from lightning_coba.errors import FileInTheWayError, UserError
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.folder_lock import locked
+from lightning_coba.runs.redaction import without_secrets
 
 FORMAT_VERSION = 2
 #: What makes a fit longer; raised, it lets a finished one go on.
@@ -125,7 +126,7 @@ class RunFolder:
         if not self.files.settings.is_file():
             return
         before = flat(yaml.safe_load(self.files.settings.read_text(encoding="utf-8")))
-        now = flat(settings)
+        now = flat(without_secrets(settings))
         keys = [k for k in now | before if now.get(k) != before.get(k) and not k.startswith(MAY_CHANGE)]
         if keys:
             listed = "; ".join(f"{key}={before.get(key)}, now {now.get(key)}" for key in keys[:4])
@@ -140,10 +141,10 @@ class RunFolder:
 
     @rank_zero_only
     def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Write the resolved configuration of the fit."""
+        """Write the resolved configuration of the fit, without secrets of the environment."""
         self.files.folder.mkdir(parents=True, exist_ok=True)
         self.files.settings.write_text(
-            yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8"
+            yaml.safe_dump(without_secrets(settings), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
 
     @rank_zero_only
@@ -155,7 +156,7 @@ class RunFolder:
             self.run.error.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self.run.card.with_suffix(".json.partial")
-        partial.write_text(json.dumps(_strict(card), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(_strict(without_secrets(card)), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(partial, self.run.card)
 
     @rank_zero_only
@@ -172,7 +173,8 @@ class RunFolder:
         if self.phase is not None:
             self.write_entries(status="failed")
         self.write_card(**entries, status="failed", error=said)
-        self.run.error.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        trace = without_secrets("".join(traceback.format_exception(error)))
+        self.run.error.write_text(trace, encoding="utf-8")
 
 
 def run_length(settings: Mapping[str, Any]) -> dict[str, Any]:

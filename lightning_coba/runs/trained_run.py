@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lightning_coba.errors import MissingFileError, UserError
+from lightning_coba.runs.building import build
 from lightning_coba.runs.card import MULTITASK, Result, mapping, read_card, results_of
 from lightning_coba.runs.collection import fits_of
 from lightning_coba.runs.files import RunFiles
+from lightning_coba.runs.received import (
+    refuse_links_out,
+    refuse_remote_code,
+    require_plain_adapter,
+    require_plain_model,
+)
 from lightning_coba.runs.settings import read_settings
 
 if TYPE_CHECKING:
@@ -28,12 +35,15 @@ class TrainedRun:
     """What ``coba-train`` left in a folder, as objects.
 
     Use it in a notebook, to generate with a model, to evaluate or to export it. Opening reads two small files; models
-    and data are loaded when they are asked for.
+    and data are loaded when they are asked for. Nothing in the folder is executed, unless it is trusted.
 
     Args:
         path: The run folder.
         card: Contents of ``run.json``.
         settings: Contents of ``config.yaml``: the resolved configuration, of several fits that of the last.
+        trust_code: Whether its configuration may build anything, such as a DataModule of your own, and its folder may
+            hold pickled weights and links to other places.
+        trust_remote_code: Whether code that comes with its model may run, where its configuration asks for that.
 
     Example:
         >>> run = TrainedRun.open("runs/demo-coba-seed1")  # doctest: +SKIP
@@ -43,13 +53,24 @@ class TrainedRun:
     path: Path
     card: Mapping[str, Any] = field(repr=False)
     settings: Mapping[str, Any] = field(repr=False)
+    trust_code: bool = False
+    trust_remote_code: bool = False
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Self:
+    def open(
+        cls, folder: str | os.PathLike[str], trust_code: bool = False, trust_remote_code: bool = False
+    ) -> Self:
         """Open a run folder, of a finished run or of one that has written a checkpoint.
+
+        Args:
+            folder: The run folder, which may be somebody else's.
+            trust_code: Whether what its configuration names is built, whatever that is: in a folder of your own, or
+                one that you have read.
+            trust_remote_code: Whether code that comes with its model may run, where its configuration asks for that.
 
         Raises:
             FileNotFoundError: the folder is not one of a run.
+            ValueError: it holds links to places outside, and it is not trusted.
         """
         path = Path(folder).expanduser()
         files = RunFiles(path)
@@ -59,7 +80,9 @@ class TrainedRun:
                 f"RUN must be the folder of a run of coba-train; got {path}, which has no "
                 f"{missing[0]}.{_runs_below(path)}"
             )
-        return cls(path, read_card(files.card), read_settings(files.settings))
+        if not trust_code:
+            refuse_links_out(path)
+        return cls(path, read_card(files.card), read_settings(files.settings), trust_code, trust_remote_code)
 
     @property
     def files(self) -> RunFiles:
@@ -130,8 +153,7 @@ class TrainedRun:
         from lightning_coba.models import load_tokenizer
 
         saved = self.files.tokenizer
-        remote = bool(self.settings["model"].get("trust_remote_code", False))
-        return load_tokenizer(str(saved) if saved.is_dir() else self.base_model, remote)
+        return load_tokenizer(str(saved) if saved.is_dir() else self.base_model, self._remote_code())
 
     def load_model(
         self, checkpoint: str = "final", device: str = "cpu", dtype: str | None = None
@@ -175,11 +197,9 @@ class TrainedRun:
         Raises:
             FileNotFoundError: the data is not where it was.
         """
-        from hydra.utils import instantiate
-
         settings = {name: value for name, value in self.settings["data"].items() if name not in changes}
         try:
-            datamodule = instantiate(settings | changes, _convert_="all")
+            datamodule = build("data", settings | changes, self.trust_code)
         except Exception as error:
             while isinstance(error.__cause__, Exception):
                 error = error.__cause__
@@ -193,10 +213,19 @@ class TrainedRun:
             datamodule.tokenizer = self.tokenizer
         return datamodule
 
-    def _load_base(self, dtype: str | None = None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-        from hydra.utils import instantiate
+    def _remote_code(self) -> bool:
+        """Return whether code that comes with the model runs; refuse a configuration that wants what is not trusted."""
+        refuse_remote_code(self.settings["model"], self.trust_remote_code)
+        return bool(self.settings["model"].get("trust_remote_code"))
 
-        return instantiate(self.settings["model"] | ({"dtype": dtype} if dtype else {})).load()
+    def _load_base(self, dtype: str | None = None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+        self._remote_code()
+        model = build("model", self.settings["model"] | ({"dtype": dtype} if dtype else {}), self.trust_code)
+        if self.trust_code:
+            return model.load()
+        if (folder := Path(self.base_model).expanduser()).is_dir():
+            require_plain_model(folder)
+        return model.load(use_safetensors=True)
 
     def _load_final(self, dtype: str | None) -> "PreTrainedModel | PeftModel":
         folder = self.files.adapter if self.has_adapter else self.files.model
@@ -205,19 +234,19 @@ class TrainedRun:
                 f"The run in {self.path} did not finish, so it has no {folder.name}/.",
                 "Continue it with resume=auto, or take the checkpoint 'best' or 'last'.",
             )
+        if not self.trust_code:
+            (require_plain_adapter if self.has_adapter else require_plain_model)(folder)
         if self.has_adapter:
             from peft import PeftModel
 
             return PeftModel.from_pretrained(self._load_base(dtype)[0], str(folder))
         from transformers import AutoModelForCausalLM
 
-        remote = bool(self.settings["model"].get("trust_remote_code", False))
         dtype = dtype or self.settings["model"].get("dtype", "float32")
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=remote)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=self._remote_code())
 
     def _load_checkpoint(self, name: str, dtype: str | None) -> "PreTrainedModel | PeftModel":
         import torch
-        from hydra.utils import instantiate
 
         file = self.files.checkpoint(name)
         if not file.is_file():
@@ -225,10 +254,10 @@ class TrainedRun:
                 f"The run in {self.path} has no {file.name} yet.", "Wait for its first validation pass."
             )
         model, tokenizer = self._load_base(dtype)
-        # The model is no part of the configuration, which would copy it.
-        adapter = {"peft": self.settings["peft"]} if self.has_adapter else {}
-        make = instantiate(self.settings["system"] | adapter | {"_partial_": True}, _convert_="all")
-        module = make(model=model, tokenizer=tokenizer)
+        objects = {"model": model, "tokenizer": tokenizer}
+        if self.has_adapter:
+            objects["peft"] = build("peft", self.settings["peft"], self.trust_code)
+        module = build("system", self.settings["system"], self.trust_code, **objects)
         saved = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
         left = module.load_state_dict(saved, strict=False).unexpected_keys
         if left:

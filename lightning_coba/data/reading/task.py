@@ -33,7 +33,8 @@ SPLITS = ("train", "validation", "test")
 
 Source = str | PathLike[str] | Iterable[str | PathLike[str]] | Iterable[Mapping[str, Any]]
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # neither "..", nor what a command takes for an option
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]|^[.-]")
 _VALUES = pa.schema([("value", pa.string())])  # each as JSON
 
 _LAYOUT = (
@@ -50,7 +51,8 @@ class Task:
     r"""One of the tasks that a model is fine-tuned on together.
 
     Args:
-        name: letters, digits, ``_``, ``.`` and ``-``; it becomes part of log keys and tables.
+        name: letters, digits, ``_``, and behind the first of them ``.`` and ``-`` too; it becomes part of log keys,
+            tables and file names.
         train: where the rows come from: the path of a JSONL, CSV, TSV or Parquet file (``.gz`` too, but for
             Parquet), a glob, a folder of such files, a folder of ``datasets``' ``save_to_disk``, a list of paths;
             ``"org/name"`` or ``"org/name:config"`` of the Hugging Face hub; a ``datasets`` object; or any iterable
@@ -97,7 +99,7 @@ class Task:
                 object.__setattr__(self, split, self.train)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise UserError(
-                "`Task.name` must match [A-Za-z0-9_.-]+, because it becomes part of log keys and tables; got "
+                f"`Task.name` must match {_NAME.pattern}, because it becomes part of log keys, tables and file names; got "
                 f"{self.name!r}.",
                 "Replace the other characters, for example by '_'.",
             )
@@ -222,10 +224,11 @@ def _tasks_of_folders(folder: Path, rules: Mapping[str, Any]) -> list[Task]:
     layout = _LAYOUT.format(root=folder)
     if not folder.is_dir():
         raise MissingFileError(f"`tasks_at.root` must be a folder or a file; got {str(folder)!r}.", layout)
-    found = {home.name: split_sources(home) for home in sorted(folder.iterdir()) if home.is_dir()}
+    homes = (home for home in sorted(folder.iterdir()) if home.is_dir() and not home.name.startswith("."))
+    found = {home.name: split_sources(home) for home in homes}
     if not any(found.values()):
         raise MissingFileError(f"No task was found in {str(folder)!r}.", layout)
-    left = [name for name, sources in found.items() if not sources and not name.startswith((".", "_"))]
+    left = [name for name, sources in found.items() if not sources and not name.startswith("_")]
     left += [file.name for file in data_files(folder)]
     if left:
         rank_zero_warn(
@@ -238,7 +241,7 @@ def _tasks_of_folders(folder: Path, rules: Mapping[str, Any]) -> list[Task]:
 def _tasks_of_column(sources: Mapping[str, Any], path: Path, column: str, rules: Mapping[str, Any]) -> list[Task]:
     tasks: dict[str, Task] = {}
     for value in _values_in_column(path, column):
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", str(value))
+        name = _NOT_IN_NAMES.sub("_", str(value))
         if name in tasks:
             other = (tasks[name].where or {})[column]
             raise UserError(

@@ -51,6 +51,7 @@ def write_run_page(folder: str | os.PathLike[str]) -> Path:
     story = read_story(folder)
     path = RunFiles(Path(folder)).page
     partial = path.with_suffix(".html.partial")
+    partial.unlink(missing_ok=True)  # a link there would be followed
     partial.write_text(render_run_page(story), encoding="utf-8")
     os.replace(partial, path)
     return path

@@ -1,0 +1,96 @@
+"""Build the parts of a run from its settings: of a folder that may be somebody else's, only what is listed here."""
+
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lightning_coba.errors import UserError
+
+#: Group of the configuration -> everything that a ``_target_`` in it may name. These are whole names, since a package
+#: holds functions that run or import what they are given. None of these does.
+BUILDABLE: Mapping[str, frozenset[str]] = {
+    "data": frozenset(
+        {
+            "lightning_coba.MultitaskDataModule",
+            "lightning_coba.data.MultitaskDataModule",
+            "lightning_coba.Task",
+            "lightning_coba.data.Task",
+            "lightning_coba.data.quickstart_tasks",
+        }
+    ),
+    "model": frozenset({"lightning_coba.models.LanguageModel"}),
+    "peft": frozenset({"peft.LoraConfig", "peft.IA3Config"}),
+    "system": frozenset({"lightning_coba.MultitaskLM", "lightning_coba.systems.multitask.MultitaskLM"}),
+}
+#: What Hydra gives a meaning to beside ``_target_``. None of it is needed to build what is listed above.
+HYDRA_KEYS = ("_args_", "_convert_", "_partial_", "_recursive_")
+#: What to do where something was refused that one trusts.
+CURE = (
+    "If the folder is your own, or you have read what it runs, pass --trust-code (in Python: "
+    "TrainedRun.open(..., trust_code=True))."
+)
+
+
+def build(group: str, settings: Mapping[str, Any], trust_code: bool = False, **objects: Any) -> Any:
+    """Build a part of a run.
+
+    Texts stay as they are: ``${...}`` is looked up nowhere, unless the code of the folder is trusted.
+
+    Args:
+        group: The group of the configuration, a key of `BUILDABLE`.
+        settings: Its node, plain dicts and lists.
+        trust_code: Whether Hydra builds it, whatever its targets name.
+        **objects: Further arguments of the outermost target, as they are.
+
+    Raises:
+        UserError: The settings name something that is not listed, or arguments that it does not have.
+    """
+    if trust_code:
+        from hydra.utils import instantiate
+
+        return instantiate({**settings, "_partial_": True}, _convert_="all")(**objects)
+    refuse_unlisted(group, settings)
+    return _built(group, settings, objects)
+
+
+def refuse_unlisted(group: str, settings: Any) -> None:
+    """Refuse settings that name something to build which is not listed for their group; nothing is imported.
+
+    Raises:
+        UserError: They do; the message has the key and the target.
+    """
+    for key, target in _special_entries(group, settings):
+        name = key.rpartition(".")[-1]
+        if name != "_target_":
+            raise UserError(f"`{key}` in the configuration of a received run is not honoured; got {target!r}.", CURE)
+        if not isinstance(target, str) or target not in BUILDABLE[group]:
+            raise UserError(
+                f"`{key}` names {target!r}, which a received run may not build; it may build "
+                f"{', '.join(sorted(BUILDABLE[group]))}.",
+                CURE,
+            )
+
+
+def _special_entries(where: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of settings that Hydra would act on, each with its path, at any depth."""
+    for name, value in node.items() if isinstance(node, Mapping) else enumerate(node if isinstance(node, list) else ()):
+        if name in ("_target_", *HYDRA_KEYS):
+            yield f"{where}.{name}", value
+        yield from _special_entries(f"{where}.{name}", value)
+
+
+def _built(where: str, node: Any, objects: Mapping[str, Any] | None = None) -> Any:
+    if isinstance(node, list):
+        return [_built(f"{where}.{number}", value) for number, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    parts = {name: _built(f"{where}.{name}", value) for name, value in node.items() if name != "_target_"}
+    if "_target_" not in node:
+        return parts
+    called, arguments = pkgutil.resolve_name(node["_target_"]), {**parts, **(objects or {})}
+    try:
+        inspect.signature(called).bind(**arguments)
+    except TypeError as error:
+        raise UserError(f"`{where}` does not fit {node['_target_']}: {error}.", "Restore config.yaml.") from error
+    return called(**arguments)

@@ -1,0 +1,83 @@
+"""What a run folder that somebody else sent must not do when it is opened: run code, or lead out of itself."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_coba.errors import MissingFileError, UserError
+from lightning_coba.runs.building import BUILDABLE, CURE
+from lightning_coba.runs.settings import flat
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuse a folder with symbolic links to places outside, which would be read as its files, or written over.
+
+    Raises:
+        UserError: There is one; the message names it.
+    """
+    home = folder.resolve()
+    for here, folders, files in os.walk(home):  # links to folders are not followed
+        for path in (Path(here, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise UserError(f"{path} is a link to {path.readlink()}, outside the folder of the run.", CURE)
+
+
+def refuse_remote_code(model: Mapping[str, Any], trust_remote_code: bool) -> None:
+    """Refuse settings of a model that would run code which comes with the model, or with a kernel of the hub.
+
+    Raises:
+        UserError: They would, and it is not trusted.
+    """
+    asked = bool(model.get("trust_remote_code"))
+    kernel = "/" in str(model.get("attn_implementation") or "")
+    if (asked or kernel) and not trust_remote_code:
+        key = "trust_remote_code" if asked else "attn_implementation"
+        raise UserError(
+            f"`model.{key}` is {model[key]!r} in config.yaml, so code that comes with {model.get('model')!r} or its "
+            "kernels would run.",
+            "If you trust it, pass --trust-remote-code (in Python: TrainedRun.open(..., trust_remote_code=True)).",
+        )
+
+
+def require_plain_model(folder: Path) -> None:
+    """Refuse the folder of a model whose weights are pickled, or which asks for kernels of the hub.
+
+    Raises:
+        UserError: There are no safetensors in it, or its configuration names a kernel.
+    """
+    file = folder / "config.json"
+    for key, value in flat(json.loads(file.read_text(encoding="utf-8"))).items() if file.is_file() else ():
+        if key.endswith(("attn_implementation", "experts_implementation")) and "/" in str(value):
+            raise UserError(f"`{key}` in {file} names a kernel of the hub, {value!r}, whose code would run.", CURE)
+    if not any(folder.glob("*.safetensors")):
+        raise MissingFileError(
+            f"{folder} holds no weights as safetensors, and pickled ones are not read.",
+            "Ask for the model as safetensors; or, if you trust the folder, pass --trust-code.",
+        )
+
+
+def require_plain_adapter(folder: Path) -> None:
+    """Refuse an adapter with pickled weights, or of a kind that `build` does not list.
+
+    Raises:
+        UserError: It is such an adapter.
+    """
+    missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise MissingFileError(
+            f"{folder} has no {missing[0]}, and pickled weights are not read.",
+            "Ask for the adapter as safetensors; or, if you trust the folder, pass --trust-code.",
+        )
+    kind = str(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("peft_type"))
+    listed = {name.rpartition(".")[-1].removesuffix("Config").upper() for name in BUILDABLE["peft"]}
+    if kind not in listed:
+        raise UserError(
+            f"`peft_type` in {folder / ADAPTER_CONFIG} is {kind}; of a received run it may be "
+            f"{' or '.join(sorted(listed))}.",
+            CURE,
+        )
