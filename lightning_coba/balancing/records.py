@@ -158,6 +158,13 @@ class Records:
         if state_dict.get("recorder") is not None:
             self._loaded = state_dict
 
+    def take_back(self, state_dict: dict[str, Any], balancer: Balancer) -> None:
+        """Take over the records that a fit in processes of its own has ended with."""
+        self.recorder = None
+        self.load_state_dict(state_dict | {"pass_is_due": False})  # the fit is over
+        self.begin_fit()
+        self.go_on(balancer, self.tasks, torch.device("cpu"))
+
     def forget_loaded(self) -> None:
         """Drop a state that was handed back inside the fit: by the next one it is old."""
         self._loaded = None
