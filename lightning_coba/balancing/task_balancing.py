@@ -299,6 +299,7 @@ class TaskBalancing(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say so if the run was too short to notice earlier that nobody used the weights."""
         self._usage.end_training(pl_module)
+        self._records.refuse_difference(trainer)
         self._records.forget_loaded()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
