@@ -1,13 +1,15 @@
 """What this package needs to know and Lightning and torch keep to themselves: the only place, and a test for each."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import torch
 from lightning.pytorch.loops.progress import _BatchProgress
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 
@@ -72,6 +74,53 @@ def uses_static_graph(trainer: L.Trainer) -> bool:
 def starts_by_command_line(trainer: L.Trainer) -> bool:
     """Return whether the strategy starts its other ranks by running the command line again."""
     return isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+
+
+@runtime_checkable
+class HandsBack(Protocol):
+    """A callback that, in the process that called ``fit``, goes on with what it held in rank 0 when the fit ended."""
+
+    @property
+    def state_key(self) -> str:
+        """Key that no other callback of the Trainer has."""
+
+    def handed_back(self) -> dict[str, Any]:
+        """Return, in rank 0, what ``torch.load`` reads with ``weights_only=True``."""
+
+    def take_back(self, trainer: L.Trainer, pl_module: L.LightningModule, state: dict[str, Any]) -> None:
+        """Take it over, on the CPU, in the process that called ``fit``."""
+
+
+def hand_back_callbacks() -> None:
+    """Let callbacks that are `HandsBack` survive strategies that spawn or fork all their ranks (``ddp_spawn``, ...).
+
+    These end with the fit, and Lightning hands back the weights, the best path and ``callback_metrics`` alone. No hook
+    is called in the process that stays, so its launcher is taught here; once is enough.
+    """
+    launcher: Any = _MultiProcessingLauncher
+    if hasattr(launcher, "hands_back_callbacks"):
+        return
+    launcher.hands_back_callbacks = True
+    get_extra_results, update_main_process_results = launcher.get_extra_results, launcher.update_main_process_results
+
+    def get_with_callbacks(self: Any, trainer: L.Trainer) -> dict[str, Any]:
+        extra = get_extra_results(self, trainer)
+        if trainer.state.fn == TrainerFn.FITTING:
+            states = {c.state_key: c.handed_back() for c in trainer.callbacks if isinstance(c, HandsBack)}
+            content = io.BytesIO()  # tensors by themselves would share the memory of a process that ends
+            torch.save(states, content)
+            extra["callbacks"] = content.getvalue()
+        return extra
+
+    def update_with_callbacks(self: Any, trainer: L.Trainer, extra: dict[str, Any]) -> None:
+        update_main_process_results(self, trainer, extra)
+        if "callbacks" in extra:
+            states = torch.load(io.BytesIO(extra["callbacks"]), map_location="cpu", weights_only=True)
+            for callback in trainer.callbacks:
+                if isinstance(callback, HandsBack) and callback.state_key in states:
+                    callback.take_back(trainer, trainer.lightning_module, states[callback.state_key])
+
+    launcher.get_extra_results, launcher.update_main_process_results = get_with_callbacks, update_with_callbacks
 
 
 def summary_writer(writer: Any) -> Any:

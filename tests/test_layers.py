@@ -17,7 +17,8 @@ SMALL = {"cache_folder", "lightning_internals", "log_keys"}
 #: Package (or small file) -> what of ours it may import, anywhere in its files; `data.stream` = that module alone.
 MAY_IMPORT = {
     "errors": NOBODY,
-    "cache_folder": NOBODY,
+    "folder_lock": NOBODY,
+    "cache_folder": {"folder_lock"},
     "log_keys": NOBODY,
     "lightning_internals": NOBODY,
     "functional": NOBODY,
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "data": {"functional", "cache_folder", "lightning_internals"},
     "models": {"functional", "cache_folder"},
     "balancing": {"balancers", "functional", "simplex", "data.stream", "lightning_internals", "log_keys"},
-    "runs": {"balancers", "data", "log_keys", "models", "simplex"},
+    "runs": {"balancers", "data", "folder_lock", "log_keys", "models", "simplex"},
     "loggers": {"log_keys", "lightning_internals", "runs.files"},
     "callbacks": {"balancing", "functional", "loggers", "simplex", "lightning_internals", "log_keys"},
     "systems": {"balancers", "balancing", "callbacks", "data", "functional", "models", "simplex", *SMALL},
@@ -52,6 +53,7 @@ THIRD_PARTY = {
     "lightning_internals": {"lightning", "torch"},
     "errors": NOBODY,
     "cache_folder": NOBODY,
+    "folder_lock": NOBODY,
     "log_keys": NOBODY,
     NAME: NOBODY,
 }

@@ -8,12 +8,14 @@ import torch
 from foreign import Foreign, fit, val_loader
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lightning_coba.lightning_internals import (
     batch_progress,
     graph_kept_after_backward,
+    hand_back_callbacks,
     is_accumulating,
     loaded_batch_counts,
     logging_step,
@@ -148,3 +150,25 @@ def test_the_option_to_free_a_graph_is_put_back():
             pass
         assert config.donated_buffer is False  # what the outer one asked for
     assert config.donated_buffer is True
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_callback_of_forked_ranks_hands_back_what_rank_zero_held():
+    class Counter(Callback):
+        num_batches, taken = 0, None
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.num_batches += 1
+
+        def handed_back(self):
+            return {"rank": torch.tensor(rank_zero_only.rank), "num_batches": self.num_batches}
+
+        def take_back(self, trainer, pl_module, state):
+            self.taken = pl_module, state
+
+    hand_back_callbacks()
+    hand_back_callbacks()  # once is enough
+    counter, module = Counter(), Foreign(steers=False)
+    fit(module, counter, max_epochs=1, limit_val_batches=0, devices=2, strategy="ddp_fork")
+    assert counter.num_batches == 0  # when this fails, Lightning hands back callbacks by itself
+    assert counter.taken == (module, {"rank": torch.tensor(0), "num_batches": 3})

@@ -10,7 +10,8 @@ from lightning_coba.balancers.base import Balancer, float64_device
 from lightning_coba.balancing import notices
 from lightning_coba.balancing.cadence import Cadence
 from lightning_coba.balancing.checkpoints import was_written_by_0_4
-from lightning_coba.balancing.publish import publish
+from lightning_coba.balancing.publish import is_log_step, publish
+from lightning_coba.balancing.rank_agreement import RankAgreement
 from lightning_coba.balancing.recorder import Recorder, Shown
 from lightning_coba.balancing.step_signals import means_or_nan
 from lightning_coba.log_keys import simplex_prefix
@@ -57,6 +58,7 @@ class Records:
         self.seed: int | None = None
         self.pass_is_due = False
         self.last_step: int | None = None
+        self._agreement = RankAgreement()
         self._train_totals: Tensor | None = None
         self._loaded: dict[str, Any] | None = None
         self._resumed: dict[str, Any] | None = None
@@ -127,7 +129,16 @@ class Records:
             return
         self.recorder.record(shown, trainer.current_epoch)
         self.last_step = shown.step
+        self._agreement.compare(self.recorder.weights, trainer)
+        # Of records of steps only those that are logged: to look at the outcome waits for the device.
+        if not self.cadence.interval or is_log_step(trainer, shown.step, self.cadence.interval):
+            self.refuse_difference(trainer)
         publish(trainer, self.recorder.metrics(self.log_prefix), self.cadence.is_logged(trainer, shown.step))
+
+    def refuse_difference(self, trainer: L.Trainer) -> None:
+        """Raise RuntimeError on every rank if the ranks' weights differ; waits for the device."""
+        if self.recorder is not None:
+            self._agreement.refuse_difference(self.tasks, self.recorder.weights, trainer)
 
     def add_step(self, totals: Tensor) -> None:
         """Add the training losses of an optimizer step, over all ranks: sums and counts ``[2, K]``."""
@@ -157,6 +168,13 @@ class Records:
         """Keep the state until the fit starts; one without records (a tuner's, say) restores nothing."""
         if state_dict.get("recorder") is not None:
             self._loaded = state_dict
+
+    def take_back(self, state_dict: dict[str, Any], balancer: Balancer) -> None:
+        """Take over the records that a fit in processes of its own has ended with."""
+        self.recorder = None
+        self.load_state_dict(state_dict | {"pass_is_due": False})  # the fit is over
+        self.begin_fit()
+        self.go_on(balancer, self.tasks, torch.device("cpu"))
 
     def forget_loaded(self) -> None:
         """Drop a state that was handed back inside the fit: by the next one it is old."""

@@ -23,9 +23,11 @@ from lightning_coba.balancing.step_watch import StepWatch
 from lightning_coba.balancing.task_names import attached_weights, bind_known_names
 from lightning_coba.balancing.task_weights import TaskWeights
 from lightning_coba.balancing.usage import Usage
-from lightning_coba.lightning_internals import graph_kept_after_backward
+from lightning_coba.lightning_internals import graph_kept_after_backward, hand_back_callbacks
 from lightning_coba.log_keys import BALANCE
 from lightning_coba.simplex.protocol import Simplex
+
+hand_back_callbacks()
 
 
 class TaskBalancing(L.Callback):
@@ -297,6 +299,7 @@ class TaskBalancing(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say so if the run was too short to notice earlier that nobody used the weights."""
         self._usage.end_training(pl_module)
+        self._records.refuse_difference(trainer)
         self._records.forget_loaded()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -317,6 +320,25 @@ class TaskBalancing(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until the fit starts; one without records (a tuner's, say) restores nothing."""
         self._records.load_state_dict(state_dict)
+
+    # ------------------------------------------------------------------ ranks that end with the fit
+
+    def handed_back(self) -> dict[str, Any]:
+        """Return the records and the weights in force, for the process that started the ranks."""
+        num_draws = self._steps.stream.num_draws if self._steps.stream else None
+        return {"records": self._records.state_dict(), "num_draws": num_draws, "in_force": self._weights.values}
+
+    def take_back(self, trainer: L.Trainer, pl_module: L.LightningModule, state: dict[str, Any]) -> None:
+        """Go on as if the fit had been made in this process."""
+        records = state["records"]
+        if records["recorder"] is None:
+            return
+        self._listen_to(attached_weights(pl_module, self.attribute))
+        self._weights.bind(records["recorder"]["tasks"])
+        self._weights.assign(state["in_force"])
+        self.balancer = made(self._given_balancer, state["num_draws"], self._cadence.needs)
+        self._weights.weighs = self.balancer.weighs
+        self._records.take_back(records, self.balancer)
 
     # ------------------------------------------------------------------ what the hooks of the start do
 

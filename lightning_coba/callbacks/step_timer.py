@@ -5,8 +5,12 @@ import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_coba.lightning_internals import hand_back_callbacks
+
 #: Optimizer steps after a start that are not measured: kernels are chosen and memory is found in them.
 WARMUP_STEPS = 2
+
+hand_back_callbacks()
 
 
 class StepTimer(L.Callback):
@@ -81,6 +85,14 @@ class StepTimer(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with what was measured before."""
         self._measured.update(state_dict)
+
+    def handed_back(self) -> dict[str, Any]:
+        """Return what was measured, for the process that started the ranks."""
+        return self.state_dict()
+
+    def take_back(self, trainer: L.Trainer, pl_module: L.LightningModule, state: dict[str, Any]) -> None:
+        """Show it there."""
+        self.load_state_dict(state)
 
     def _end_stretch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:

@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
-from lightning_coba.cache_folder import cache_folder
 from lightning_coba.callbacks import BestCheckpoint
 from lightning_coba.cli.errors import one_line
 from lightning_coba.cli.fit_folder import (
@@ -32,7 +31,6 @@ from lightning_coba.cli.system import build_system, card_of, objective_of, objec
 from lightning_coba.errors import UserError
 from lightning_coba.lightning_internals import starts_by_command_line
 from lightning_coba.loggers.wandb import finish_wandb
-from lightning_coba.runs.folder_lock import locked
 from lightning_coba.runs.run_folder import RunFolder, run_length
 
 
@@ -143,14 +141,12 @@ def _parts(settings: Mapping[str, Any]) -> tuple[L.LightningModule, Any]:
     Data that can be shown are read: what is wrong with them is said before anything is written or trained.
     """
     datamodule: Any = instantiate(settings["data"], _convert_="all") if settings.get("data") else None
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with locked(cache_folder()):  # models are converted and rows tokenised once, however many runs start together
-        module = build_system(settings)
-        if hasattr(datamodule, "prepare_for"):
-            datamodule.prepare_for(module)
-        if hasattr(datamodule, "summary"):
-            datamodule.prepare_data()
-            datamodule.setup("fit")
+    module = build_system(settings)
+    if hasattr(datamodule, "prepare_for"):
+        datamodule.prepare_for(module)
+    if hasattr(datamodule, "summary"):
+        datamodule.prepare_data()
+        datamodule.setup("fit")
     return module, datamodule
 
 

@@ -25,7 +25,8 @@ class MetricsCSV(Logger):
     The file is always readable: a row reaches the disk when the next step begins and whenever Lightning calls
     `save` (after every logging call), a new column replaces the file in one move, and a last line that a
     killed process left half-written is dropped when the file is opened again. Nothing is opened before the
-    first row, and no handle is kept, so the logger may be pickled. Only rank zero writes.
+    first row, and no handle is kept, so the logger may be pickled: where ranks are spawned, the first of them
+    goes on with the file, and afterwards the process that started it. Only rank zero writes.
 
     Args:
         save_dir: The run folder; created when the first row is written. Its `metrics.csv` is continued if it
@@ -51,6 +52,7 @@ class MetricsCSV(Logger):
         self._row: dict[str, str] = {}  # the last row of the file, open to more metrics of its step
         self._row_start = 0  # where that row begins in the file, bytes
         self._unsaved = False
+        self._seen: tuple[int, int] | None = None  # size and time of the file as this object left it
 
     @property
     def name(self) -> str:
@@ -129,12 +131,19 @@ class MetricsCSV(Logger):
                 file.seek(self._row_start)
                 file.write(_lines(self._columns, [self._row]))
         self._unsaved = False
+        self._seen = self._stamp()
 
     def _open(self) -> None:
-        """Continue the file of an earlier run, less a half-written last line."""
-        if not self._columns and self.path.exists():
+        """Continue the file of an earlier run, or of a rank that was spawned, less a half-written last line."""
+        if not self._unsaved and self._stamp() != self._seen:
             self._replace(*self._read())
         self._columns = self._columns or ["step"]
+
+    def _stamp(self) -> tuple[int, int] | None:
+        if not self.path.exists():
+            return None
+        status = self.path.stat()
+        return status.st_size, status.st_mtime_ns
 
     def _read(self, end: int | None = None) -> tuple[list[str], list[dict[str, str]]]:
         """Return the columns and the rows in the whole lines of the file's first `end` bytes, without empty cells."""
@@ -167,6 +176,7 @@ class MetricsCSV(Logger):
         part.write_bytes(closed + last)
         os.replace(part, self.path)
         self._columns, self._row, self._row_start = columns, dict(rows[-1]) if rows else {}, len(closed)
+        self._seen = self._stamp()
 
 
 def _cell(name: str, value: Any) -> str:

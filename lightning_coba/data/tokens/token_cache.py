@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
+from lightning_coba.cache_folder import only_maker
 from lightning_coba.data.reading.arrow_store import ArrowStore, fingerprint, kept, new_store
 from lightning_coba.data.reading.row_cache import RowTable
 from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, TOKEN_SCHEMA, Encoder, frame_of
@@ -39,16 +40,24 @@ def token_tables(
     stores = []
     for table in rows:
         key = fingerprint(table.fingerprint, about, max_length)
-        store = kept("tokens", key)
-        if store is None:
-            encoder = Encoder(tokenizer, max_length, table.origins)
-            with new_store("tokens", TOKEN_SCHEMA, key) as new:
-                encoded = _encoded(table.store, encoder, num_proc)
-                while together := list(itertools.islice(encoded, _CALLS_PER_WRITE)):
-                    new.write(pa.concat_tables(together).combine_chunks())
-            store = new.store
+        if (store := kept("tokens", key)) is None:
+            with only_maker("tokens", key, f"the tokens of {_source_of(table)}"):
+                if (store := kept("tokens", key)) is None:  # another run may have made them while this one waited
+                    store = _make(key, table, Encoder(tokenizer, max_length, table.origins), num_proc)
         stores.append(store)
     return stores
+
+
+def _make(key: str, table: RowTable, encoder: Encoder, num_proc: int | None) -> ArrowStore:
+    with new_store("tokens", TOKEN_SCHEMA, key) as new:
+        encoded = _encoded(table.store, encoder, num_proc)
+        while together := list(itertools.islice(encoded, _CALLS_PER_WRITE)):
+            new.write(pa.concat_tables(together).combine_chunks())
+    return new.store
+
+
+def _source_of(table: RowTable) -> str:
+    return table.origins[0].removesuffix(" row ").removesuffix(":") if table.origins else "some rows"
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

@@ -1,6 +1,8 @@
 import copy
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -140,3 +142,39 @@ def test_bad_conversation_names_its_line(tmp_path, tokenizer, num_proc):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match=r"chats\.jsonl:1: a conversation needs a chat template"):
         encode(file, tokenizer, num_proc=num_proc)
+
+
+# Encodes with a tokenizer that takes as long as stdin is open, from a file and into the cache that are named.
+ENCODER = """
+import sys
+from transformers import AutoTokenizer
+from lightning_coba.data.reading.row_cache import row_tables
+from lightning_coba.data.reading.task import Task
+from lightning_coba.data.tokens import token_cache
+
+class Counted(token_cache.Encoder):
+    def __call__(self, batch):
+        print("encodes", flush=True)
+        sys.stdin.read()
+        return super().__call__(batch)
+
+token_cache.Encoder = Counted
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
+token_cache.token_tables(row_tables([Task("t", sys.argv[1])]), tokenizer, 32)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_two_runs_encode_a_task_once_and_another_does_not_wait(file, model_folder, tokenizer, calls, tmp_path):
+    line = [sys.executable, "-c", ENCODER, str(file), str(model_folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    slow = subprocess.Popen(line, **pipes)
+    assert slow.stdout.readline() == "encodes\n"
+    encode(iter(ROWS[:5]), tokenizer)  # other data
+    assert calls == [5]
+    second = subprocess.Popen(line, **pipes)
+    assert f"Waiting for the tokens of {file}, which process {slow.pid} makes." in second.stderr.readline()
+    slow.communicate(timeout=60)
+    printed, _ = second.communicate(timeout=60)
+    assert printed == ""

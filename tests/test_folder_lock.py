@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
+from lightning_coba.folder_lock import locked
 from lightning_coba.runs import run_folder
-from lightning_coba.runs.folder_lock import locked
 from lightning_coba.runs.run_folder import RunFolder, RunInUseError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="folders are not locked there")
 
 HOLDER = """
 import pathlib, sys
-from lightning_coba.runs.folder_lock import locked
+from lightning_coba.folder_lock import locked
 with locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
