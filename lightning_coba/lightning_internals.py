@@ -1,16 +1,27 @@
 """What this package needs to know and Lightning and torch keep to themselves: the only place, and a test for each."""
 
 import io
-from collections.abc import Iterator
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import torch
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch.loops.progress import _BatchProgress
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
+from lightning.pytorch.strategies.launchers import (
+    _MultiProcessingLauncher,
+    _SubprocessScriptLauncher,
+    subprocess_script,
+)
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+
+#: Seconds that a process has to say why it ends after one that it started has died, before Lightning kills it.
+OBSERVER_PATIENCE = 4.0
 
 
 def sanity_metrics(trainer: L.Trainer) -> dict[str, Tensor]:
@@ -52,6 +63,21 @@ def num_batches_done(trainer: L.Trainer) -> int:
 def is_accumulating(trainer: L.Trainer) -> bool:
     """Return whether the batch under way, or the last one, ends without an optimizer step."""
     return bool(trainer.fit_loop._should_accumulate())
+
+
+def after_each_batch(trainer: L.Trainer, action: Callable[[], None]) -> None:
+    """Call a function in this fit when a training batch is over with all that follows: hooks, logs, a validation pass.
+
+    A checkpoint that is written there resumes with the next batch, unless a pass has just been made. In the hook
+    ``on_train_batch_end`` the module's own, and what it logs, are still to come.
+    """
+    loop = trainer.fit_loop.epoch_loop
+
+    def on_advance_end(data_fetcher: Any) -> None:
+        type(loop).on_advance_end(loop, data_fetcher)
+        action()
+
+    loop.on_advance_end = on_advance_end  # type: ignore[method-assign]
 
 
 def loaded_batch_counts(trainer: L.Trainer) -> list[dict[str, int]]:
@@ -121,6 +147,51 @@ def hand_back_callbacks() -> None:
                     callback.take_back(trainer, trainer.lightning_module, states[callback.state_key])
 
     launcher.get_extra_results, launcher.update_main_process_results = get_with_callbacks, update_with_callbacks
+
+
+def starts_by_spawning(trainer: L.Trainer) -> bool:
+    """Return whether every rank is a process that this one starts, and waits for."""
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def ranks_of(trainer: L.Trainer) -> list[int]:
+    """Return the processes that a Trainer has started as its other ranks and that still run."""
+    processes = getattr(trainer.strategy.launcher, "procs", [])
+    is_spawned = starts_by_spawning(trainer)
+    return [p.pid for p in processes if (p.is_alive() if is_spawned else p.poll() is None)]
+
+
+def leave_signals_alone(trainer: L.Trainer) -> None:
+    """Keep a Trainer from acting on SIGTERM, and from killing this process at once when another rank has died.
+
+    Lightning's handler enters a collective of its own, in the middle of whichever one the rank is in: the ranks wait
+    for each other for ever. At each batch rank 0 tells the others what it heard, and only what it heard.
+    """
+    trainer._signal_connector._sigterm_notifier_fn = _nothing  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
+    subprocess_script._launch_process_observer = _observe  # type: ignore[attr-defined]
+
+
+def retire_observer() -> None:
+    """Keep Lightning from killing this process, which ends by itself."""
+    for thread in threading.enumerate():
+        if isinstance(thread, _ChildProcessObserver):
+            thread._child_processes = []
+
+
+class _PatientObserver(_ChildProcessObserver):
+    def _terminate_all(self) -> None:
+        time.sleep(OBSERVER_PATIENCE)
+        if self._child_processes:  # not retired meanwhile
+            super()._terminate_all()
+
+
+def _observe(child_processes: list[Any]) -> None:
+    _PatientObserver(main_pid=os.getpid(), child_processes=child_processes, sleep_period=1).start()
+
+
+def _nothing(*args: Any) -> None:
+    """Take the place of a function; it can be pickled."""
 
 
 def summary_writer(writer: Any) -> Any:

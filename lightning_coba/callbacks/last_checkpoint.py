@@ -27,8 +27,11 @@ class LastCheckpoint(Checkpoint):
         """Save, unless this is the sanity pass or the middle of an accumulation window."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or trainer.fast_dev_run:
             return
-        if is_accumulating(trainer):
-            return
+        if not is_accumulating(trainer):
+            self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the file now; every rank calls it, where an optimizer step is complete and no pass is due."""
         for logger in trainer.loggers:
             logger.save()
         # Lightning writes to the system's temporary folder and moves: between file systems that is a copy, which a

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
-from lightning_coba.cli.errors import is_for_the_user, one_line, sentence_of
+from lightning_coba.cli.command_end import end_with
+from lightning_coba.cli.errors import one_line
 from lightning_coba.cli.plugins import refuse_missing
 from lightning_coba.cli.run_name import end_for_name
 from lightning_coba.cli.sweep_summary import Outcome, print_summary
@@ -60,8 +59,6 @@ class Sweep(Callback):
         if _is_grid(config):
             self.again = ["coba-train", *sys.argv[1:], *([] if config.resume == "auto" else ["resume=auto"])]
         Sweep.current = self
-        # By default Python would end without a word, and leave the workers behind.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     def outcomes(self) -> list[Outcome]:
         """Return what became of the jobs that were started, in their order."""
@@ -92,10 +89,8 @@ class Sweep(Callback):
         """Say what became of the job. An error is kept in its folder and, in a sweep, does not reach the others."""
         error = job_return._return_value if job_return.status == JobStatus.FAILED else None
         if config.hydra.mode != RunMode.MULTIRUN:
-            if error is not None and is_for_the_user(error):
-                plain = CompactHydraException(sentence_of(error))
-                plain.__cause__ = error
-                job_return.return_value = plain
+            if error is not None:
+                end_with(error)
             return
         folder = Path(config.hydra.runtime.output_dir)
         if error is None:
@@ -122,7 +117,7 @@ class Sweep(Callback):
             self._note(config, "refused", one_line(error))
             return "refused"
         if not run.card:  # it failed before it could claim its folder
-            run.write_failure(error, one_line(error), **described(config))  # type: ignore[arg-type]
+            run.write_end("failed", error, one_line(error), **described(config))  # type: ignore[arg-type]
         self._note(config, "failed", one_line(error))
         print(f"failed    {_shown(folder)}: {one_line(error)}", file=sys.stderr, flush=True)
         return "failed"

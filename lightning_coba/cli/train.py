@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+import hydra._internal.utils
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lightning_coba.cli import plugins, resolvers
+from lightning_coba.cli.command_end import end_with
 from lightning_coba.cli.command_line import quiet_dependencies
 from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.cli.stopping import Stopped, listening
 from lightning_coba.cli.sweep import report_sweep
 from lightning_coba.cli.templates import quoted_templates
 
@@ -41,7 +44,7 @@ def train(config: DictConfig) -> float:
     for hint in ignored_overrides(config, hydra_config.overrides.task):
         print(f"coba-train: {hint}", file=sys.stderr)
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
-    with plain_warnings(), folder.held():
+    with listening(), plain_warnings(), folder.held():
         return run(fits, folder, config.resume)
 
 
@@ -69,24 +72,19 @@ def main() -> None:
     sys.argv[1:] = quoted_templates(sys.argv[1:])
     # torch deprecates what lightning 2.6's _pytree still calls.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-    try:
-        command()
-    except SystemExit as end:
-        if end.code:
-            _print_hint()
-        raise
-    finally:
-        everything_went_well = report_sweep()
+    hydra._internal.utils.run_and_report = lambda func: func()  # Hydra would print errors in a way of its own
+    with listening():
+        error: BaseException | None = None
+        try:
+            command()
+        except (Exception, Stopped, KeyboardInterrupt) as ended:
+            error = ended
+        finally:
+            everything_went_well = report_sweep()
+        if error is not None:
+            end_with(error)
     if not everything_went_well:
         sys.exit(1)
-
-
-def _print_hint() -> None:
-    """Say what would have composed, where Hydra has said what did not."""
-    from lightning_coba.cli.hints import hint_for
-
-    if hint := hint_for(sys.argv[1:]):
-        print(f"coba-train: {hint}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One run: its fits one after the other, each from its settings to the files in its folder."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
 from lightning_coba.callbacks import BestCheckpoint
-from lightning_coba.cli.errors import one_line
 from lightning_coba.cli.fit_folder import (
     log_results,
     open_folder,
@@ -23,10 +23,15 @@ from lightning_coba.cli.fit_folder import (
     settled_method,
     show_before_after,
     timing_of,
+    write_end,
     write_page,
     write_results,
 )
+from lightning_coba.cli.outcome import outcome_of
 from lightning_coba.cli.phases import Fit
+from lightning_coba.cli.ranks import end_other_ranks, waiting_for_ranks, watch_over
+from lightning_coba.cli.stop_between_steps import StopBetweenSteps
+from lightning_coba.cli.stopping import stop_behind
 from lightning_coba.cli.system import build_system, card_of, objective_of, objective_value, results_of
 from lightning_coba.errors import UserError
 from lightning_coba.lightning_internals import starts_by_command_line
@@ -65,11 +70,14 @@ def run(fits: Sequence[Fit], folder: RunFolder, resume: Any) -> float:
                 break  # it leaves nothing that a later phase could read
         exit_code = 0
         return _to_minimise(objective)
-    except BaseException as error:  # an interrupt too
-        # What fails before it trained leaves nothing, but in a sweep, where nobody watches.
-        if folder.card.get("status") == "running" or (in_sweep() and folder.card.get("status") != "finished"):
-            part.write_failure(error, one_line(error))
-            write_page(folder)
+    except BaseException as error:
+        end_other_ranks()
+        status = outcome_of(error).status
+        with suppress(OSError):  # a full disk: the run stays as it was, which resume=auto accepts
+            write_end(part, status, error, whatever=in_sweep() and status != "preempted")
+        if stop := stop_behind(error):
+            stop.folder = folder.path if folder.card else None
+            raise stop from error
         raise
     finally:
         finish_wandb(exit_code)
@@ -111,7 +119,8 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
         before = results_of(module, tested) if (tested := _test(settings, module, datamodule)) else None
         if before:
             folder.write_entries(results_before=before)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    with waiting_for_ranks(trainer):
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
     if trainer.fast_dev_run:
         return None
 
@@ -198,10 +207,16 @@ def _best_score(best: ModelCheckpoint | None, folder: RunFolder) -> float:
 
 def _trainer(settings: Mapping[str, Any]) -> L.Trainer:
     # The balancer goes first: whoever shows or saves its numbers comes after it.
-    callbacks = [settings["balancer"], *(settings["callbacks"] or {}).values()]
+    callbacks = [settings["balancer"], *(settings["callbacks"] or {}).values(), StopBetweenSteps()]
     loggers = [c for c in (settings["logger"] or {}).values() if c]
     parts = {"callbacks": [c for c in callbacks if c], "logger": loggers or False}
-    return instantiate(settings["trainer"] | parts, _convert_="all")
+    return _instantiated(settings["trainer"] | parts)
+
+
+def _instantiated(trainer: Mapping[str, Any]) -> L.Trainer:
+    made: L.Trainer = instantiate(trainer, _convert_="all")
+    watch_over(made)
+    return made
 
 
 def _test(
@@ -217,8 +232,9 @@ def _test(
         return {}
     progress = [c for name, c in (settings["callbacks"] or {}).items() if name == "progress" and c]
     plain = {"callbacks": progress, "logger": False, "enable_checkpointing": False}
-    tester: L.Trainer = instantiate(settings["trainer"] | plain, _convert_="all")
-    logged = tester.test(module, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
+    tester = _instantiated(settings["trainer"] | plain)
+    with waiting_for_ranks(tester):
+        logged = tester.test(module, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
     module.trainer = tester
     return {key: float(value) for values in logged for key, value in values.items()}
 

@@ -109,16 +109,19 @@ def run_shut_in(
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8", errors="replace")
         home = "/work" if isolate else folder
-        with _filter_to_read() as calls, subprocess.Popen(
-            [*(_sandbox(folder, limits, calls) if isolate else _NO_SANDBOX), *_limits(limits), *command],
-            cwd=folder,
-            env={"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "NODE_PATH": NODE_PATH},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=calls,
-            start_new_session=True,
-        ) as process:
+        with (
+            _filter_to_read() as calls,
+            subprocess.Popen(
+                [*(_sandbox(folder, limits, calls) if isolate else _NO_SANDBOX), *_limits(limits), *command],
+                cwd=folder,
+                env={"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "NODE_PATH": NODE_PATH},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=calls,
+                start_new_session=True,
+            ) as process,
+        ):
             assert process.stdout is not None
             try:
                 verdict, printed = _watch(process.stdout, limits)

@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import math
-import os
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from lightning_coba.folder_lock import locked
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.redaction import without_secrets
+from lightning_coba.runs.whole_file import write_whole
 
 FORMAT_VERSION = 2
 #: What makes a fit longer; raised, it lets a finished one go on.
@@ -34,6 +34,10 @@ MAY_CHANGE = (
 OWN_ENTRIES = (
     "format_version", "packages", "status", "system", "name", "seed", "suite", "phases", "length", "results", "error",
 )  # fmt: skip
+#: Status of a run that no error has ended.
+UNDISTURBED = ("running", "finished", "preempted")
+#: Status of a run that has ended before its end; without a checkpoint it left nothing, and gives way to another.
+ENDED_EARLY = ("failed", "preempted", "diverged")
 #: Seconds to wait for a run that is just being stopped.
 PATIENCE = 3.0
 PACKAGES = ("lightning-coba", "lightning", "torch", "transformers", "peft", "hydra-core")
@@ -99,7 +103,7 @@ class RunFolder:
         Raises:
             ValueError: if ``resume`` is neither of the two, or the fit there was started with other settings than may
                 change on the way; nothing has been written then.
-            FileExistsError: if a run is there and is not to be resumed; one that failed before its first checkpoint
+            FileExistsError: if a run is there and is not to be resumed; one that ended before its first checkpoint
                 left nothing to resume, and gives way.
         """
         if resume not in (False, "auto"):
@@ -107,7 +111,7 @@ class RunFolder:
         last = self.files.last_checkpoint
         found = last if last.is_file() else None
         # Of several ranks the first decides; the others may find what it has just written.
-        taken = self.entries and not (self.entries.get("status") == "failed" and found is None)
+        taken = self.entries and not (self.entries.get("status") in ENDED_EARLY and found is None)
         if taken and rank_zero_only.rank == 0:
             if resume != "auto":
                 raise FileInTheWayError(
@@ -143,21 +147,18 @@ class RunFolder:
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the resolved configuration of the fit, without secrets of the environment."""
         self.files.folder.mkdir(parents=True, exist_ok=True)
-        self.files.settings.write_text(
-            yaml.safe_dump(without_secrets(settings), sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
+        text = yaml.safe_dump(without_secrets(settings), sort_keys=False, allow_unicode=True)
+        write_whole(self.files.settings, text)
 
     @rank_zero_only
     def write_card(self, **entries: Any) -> None:
         """Add entries to ``run.json``, which is replaced in one move."""
         versions = {name: _version(name) for name in PACKAGES}
         card = self.card | {"format_version": FORMAT_VERSION, "packages": versions} | entries
-        if card.get("status") != "failed" and card.pop("error", None):  # of an earlier attempt
+        if card.get("status") in UNDISTURBED and card.pop("error", None):  # of an earlier attempt
             self.run.error.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
-        partial = self.run.card.with_suffix(".json.partial")
-        partial.write_text(json.dumps(_strict(without_secrets(card)), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, self.run.card)
+        write_whole(self.run.card, json.dumps(_strict(without_secrets(card)), indent=2, allow_nan=False) + "\n")
 
     @rank_zero_only
     def write_entries(self, **entries: Any) -> None:
@@ -168,11 +169,21 @@ class RunFolder:
             self.write_card(phases=self.card.get("phases", {}) | {self.phase: self.entries | entries})
 
     @rank_zero_only
-    def write_failure(self, error: BaseException, said: str, **entries: Any) -> None:
-        """Keep what ended the run: in one line, ``said``, in ``run.json``, and all of it in ``error.txt``."""
+    def write_end(self, status: str, error: BaseException, said: str, **entries: Any) -> None:
+        """Keep what ended the run before its end: one that was stopped from outside has only its status.
+
+        Args:
+            status: "preempted", or another one, of a run that ended by itself.
+            error: kept in ``error.txt``.
+            said: the same in one line, kept in ``run.json``.
+            **entries: of the card.
+        """
         if self.phase is not None:
-            self.write_entries(status="failed")
-        self.write_card(**entries, status="failed", error=said)
+            self.write_entries(status=status)
+        if status == "preempted":
+            self.write_card(**entries, status=status)
+            return
+        self.write_card(**entries, status=status, error=said)
         trace = without_secrets("".join(traceback.format_exception(error)))
         self.run.error.write_text(trace, encoding="utf-8")
 

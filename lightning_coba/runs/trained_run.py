@@ -57,9 +57,7 @@ class TrainedRun:
     trust_remote_code: bool = False
 
     @classmethod
-    def open(
-        cls, folder: str | os.PathLike[str], trust_code: bool = False, trust_remote_code: bool = False
-    ) -> Self:
+    def open(cls, folder: str | os.PathLike[str], trust_code: bool = False, trust_remote_code: bool = False) -> Self:
         """Open a run folder, of a finished run or of one that has written a checkpoint.
 
         Args:

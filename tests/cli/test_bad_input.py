@@ -152,9 +152,10 @@ def test_checkpoint_of_other_tasks_or_settings_is_refused(here, overrides, tmp_p
 
 def test_message_reaches_the_terminal(command, overrides, tmp_path, broken_data):
     number = append(broken_data / "cubes" / "train.jsonl", "{")
-    printed = command(tmp_path, *overrides, f"data.root={broken_data}", code=1)
-    assert f"cubes/train.jsonl:{number}: the line is not valid JSON" in printed
-    assert "Traceback" not in printed
+    printed = command(tmp_path, *overrides, f"data.root={broken_data}", code=2)
+    [line] = printed.splitlines()
+    assert line.startswith("coba-train: ")
+    assert f"cubes/train.jsonl:{number}: the line is not valid JSON" in line
     assert not (tmp_path / "runs" / "powers-coba-seed1" / "run.json").exists()
 
 

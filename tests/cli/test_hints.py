@@ -65,17 +65,13 @@ def test_a_folder_of_ones_own_is_searched(tmp_path):
     assert "Did you mean experiment=mine?" in hint_for(["--config-dir", str(tmp_path), "experiment=mien"])
 
 
-def test_the_hint_is_the_last_line_that_is_printed(command, tmp_path):
-    printed = command(tmp_path, "experiment=demoo", code=1)
-    hint = printed.strip().splitlines()[-1]
+def test_the_hint_is_all_that_is_printed(command, tmp_path):
+    [hint] = command(tmp_path, "experiment=demoo", code=2).splitlines()
     assert hint.startswith("coba-train: `experiment` has no option 'demoo'.")
     assert hint.endswith("Options: compare, demo, single (one of your own needs --config-dir DIR).")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_value_that_is_missing_is_asked_for_without_a_traceback(command, tmp_path):
-    printed = command(tmp_path, "data=files", code=1)
-    assert "Traceback" not in printed
-    said = "`data.root` has to be given. Type data.root=... (coba-train --help says what it is)."
-    assert printed.splitlines().count(said) == 1
-    assert printed.count("data.root") == 2
+def test_a_value_that_is_missing_is_asked_for_in_one_sentence(command, tmp_path):
+    [said] = command(tmp_path, "data=files", code=2).splitlines()
+    assert said == "coba-train: `data.root` has to be given. Type data.root=... (coba-train --help says what it is)."

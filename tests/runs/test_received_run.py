@@ -234,7 +234,9 @@ def test_an_adapter_of_another_kind_or_of_another_model_is_no_way_in(received, c
     assert TrainedRun.open(received).load_model()  # on the model of the configuration
 
 
-@pytest.mark.parametrize("name", ["export", "evaluation", "report.html", "figures/weights.png", "adapter/x.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["export", "evaluation", "report.html", "figures/weights.png", "adapter/x.safetensors"]
+)
 def test_links_that_lead_out_of_the_folder_are_refused(received, tmp_path, name):
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -1,0 +1,29 @@
+"""Files that are whole or not there: written beside the old one, brought to the disk, and moved into its place."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file in one move, so that neither a kill nor a power cut leaves half of it."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    replace_durably(partial, file)
+
+
+def replace_durably(partial: Path, file: Path) -> None:
+    """Move a file that was just written into the place of another, with its contents and its name on the disk."""
+    sync(partial)
+    os.replace(partial, file)
+    if sys.platform != "win32":  # which has no descriptors of folders
+        sync(file.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
