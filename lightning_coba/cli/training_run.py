@@ -27,9 +27,10 @@ from lightning_coba.cli.fit_folder import (
     write_page,
     write_results,
 )
+from lightning_coba.cli.kept_weights import load_weights, with_what_is_kept
 from lightning_coba.cli.phases import Fit
 from lightning_coba.cli.system import build_system, card_of, objective_of, objective_value, results_of
-from lightning_coba.errors import UserError
+from lightning_coba.errors import DivergedError, UserError
 from lightning_coba.lightning_internals import starts_by_command_line
 from lightning_coba.loggers.wandb import finish_wandb
 from lightning_coba.runs.folder_lock import locked
@@ -113,7 +114,10 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
         before = results_of(module, tested) if (tested := _test(settings, module, datamodule)) else None
         if before:
             folder.write_entries(results_before=before)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    except DivergedError as error:
+        raise with_what_is_kept(error, folder, trainer, module, best) from error
     if trainer.fast_dev_run:
         return None
 
@@ -123,7 +127,7 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
     chosen = best.best_model_path if best is not None else ""
     tested = _test(settings, module, datamodule, chosen or None)
     if not tested and chosen:
-        _load_weights(module, chosen)
+        load_weights(module, chosen)
     objective = _objective(module)
     value = objective_value(objective["key"], best, _best_score(best, folder), [logged, tested])
     objective["value"] = value if isfinite(value) else None
@@ -225,9 +229,3 @@ def _test(
     logged = tester.test(module, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
     module.trainer = tester
     return {key: float(value) for values in logged for key, value in values.items()}
-
-
-def _load_weights(module: L.LightningModule, checkpoint: str) -> None:
-    """Take over the weights of the chosen checkpoint, as a test pass would have."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    module.load_state_dict(state, strict=module.strict_loading)

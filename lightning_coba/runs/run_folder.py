@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_coba.errors import FileInTheWayError, UserError
+from lightning_coba.errors import DivergedError, FileInTheWayError, UserError
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.folder_lock import locked
@@ -32,7 +32,10 @@ MAY_CHANGE = (
 #: Entries of the card that a system's `card()` may not set.
 OWN_ENTRIES = (
     "format_version", "packages", "status", "system", "name", "seed", "suite", "phases", "length", "results", "error",
+    "divergence",
 )  # fmt: skip
+#: A run of such a status has an error.
+WITH_ERROR = ("failed", "diverged")
 #: Seconds to wait for a run that is just being stopped.
 PATIENCE = 3.0
 PACKAGES = ("lightning-coba", "lightning", "torch", "transformers", "peft", "hydra-core")
@@ -98,15 +101,18 @@ class RunFolder:
         Raises:
             ValueError: if ``resume`` is neither of the two, or the fit there was started with other settings than may
                 change on the way; nothing has been written then.
-            FileExistsError: if a run is there and is not to be resumed; one that failed before its first checkpoint
-                left nothing to resume, and gives way.
+            FileExistsError: if a run is there and is not to be resumed, or has diverged; one that failed or diverged
+                before its first checkpoint left nothing to resume, and gives way to a new one.
         """
         if resume not in (False, "auto"):
             raise UserError(f"`resume` must be false or auto; got {resume!r}.", "Write resume=auto.")
         last = self.files.last_checkpoint
         found = last if last.is_file() else None
         # Of several ranks the first decides; the others may find what it has just written.
-        taken = self.entries and not (self.entries.get("status") == "failed" and found is None)
+        status = self.entries.get("status")
+        if status == "diverged" and resume == "auto" and rank_zero_only.rank == 0:
+            self._refuse_diverged()
+        taken = self.entries and not (status in WITH_ERROR and found is None)
         if taken and rank_zero_only.rank == 0:
             if resume != "auto":
                 raise FileInTheWayError(
@@ -114,6 +120,15 @@ class RunFolder:
                 )
             self._refuse_other_settings(settings)
         return found
+
+    def _refuse_diverged(self) -> None:
+        step = (self.entries.get("divergence") or {}).get("step")
+        at = f" at step {step}" if step else ""
+        raise FileInTheWayError(
+            f"The run in {self.path} diverged{at}, and would again with the same settings.",
+            "Start another with name=... and what is to be different, such as a lower optimizer.lr or "
+            "trainer.gradient_clip_val.",
+        )
 
     def _refuse_other_settings(self, settings: Mapping[str, Any]) -> None:
         if self.card.get("format_version", FORMAT_VERSION) < FORMAT_VERSION:
@@ -151,7 +166,8 @@ class RunFolder:
         """Add entries to ``run.json``, which is replaced in one move."""
         versions = {name: _version(name) for name in PACKAGES}
         card = self.card | {"format_version": FORMAT_VERSION, "packages": versions} | entries
-        if card.get("status") != "failed" and card.pop("error", None):  # of an earlier attempt
+        if card.get("status") not in WITH_ERROR and card.pop("error", None):  # of an earlier attempt
+            card.pop("divergence", None)
             self.run.error.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self.run.card.with_suffix(".json.partial")
@@ -168,10 +184,18 @@ class RunFolder:
 
     @rank_zero_only
     def write_failure(self, error: BaseException, said: str, **entries: Any) -> None:
-        """Keep what ended the run: in one line, ``said``, in ``run.json``, and all of it in ``error.txt``."""
+        """Keep what ended the run: in one line, ``said``, in ``run.json``, and all of it in ``error.txt``.
+
+        A run that diverged has that as its status, and the entry ``divergence`` with the first bad ``step`` and the
+        ``tasks`` that were bad then.
+        """
+        outcome: dict[str, Any] = {"status": "failed"}
+        if isinstance(error, DivergedError):
+            divergence = {"step": error.step, "tasks": list(error.tasks)}
+            outcome = {"status": "diverged", "divergence": divergence}
         if self.phase is not None:
-            self.write_entries(status="failed")
-        self.write_card(**entries, status="failed", error=said)
+            self.write_entries(**outcome)
+        self.write_card(**entries, **outcome, error=said)
         self.run.error.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
 
 
