@@ -64,8 +64,7 @@ class PassFiniteness:
         fresh = {task: logged[key] for task, key in keys.items() if self._stale.get(key) is not logged[key]}
         if not fresh:
             return {}
-        flags = torch.stack([value.detach().reshape(()).isfinite().cpu() for value in fresh.values()])
-        return dict(zip(fresh, flags.tolist(), strict=True))
+        return {task: bool(value.detach().isfinite()) for task, value in fresh.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the passes so far have shown."""

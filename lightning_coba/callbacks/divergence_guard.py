@@ -12,6 +12,9 @@ from lightning_coba.balancing.task_weights import TaskWeights
 from lightning_coba.errors import DivergedError, UserError
 from lightning_coba.functional import BadSteps
 
+#: More optimizer steps than any run has.
+MOST_STEPS = 2**40
+#: What to do about a run that has diverged.
 TRY = (
     "Lower the learning rate (`optimizer.lr`), clip gradients (`trainer.gradient_clip_val`), or warm up longer "
     "(`scheduler.num_warmup_steps`)."
@@ -117,10 +120,15 @@ DivergedError`, where
 
     def _read_steps(self, module: L.LightningModule) -> tuple[int, int, tuple[str, ...]]:
         """Return, of the rank that has the most bad steps in a row, their number, the first, and its bad tasks."""
-        own = torch.cat([self._steps.row[None], self._steps.first[None], self._steps.tasks.long()])
-        ranks: Any = module.all_gather(own) if module.trainer.world_size > 1 else own
-        row, first, *bad = max(ranks.reshape(-1, len(own)).tolist(), key=lambda rank: (rank[0], -rank[1]))
-        return row, first, tuple(task for task, is_bad in zip(self._tasks, bad, strict=True) if is_bad)
+        steps, reduce = self._steps, module.trainer.strategy.reduce
+        own = steps.row * MOST_STEPS - steps.first  # the most in a row, then the earliest
+        worst: Any = reduce(own.clone(), reduce_op="max")
+        row = -(-int(worst) // MOST_STEPS)
+        if not row:
+            return 0, 0, ()
+        bad: Any = reduce((steps.tasks & (own == worst)).long(), reduce_op="max")
+        names = tuple(task for task, is_bad in zip(self._tasks, bad.tolist(), strict=True) if is_bad)
+        return row, row * MOST_STEPS - int(worst), names
 
     # ------------------------------------------------------------------ validation losses
 
