@@ -42,3 +42,25 @@ class MissingPackageError(UserError, ModuleNotFoundError):
 
 class WrongUseError(UserError, RuntimeError):
     """The parts of a run do not fit each other, which shows only while it runs."""
+
+
+class DivergedError(UserError, RuntimeError):
+    """A loss or a trained weight is no longer finite: training on would learn nothing.
+
+    Args:
+        what: Is not finite, and since when; a sentence.
+        cure: What to try, a sentence.
+        where: As for any error of the user's.
+        step: First optimizer step that is known to be bad, from 1.
+        tasks: Names of the tasks whose loss was bad then; empty where it is not known.
+    """
+
+    def __init__(
+        self, what: str, cure: str = "", where: str = "", step: int | None = None, tasks: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(what, cure, where)
+        self.step, self.tasks = step, tuple(tasks)
+
+    def __reduce__(self) -> Any:
+        """Let it be sent to another process with its parts."""
+        return type(self), (self.what, self.cure, self.where, self.step, self.tasks)

@@ -245,3 +245,19 @@ def warn_of_unused_weights(callback: str, module: L.LightningModule, attribute: 
         f"{type(module).__name__} never used `self.{attribute}`: {callback} computes weights that change nothing. "
         f"In training_step write: return self.{attribute}.combine(losses)"
     )
+
+
+def warn_of_missing_losses(callback: str, tasks: Iterable[str]) -> None:
+    """Warn that tasks had no finite held-out loss in any record so far."""
+    rank_zero_warn(
+        f"{callback}: no finite held-out loss of {', '.join(tasks)} in the first two records, so nothing is known of "
+        "how it converges. Look at its validation rows, and at what validation gives for it."
+    )
+
+
+def warn_of_untrained_tasks(callback: str, tasks: Iterable[str], batches: int) -> None:
+    """Warn that declared tasks were in no training batch so far."""
+    rank_zero_warn(
+        f"{callback}: no training row of {', '.join(tasks)} in the first {batches} batches. Look at its training rows "
+        "and at how often they are drawn, or leave it out of the tasks."
+    )

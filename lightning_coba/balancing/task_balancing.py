@@ -19,6 +19,7 @@ from lightning_coba.balancing.pass_watch import PassWatch
 from lightning_coba.balancing.recorder import task_trajectory
 from lightning_coba.balancing.records import Records
 from lightning_coba.balancing.run_length import validation_is_due
+from lightning_coba.balancing.silent_tasks import SilentTasks
 from lightning_coba.balancing.step_watch import StepWatch
 from lightning_coba.balancing.task_names import attached_weights, bind_known_names
 from lightning_coba.balancing.task_weights import TaskWeights
@@ -132,6 +133,7 @@ class TaskBalancing(L.Callback):
     def _listen_to(self, weights: TaskWeights) -> None:
         self._weights = weights
         self._usage = Usage(weights, type(self).__name__, self.attribute)
+        self._silent = SilentTasks(weights, type(self).__name__)
         self._passes = PassWatch(self._records, weights, self._baseline, self._monitored)
         self._steps = StepWatch(self._records, weights, stream=None)
 
@@ -232,6 +234,7 @@ class TaskBalancing(L.Callback):
         self._weights.to(pl_module.device)  # a strategy that wraps the module moves parameters and buffers alone
         if self.tasks:
             self._begin_records(trainer, pl_module)
+        self._silent.begin_training(self._records)
         if self._cadence.watches_steps:
             self._watch_steps(trainer, pl_module)
         shaping = {"prior": self.prior, "min_weight": self.min_weight}
@@ -267,6 +270,8 @@ class TaskBalancing(L.Callback):
         self._usage.end_batch(pl_module)
         self._records.pass_is_due = not self._cadence.by_steps and validation_is_due(trainer, batch_idx)
         self._steps.end_batch(trainer, pl_module)
+        self._silent.end_batch()
+        self._look_for_silent_tasks(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to listen to a pass."""
@@ -290,6 +295,7 @@ class TaskBalancing(L.Callback):
         self._usage.end_pass()
         if trainer.state.fn == TrainerFn.FITTING:
             self._passes.end(trainer, pl_module, lambda: self._begin_records(trainer, pl_module))
+            self._look_for_silent_tasks(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse learned names that the training data never produced."""
@@ -300,6 +306,7 @@ class TaskBalancing(L.Callback):
         """Say so if the run was too short to notice earlier that nobody used the weights."""
         self._usage.end_training(pl_module)
         self._records.refuse_difference(trainer)
+        self._look_for_silent_tasks(trainer, is_end=True)
         self._records.forget_loaded()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -349,6 +356,9 @@ class TaskBalancing(L.Callback):
             )
             self._records.begin(self.balancer, self.tasks, module.device, initial)
         self._weights.weighs = self.balancer.weighs
+
+    def _look_for_silent_tasks(self, trainer: L.Trainer, is_end: bool = False) -> None:
+        self._silent.look(trainer, self._records, self.losses_shown == "validation", is_end)
 
     def _watch_steps(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not self.tasks:

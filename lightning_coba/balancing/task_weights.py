@@ -48,6 +48,9 @@ class TaskWeights(nn.Module):
         weighs: ``"tasks"``, or ``"tokens"`` for :class:`~lightning_coba.balancers.TokenMean`.
         listening: whether ``combine`` keeps what it is given in training, for a balancer that works on it.
         kept: what it has kept, oldest first; whoever listens empties it.
+        latest: mean losses ``[K]``, detached, and which tasks were present, of the last call of ``combine`` in
+            training; None before it.
+        seen: which tasks were present in any such call, bool ``[K]``; None before the first.
 
     Raises:
         ValueError: if a name occurs twice.
@@ -68,6 +71,8 @@ class TaskWeights(nn.Module):
         self.received: set[str] = set()
         self.listening = False
         self.kept: list[KeptLosses] = []
+        self.latest: tuple[Tensor, Tensor] | None = None
+        self.seen: Tensor | None = None
         # No buffer: callbacks that average or swap a module's buffers must leave the weights alone.
         self._values = torch.empty(0, dtype=torch.float64)
         names = tuple(tasks)
@@ -140,7 +145,10 @@ class TaskWeights(nn.Module):
                 "Leave it out.",
             )
         if self.weighs == "tokens":
-            return _token_mean(losses, totals)
+            value = _token_mean(losses, totals)
+            assert isinstance(losses, TaskLosses)
+            self._note(value, task_means(losses), losses.counts > 0)
+            return value
         num_present, own = None, None
         if isinstance(losses, TaskLosses):
             counts = losses.counts if totals is None else totals.counts
@@ -166,6 +174,7 @@ class TaskWeights(nn.Module):
             )
         # A copy: autograd keeps what it multiplied by, and the tensor is written to in place.
         value = combine(means, self._values.clone(), present, num_present, normalize)
+        self._note(value, means, present)
         if self.listening and value.requires_grad:
             own = TaskLosses(means, present) if own is None else own
             scale = len(present) / (present.sum() if num_present is None else torch.as_tensor(num_present)).clamp(min=1)
@@ -173,6 +182,14 @@ class TaskWeights(nn.Module):
             own = TaskLosses(torch.where(own.counts > 0, own.sums.detach(), 0.0), own.counts.detach())
             self.kept.append(KeptLosses(value, means, present, scale, own, normalize))
         return value
+
+    def _note(self, value: Tensor, means: Tensor, present: Tensor) -> None:
+        """Keep what whoever watches training asks for; validation takes no gradients and does not count."""
+        if not value.requires_grad:
+            return
+        self.latest = means.detach(), present
+        seen = present if self.seen is None else self.seen.to(present.device)
+        self.seen = seen | present
 
     def _stack(self, losses: Mapping[str, Tensor | float]) -> tuple[Tensor, Tensor]:
         if not losses:

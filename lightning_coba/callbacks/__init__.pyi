@@ -1,5 +1,6 @@
 from .balance_csv import BalanceCSV as BalanceCSV
 from .best_checkpoint import BestCheckpoint as BestCheckpoint
+from .divergence_guard import DivergenceGuard as DivergenceGuard
 from .last_checkpoint import LastCheckpoint as LastCheckpoint
 from .notebook_view import NotebookView as NotebookView
 from .step_timer import StepTimer as StepTimer

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_coba.cli.errors import is_for_the_user, sentence_of
 from lightning_coba.cli.stopping import stop_behind
-from lightning_coba.errors import UserError
+from lightning_coba.errors import DivergedError, UserError
 
 
 class Outcome(NamedTuple):
@@ -36,6 +36,8 @@ def outcome_of(error: BaseException) -> Outcome:
     """
     if stop := stop_behind(error):
         return Outcome("preempted", int(str(stop.code)), str(stop))
+    if isinstance(error, DivergedError):
+        return Outcome("diverged", 1, str(error))
     if is_for_the_user(error):
         return Outcome("failed", 2, sentence_of(error))
     if isinstance(error, HydraException | OmegaConfBaseException) and not isinstance(error, InstantiationException):

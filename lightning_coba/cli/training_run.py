@@ -27,13 +27,14 @@ from lightning_coba.cli.fit_folder import (
     write_page,
     write_results,
 )
+from lightning_coba.cli.kept_weights import load_weights, with_what_is_kept
 from lightning_coba.cli.outcome import outcome_of
 from lightning_coba.cli.phases import Fit
 from lightning_coba.cli.ranks import end_other_ranks, waiting_for_ranks, watch_over
 from lightning_coba.cli.stop_between_steps import StopBetweenSteps
 from lightning_coba.cli.stopping import stop_behind
 from lightning_coba.cli.system import build_system, card_of, objective_of, objective_value, results_of
-from lightning_coba.errors import UserError
+from lightning_coba.errors import DivergedError, UserError
 from lightning_coba.lightning_internals import starts_by_command_line
 from lightning_coba.loggers.wandb import finish_wandb
 from lightning_coba.runs.run_folder import RunFolder, run_length
@@ -119,8 +120,11 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
         before = results_of(module, tested) if (tested := _test(settings, module, datamodule)) else None
         if before:
             folder.write_entries(results_before=before)
-    with waiting_for_ranks(trainer):
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    try:
+        with waiting_for_ranks(trainer):
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    except DivergedError as error:
+        raise with_what_is_kept(error, folder, trainer, module, best) from error
     if trainer.fast_dev_run:
         return None
 
@@ -130,7 +134,7 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
     chosen = best.best_model_path if best is not None else ""
     tested = _test(settings, module, datamodule, chosen or None)
     if not tested and chosen:
-        _load_weights(module, chosen)
+        load_weights(module, chosen)
     objective = _objective(module)
     value = objective_value(objective["key"], best, _best_score(best, folder), [logged, tested])
     objective["value"] = value if isfinite(value) else None
@@ -237,9 +241,3 @@ def _test(
         logged = tester.test(module, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
     module.trainer = tester
     return {key: float(value) for values in logged for key, value in values.items()}
-
-
-def _load_weights(module: L.LightningModule, checkpoint: str) -> None:
-    """Take over the weights of the chosen checkpoint, as a test pass would have."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    module.load_state_dict(state, strict=module.strict_loading)

@@ -1,6 +1,7 @@
 """Pure functions from tensors to tensors: they know neither models nor trainers."""
 
 from lightning_coba.functional.adam import adam_step
+from lightning_coba.functional.bad_steps import BadSteps
 from lightning_coba.functional.chunked_loss import checkpointed_task_losses, chunked_task_losses, tokens_per_chunk
 from lightning_coba.functional.min_norm import min_norm_point
 from lightning_coba.functional.permutations import permutation_stream
@@ -24,6 +25,7 @@ from lightning_coba.functional.task_metrics import TaskMetrics, chunked_task_met
 from lightning_coba.functional.undisturbed import RandomState, random_state, set_random_state, undisturbed
 
 __all__ = [
+    "BadSteps",
     "RandomState",
     "StepTotals",
     "TaskLosses",

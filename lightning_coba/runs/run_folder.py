@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_coba.errors import FileInTheWayError, UserError
+from lightning_coba.errors import DivergedError, FileInTheWayError, UserError
 from lightning_coba.folder_lock import locked
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.files import RunFiles
@@ -33,6 +33,7 @@ MAY_CHANGE = (
 #: Entries of the card that a system's `card()` may not set.
 OWN_ENTRIES = (
     "format_version", "packages", "status", "system", "name", "seed", "suite", "phases", "length", "results", "error",
+    "divergence",
 )  # fmt: skip
 #: Status of a run that no error has ended.
 UNDISTURBED = ("running", "finished", "preempted")
@@ -103,15 +104,18 @@ class RunFolder:
         Raises:
             ValueError: if ``resume`` is neither of the two, or the fit there was started with other settings than may
                 change on the way; nothing has been written then.
-            FileExistsError: if a run is there and is not to be resumed; one that ended before its first checkpoint
-                left nothing to resume, and gives way.
+            FileExistsError: if a run is there and is not to be resumed, or has diverged; one that ended before its
+                first checkpoint left nothing to resume, and gives way.
         """
         if resume not in (False, "auto"):
             raise UserError(f"`resume` must be false or auto; got {resume!r}.", "Write resume=auto.")
         last = self.files.last_checkpoint
         found = last if last.is_file() else None
         # Of several ranks the first decides; the others may find what it has just written.
-        taken = self.entries and not (self.entries.get("status") in ENDED_EARLY and found is None)
+        status = self.entries.get("status")
+        if status == "diverged" and resume == "auto" and rank_zero_only.rank == 0:
+            self._refuse_diverged()
+        taken = self.entries and not (status in ENDED_EARLY and found is None)
         if taken and rank_zero_only.rank == 0:
             if resume != "auto":
                 raise FileInTheWayError(
@@ -119,6 +123,15 @@ class RunFolder:
                 )
             self._refuse_other_settings(settings)
         return found
+
+    def _refuse_diverged(self) -> None:
+        step = (self.entries.get("divergence") or {}).get("step")
+        at = f" at step {step}" if step else ""
+        raise FileInTheWayError(
+            f"The run in {self.path} diverged{at}, and would again with the same settings.",
+            "Start another with name=... and what is to be different, such as a lower optimizer.lr or "
+            "trainer.gradient_clip_val.",
+        )
 
     def _refuse_other_settings(self, settings: Mapping[str, Any]) -> None:
         if self.card.get("format_version", FORMAT_VERSION) < FORMAT_VERSION:
@@ -156,6 +169,7 @@ class RunFolder:
         versions = {name: _version(name) for name in PACKAGES}
         card = self.card | {"format_version": FORMAT_VERSION, "packages": versions} | entries
         if card.get("status") in UNDISTURBED and card.pop("error", None):  # of an earlier attempt
+            card.pop("divergence", None)
             self.run.error.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self.run.card, json.dumps(_strict(without_secrets(card)), indent=2, allow_nan=False) + "\n")
@@ -174,16 +188,20 @@ class RunFolder:
 
         Args:
             status: "preempted", or another one, of a run that ended by itself.
-            error: kept in ``error.txt``.
+            error: kept in ``error.txt``; of a run that diverged, the entry ``divergence`` says the first bad ``step``
+                and the ``tasks`` that were bad then.
             said: the same in one line, kept in ``run.json``.
             **entries: of the card.
         """
+        outcome: dict[str, Any] = {"status": status}
+        if isinstance(error, DivergedError):
+            outcome["divergence"] = {"step": error.step, "tasks": list(error.tasks)}
         if self.phase is not None:
-            self.write_entries(status=status)
+            self.write_entries(**outcome)
         if status == "preempted":
-            self.write_card(**entries, status=status)
+            self.write_card(**entries, **outcome)
             return
-        self.write_card(**entries, status=status, error=said)
+        self.write_card(**entries, **outcome, error=said)
         trace = without_secrets("".join(traceback.format_exception(error)))
         self.run.error.write_text(trace, encoding="utf-8")
 

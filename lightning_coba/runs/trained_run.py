@@ -227,6 +227,11 @@ class TrainedRun:
 
     def _load_final(self, dtype: str | None) -> "PreTrainedModel | PeftModel":
         folder = self.files.adapter if self.has_adapter else self.files.model
+        if not folder.is_dir() and self.card.get("status") == "diverged":
+            raise MissingFileError(
+                f"The run in {self.path} diverged before its first good checkpoint, so it has no {folder.name}/.",
+                "Start another with a lower optimizer.lr or trainer.gradient_clip_val.",
+            )
         if not folder.is_dir():
             raise MissingFileError(
                 f"The run in {self.path} did not finish, so it has no {folder.name}/.",

@@ -1,6 +1,7 @@
 """What the callback refuses, announces and warns of; every sentence once, and none where it is not due."""
 
 import pytest
+import torch
 from foreign import SHORT_RUNS, Foreign, Stepping, fit, held_out
 from torch import nn
 
@@ -193,3 +194,26 @@ def test_a_step_whose_losses_are_all_plain_numbers_is_refused_with_what_to_retur
 
     with pytest.raises(ValueError, match=r"Numbers.training_step must depend on a trained parameter; got 0.0.*None"):
         fit(Numbers(), ConvergenceBalancer(tasks=["a", "b", "c"], **COBA))
+
+
+class Silent(Stepping):
+    """Has no finite held-out loss of `b`, and no training row of `c`."""
+
+    def losses(self, batch):
+        losses = super().losses(batch)
+        if not torch.is_grad_enabled():
+            return losses | {"b": losses["b"] * torch.nan}
+        return {task: loss for task, loss in losses.items() if task != "c"}
+
+
+@pytest.mark.parametrize("cadence", [{}, {"every_n_steps": 2, "held_out": 1}], ids=["validation", "steps"])
+@short
+def test_tasks_that_a_balancer_hears_nothing_of_are_warned_of_once(cadence):
+    if cadence:
+        cadence = cadence | {"held_out": held_out()}
+    with pytest.warns(UserWarning, match="no ") as warned:
+        fit(Silent(), ConvergenceBalancer(tasks=["a", "b", "c"], **cadence, **COBA))
+    said = [str(w.message) for w in warned if "ConvergenceBalancer: no " in str(w.message)]
+    assert len(said) == 2
+    assert "no finite held-out loss of b in the first two records" in said[0]
+    assert f"no training row of c in the first {10 if cadence else 12} batches" in said[1]

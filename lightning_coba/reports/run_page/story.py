@@ -73,7 +73,7 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
     run = read_run(folder)
     balance, complaint = _balance(run.last_fit_with(lambda fit: fit.balance).balance)
     losses: Literal["validation", "training"] = "training" if run.card.get("records") == "training" else "validation"
-    unfinished = "" if run.is_complete else f"The run is {run.status}: {run.error}."
+    unfinished = "" if run.is_complete else f"The run is {run.status}: {run.error.removesuffix('.')}."
     notes = [note for note in (unfinished, complaint, *_oddities(run, balance, losses)) if note]
     tasks = [] if run.objective.better == "max" else _follow(run, balance if losses == "validation" else None)
     return RunStory(run, balance, losses, _training(run), _steps(run), tasks, _verdicts(tasks), notes)

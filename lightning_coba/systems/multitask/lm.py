@@ -292,10 +292,10 @@ class MultitaskLM(L.LightningModule):
         sums, counts = self._over_ranks(self._eval_totals)[:, :-1].unflatten(1, (len(prefixes), -1))
         values: dict[str, Tensor] = {}
         for i, prefix in enumerate(prefixes):
-            means = sums[i] / counts[i]
-            values |= {task_key(prefix, task): means[k] for k, task in enumerate(self.task_weights.tasks)}
-            # Over the tasks that are there; a loss that is really NaN makes the mean NaN, as it should.
-            present = counts[i] > 0
+            means, present = sums[i] / counts[i], counts[i] > 0
+            # A task without a token in this pass has no loss; one whose loss is really NaN is logged as such.
+            there = zip(self.task_weights.tasks, means, present.tolist(), strict=True)
+            values |= {task_key(prefix, task): mean for task, mean, is_there in there if is_there}
             values[prefix] = torch.where(present, means, 0.0).sum() / present.sum()
         values[token_key(prefixes[0])] = sums[0].sum() / counts[0].sum()
         # All ranks hold the same numbers already; without sync_dist Lightning would warn that they may not.
