@@ -42,3 +42,22 @@ class MissingPackageError(UserError, ModuleNotFoundError):
 
 class WrongUseError(UserError, RuntimeError):
     """The parts of a run do not fit each other, which shows only while it runs."""
+
+
+class SettingError(UserError):
+    """A setting of the configuration is wrong.
+
+    Args:
+        what: is wrong.
+        cure: what to do.
+        where: file and line, once they are known.
+        key: of the setting, such as ``trainer.max_steps``; commands look up where it was set.
+    """
+
+    def __init__(self, what: str, cure: str = "", where: str = "", key: str = "") -> None:
+        super().__init__(what, cure, where)
+        self.key = key
+
+    def __reduce__(self) -> Any:
+        """Let it be sent to another process with its parts."""
+        return type(self), (self.what, self.cure, self.where, self.key)

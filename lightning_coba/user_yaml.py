@@ -27,7 +27,7 @@ def read_yaml(file: Path) -> Any:
     try:
         return loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise _of_yaml(error, file) from None
+        raise yaml_error(error, file) from None
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # a date of the 45th, say
         raise UserError(f"a value cannot be read ({reason(error)}).", "Put it in quotes.", where=str(file)) from None
     finally:
@@ -42,7 +42,7 @@ def yaml_nodes(file: Path) -> yaml.Node | None:
     try:
         node = yaml.compose(read_text(file), yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise _of_yaml(error, file) from None
+        raise yaml_error(error, file) from None
     except RecursionError:
         raise _too_deep(file) from None
     if node is not None:
@@ -52,7 +52,7 @@ def yaml_nodes(file: Path) -> yaml.Node | None:
 
 
 def place_in(node: yaml.Node | None, keys: Sequence[str]) -> int | None:
-    """Return the line of a setting, counted from 1; of the innermost part of its path that is there, None for none.
+    """Return the line of a setting, counted from 1; None where it is not there.
 
     Args:
         node: Of the file; see `yaml_nodes`.
@@ -66,7 +66,7 @@ def place_in(node: yaml.Node | None, keys: Sequence[str]) -> int | None:
         elif isinstance(node, yaml.SequenceNode) and key.isdecimal() and int(key) < len(node.value):
             found = (node.value[int(key)],) * 2
         if found is None:
-            break
+            return None
         line, node = found[0].start_mark.line + 1, found[1]
     return line
 
@@ -117,10 +117,13 @@ def _too_deep(file: Path) -> UserError:
     return UserError(f"it nests more than {MOST_NESTED} deep.", "Flatten it.", where=str(file))
 
 
-def _of_yaml(error: yaml.YAMLError, file: Path) -> UserError:
+def yaml_error(error: yaml.YAMLError, file: Path) -> UserError:
+    """Return what is wrong with a file where a YAML library has refused it."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     where = f"{file}:{mark.line + 1}" if mark else str(file)
     if isinstance(error, yaml.reader.ReaderError):
-        return UserError(f"it holds the character {error.character!r:.20}, which YAML does not allow.", "Delete it.", where)
+        return UserError(
+            f"it holds the character {error.character!r:.20}, which YAML does not allow.", "Delete it.", where
+        )
     told = " ".join(str(getattr(error, "problem", None) or "it cannot be parsed").split())
     return UserError(f"this is not valid YAML ({told}).", _CURE, where=where)

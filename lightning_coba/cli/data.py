@@ -127,9 +127,10 @@ def _refuse_run(folder: str, command: str) -> None:
 
 def check(given: argparse.Namespace) -> bool:
     """Inspect the data, print and write what was found, and return whether training would run."""
-    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
     from rich.console import Console
 
+    from lightning_coba.cli.building import built
     from lightning_coba.cli.composing import composed
     from lightning_coba.inspection import RunLength, inspect_data
     from lightning_coba.inspection.model_context import context_of
@@ -137,7 +138,7 @@ def check(given: argparse.Namespace) -> bool:
     from lightning_coba.reports.data_report.writing import write_data_report
 
     config = composed(given.dir, given.settings)
-    data = instantiate(config.data, _convert_="all")
+    data = built(OmegaConf.to_container(config.data, resolve=True), "data")
     data.tokenizer = load_tokenizer(config.model.model)
     trainer = {name: config.trainer[name] for name in RunLength.__dataclass_fields__ if name in config.trainer}
     found = inspect_data(data, RunLength(**trainer), context_of(data.tokenizer))

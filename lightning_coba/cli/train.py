@@ -1,21 +1,27 @@
 """``coba-train``: compose a run from the configuration, train it, and leave everything in its folder."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
+import hydra._internal.utils
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lightning_coba.cli import plugins, resolvers
 from lightning_coba.cli.command_line import quiet_dependencies
+from lightning_coba.cli.composition import check_own_files, composition_error
 from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.cli.errors import is_for_the_user, sentence_of
 from lightning_coba.cli.sweep import report_sweep
 from lightning_coba.cli.templates import quoted_templates
+from lightning_coba.errors import UserError
 
 # Hydra resolves the run's folder before it calls `train`.
 resolvers.register()
@@ -29,19 +35,21 @@ def train(config: DictConfig) -> float:
     logging.getLogger("lightning.pytorch").propagate = False
     # Hydra answers --help without any of this, and it takes seconds to import.
     from lightning_coba.cli.config_check import check_config
+    from lightning_coba.cli.own_files import located
     from lightning_coba.cli.phases import fits_of, ignored_overrides
     from lightning_coba.cli.system import with_parts
     from lightning_coba.cli.training_run import run
     from lightning_coba.runs.run_folder import RunFolder
 
     hydra_config = HydraConfig.get()
-    fits = fits_of(config)
-    for fit in fits:
-        check_config(fit.settings | {"system": with_parts(fit.settings)})
+    with located():
+        fits = fits_of(config)
+        for fit in fits:
+            check_config(fit.settings | {"system": with_parts(fit.settings)})
     for hint in ignored_overrides(config, hydra_config.overrides.task):
         print(f"coba-train: {hint}", file=sys.stderr)
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
-    with plain_warnings(), folder.held():
+    with located(), plain_warnings(), folder.held():
         return run(fits, folder, config.resume)
 
 
@@ -69,24 +77,29 @@ def main() -> None:
     sys.argv[1:] = quoted_templates(sys.argv[1:])
     # torch deprecates what lightning 2.6's _pytree still calls.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+    hydra._internal.utils.run_and_report = lambda func: func()  # Hydra would print errors in a way of its own
+    error: Exception | None = None
     try:
+        check_own_files(sys.argv[1:])
         command()
-    except SystemExit as end:
-        if end.code:
-            _print_hint()
-        raise
+    except Exception as ended:
+        error = ended
     finally:
         everything_went_well = report_sweep()
+    if error is not None:
+        _end_with(error)
     if not everything_went_well:
         sys.exit(1)
 
 
-def _print_hint() -> None:
-    """Say what would have composed, where Hydra has said what did not."""
-    from lightning_coba.cli.hints import hint_for
-
-    if hint := hint_for(sys.argv[1:]):
-        print(f"coba-train: {hint}", file=sys.stderr)
+def _end_with(error: Exception) -> NoReturn:
+    """Say what was wrong with what the user gave, and end; a fault of ours goes on with its traceback."""
+    error = error.__cause__ if isinstance(error.__cause__, UserError) else error  # type: ignore[assignment]
+    told = error if is_for_the_user(error) else composition_error(sys.argv[1:])
+    if told is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    print(f"coba-train: {sentence_of(told)}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

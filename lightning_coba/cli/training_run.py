@@ -9,13 +9,13 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
 from lightning_coba.cache_folder import cache_folder
 from lightning_coba.callbacks import BestCheckpoint
+from lightning_coba.cli.building import built
 from lightning_coba.cli.errors import one_line
 from lightning_coba.cli.fit_folder import (
     log_results,
@@ -142,7 +142,7 @@ def _parts(settings: Mapping[str, Any]) -> tuple[L.LightningModule, Any]:
 
     Data that can be shown are read: what is wrong with them is said before anything is written or trained.
     """
-    datamodule: Any = instantiate(settings["data"], _convert_="all") if settings.get("data") else None
+    datamodule: Any = built(settings["data"], "data") if settings.get("data") else None
     cache_folder().mkdir(parents=True, exist_ok=True)
     with locked(cache_folder()):  # models are converted and rows tokenised once, however many runs start together
         module = build_system(settings)
@@ -205,7 +205,7 @@ def _trainer(settings: Mapping[str, Any]) -> L.Trainer:
     callbacks = [settings["balancer"], *(settings["callbacks"] or {}).values()]
     loggers = [c for c in (settings["logger"] or {}).values() if c]
     parts = {"callbacks": [c for c in callbacks if c], "logger": loggers or False}
-    return instantiate(settings["trainer"] | parts, _convert_="all")
+    return built(settings["trainer"] | parts, "trainer")
 
 
 def _test(
@@ -221,7 +221,7 @@ def _test(
         return {}
     progress = [c for name, c in (settings["callbacks"] or {}).items() if name == "progress" and c]
     plain = {"callbacks": progress, "logger": False, "enable_checkpointing": False}
-    tester: L.Trainer = instantiate(settings["trainer"] | plain, _convert_="all")
+    tester: L.Trainer = built(settings["trainer"] | plain, "trainer")
     logged = tester.test(module, datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
     module.trainer = tester
     return {key: float(value) for values in logged for key, value in values.items()}

@@ -226,7 +226,9 @@ def _number(cell: str, column: str, where: str) -> float:
         return float(cell) if cell else math.nan
     except ValueError:
         raise UserError(
-            f"`{column}` must be a number, or empty where not available; got {shown(cell)}.", "Correct the row.", where=where
+            f"`{column}` must be a number, or empty where not available; got {shown(cell)}.",
+            "Correct the row.",
+            where=where,
         ) from None
 
 

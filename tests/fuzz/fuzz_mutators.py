@@ -4,13 +4,16 @@ import gzip
 
 #: What readers of text, JSON, CSV and YAML have trouble with.
 TOKENS = [
-    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\r\n", b"\n\n", b"\t", b" ", b'"', b"'", b"\\", b"\\ud800", b"\\u0000",
+    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\r\n", b"\n\n", b"\t", b" ", b'"', b"'", b"\\",
+    b"\\ud800", b"\\u0000",
     b"{", b"}", b"[", b"]", b":", b",", b"- ", b"? ", b"#", b"&a ", b"*a", b"*b", b"!!python/object:os.system ",
-    b"!!binary ", b"!!set ", b"!!timestamp ", b"<<: ", b"|\n", b">\n", b"---\n", b"...\n", b"%YAML 9.9\n", b"@", b"`", b"~",
+    b"!!binary ", b"!!set ", b"!!timestamp ", b"<<: ", b"|\n", b">\n", b"---\n", b"...\n", b"%YAML 9.9\n",
+    b"@", b"`", b"~",
     b"NaN", b"-Infinity", b"1e999", b"9" * 4301, b"18446744073709551616", b"0x" + b"f" * 30, b"1_000", b"2020-13-45",
     b"12:30:45", b"null", b"true", b"[]", b"{}", b"${nowhere}", b"${", b"}", b"${oc.env:NOT_SET_ANYWHERE}", b"${seed",
     b"${.name}", b"???", b"\xc3\x28", "\u2028".encode(), "é".encode("latin-1"), b"\xf4\x90\x80\x80", b"[" * 3000,
-    b'{"a":' * 3000, b"x" * 140_000, b"_target_: ", b"defaults:\n", b"optional ", b"override ", b"@package ", b"-", b"=",
+    b'{"a":' * 3000, b"x" * 140_000, b"_target_: ", b"defaults:\n", b"optional ", b"override ", b"@package ",
+    b"-", b"=",
 ]  # fmt: skip
 
 

@@ -134,7 +134,8 @@ def _make_logs(home: Path, seed: Callable) -> None:
     (home / "log_sqlite").mkdir()
     with closing(sqlite3.connect(home / "log_sqlite" / "mlflow.db")) as database, database:
         database.execute("CREATE TABLE runs (run_uuid TEXT, name TEXT, lifecycle_stage TEXT)")
-        database.execute("CREATE TABLE metrics (run_uuid TEXT, key TEXT, step INT, value REAL, is_nan INT, timestamp INT)")
+        columns = "run_uuid TEXT, key TEXT, step INT, value REAL, is_nan INT, timestamp INT"
+        database.execute(f"CREATE TABLE metrics ({columns})")
         database.execute("INSERT INTO runs VALUES ('r', 'first', 'active')")
         for row in LOSSES:
             for key in ("val_loss/code", "val_loss/qa"):

@@ -33,8 +33,7 @@ def fault_of(read, folder):
             warnings.simplefilter("ignore")
             read(folder)
     except UserError as error:
-        assert "\n" not in str(error.where)
-        str(error).encode("utf-8", "backslashreplace")
+        return ValueError(f"not one line: {error}") if "\n" in f"{error.where}{error.what}" else None
     except Exception as error:
         return error
     finally:
@@ -55,7 +54,10 @@ def faults(seeds, home, num, seed):
         file = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
         file.write_bytes(mutated(rng, file.read_bytes(), rng.choice(contents)))
         if (error := fault_of(one.read, folder)) is not None:
-            found.append(f"{seed}-{number} {one.folder.name}/{file.relative_to(folder)}: {type(error).__name__}: {error}")
+            said = " ".join(str(error).split())
+            found.append(
+                f"{seed}-{number} {one.folder.name}/{file.relative_to(folder)}: {type(error).__name__}: {said}"
+            )
     return found
 
 

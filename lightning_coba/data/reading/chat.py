@@ -1,7 +1,6 @@
 """Conversations as text or tokens of which each piece is either read or learned: by the model's own template."""
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

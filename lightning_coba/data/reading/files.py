@@ -39,7 +39,9 @@ def find_files(path: str | PathLike[str], where: str) -> list[Path]:
         found = sorted(Path(match) for match in glob.glob(str(given), recursive=True) if Path(match).is_file())
         missing = "no file matches the pattern"
     elif kind != "nothing":
-        raise UserError(f"{str(given)!r} is {kind}, not a file or folder.", "Give a file that can be read again.", where)
+        raise UserError(
+            f"{str(given)!r} is {kind}, not a file or folder.", "Give a file that can be read again.", where
+        )
     else:
         found, missing = [], "there is no such file or folder"
     if not found:

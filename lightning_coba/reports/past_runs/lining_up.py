@@ -73,7 +73,8 @@ def _merged(rows: Sequence[Row], columns: Mapping[str, str], step: str | None) -
         for task, name in columns.items():
             if (cell := number(row.values.get(name))) is None:
                 raise UserError(
-                    f"column `{name}` must hold numbers, or nothing where a task is absent; got {shown(row.values[name])}.",
+                    f"column `{name}` must hold numbers, or nothing where a task is absent; got "
+                    f"{shown(row.values[name])}.",
                     "Correct the cell, or leave the column out with --tasks.",
                     where=f"{row.where}",
                 )
