@@ -64,3 +64,22 @@ class DivergedError(UserError, RuntimeError):
     def __reduce__(self) -> Any:
         """Let it be sent to another process with its parts."""
         return type(self), (self.what, self.cure, self.where, self.step, self.tasks)
+
+
+class SettingError(UserError):
+    """A setting of the configuration is wrong.
+
+    Args:
+        what: is wrong.
+        cure: what to do.
+        where: file and line, once they are known.
+        key: of the setting, such as ``trainer.max_steps``; commands look up where it was set.
+    """
+
+    def __init__(self, what: str, cure: str = "", where: str = "", key: str = "") -> None:
+        super().__init__(what, cure, where)
+        self.key = key
+
+    def __reduce__(self) -> Any:
+        """Let it be sent to another process with its parts."""
+        return type(self), (self.what, self.cure, self.where, self.key)

@@ -13,10 +13,11 @@ PACKAGE = Path(__file__).parents[1] / NAME
 FILES = sorted(PACKAGE.rglob("*.py"))
 NOBODY: set[str] = set()
 SMALL = {"cache_folder", "lightning_internals", "log_keys"}
+#: What a user gives: his mistakes, his files.
+OF_USERS = {"errors", "user_files", "user_yaml"}
 
 #: Package (or small file) -> what of ours it may import, anywhere in its files; `data.stream` = that module alone.
 MAY_IMPORT = {
-    "errors": NOBODY,
     "folder_lock": NOBODY,
     "cache_folder": {"folder_lock"},
     "log_keys": NOBODY,
@@ -37,9 +38,12 @@ MAY_IMPORT = {
     "reports": {"balancers", "inspection", "log_keys", "runs", "simplex"},
 }
 EVERYTHING = {*MAY_IMPORT}
-MAY_IMPORT = {package: may | {"errors"} for package, may in MAY_IMPORT.items() if package != "errors"} | {
-    "errors": NOBODY
+MAY_IMPORT = {package: may | OF_USERS for package, may in MAY_IMPORT.items()} | {
+    "errors": NOBODY,
+    "user_files": {"errors"},
+    "user_yaml": {"errors", "user_files"},
 }
+EVERYTHING |= OF_USERS
 MAY_IMPORT |= {"cli": {*EVERYTHING, NAME}, NAME: EVERYTHING}  # and nobody else these two
 
 #: Package -> what of others it may import.
@@ -52,6 +56,8 @@ THIRD_PARTY = {
     "loggers": {"lightning", "matplotlib", "mlflow", "numpy", "torch", "wandb"},
     "lightning_internals": {"lightning", "torch"},
     "errors": NOBODY,
+    "user_files": NOBODY,
+    "user_yaml": {"yaml"},
     "cache_folder": NOBODY,
     "folder_lock": NOBODY,
     "log_keys": NOBODY,

@@ -5,6 +5,7 @@ import sys
 import traceback
 from typing import NoReturn
 
+from lightning_coba.cli.composition import composition_error
 from lightning_coba.cli.outcome import outcome_of
 
 
@@ -16,6 +17,8 @@ def end_with(error: BaseException) -> NoReturn:
     """
     sys.stdout.flush()
     outcome = outcome_of(error)
+    if outcome.sentence is None and (told := composition_error(sys.argv[1:])):  # Hydra raises what it likes
+        outcome = outcome_of(told)
     if outcome.sentence is None or (os.environ.get("HYDRA_FULL_ERROR") == "1" and outcome.status == "failed"):
         traceback.print_exception(error)
     elif os.environ.get("LOCAL_RANK", "0") == "0":

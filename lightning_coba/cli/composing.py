@@ -8,16 +8,17 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lightning_coba.cli import plugins, resolvers
+from lightning_coba.cli.composition import told_of
 from lightning_coba.cli.config_check import check_config
 from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.hints import hint_for
+from lightning_coba.cli.own_files import check_file, chosen_files, located
+from lightning_coba.cli.resolving import resolved
 from lightning_coba.cli.templates import quoted_templates
-from lightning_coba.errors import MissingFileError, UserError
+from lightning_coba.errors import MissingFileError, SettingError, UserError
 from lightning_coba.runs.building import CURE, refuse_unlisted
 from lightning_coba.runs.card import MULTITASK
 from lightning_coba.runs.settings import flat
@@ -47,15 +48,18 @@ def composed(source: str, settings: Sequence[str] = (), trust_code: bool = False
     GlobalHydra.instance().clear()
     is_experiment = source.endswith(".yaml")
     typed = [*(_experiment(Path(source)) if is_experiment else ["data=files"]), *quoted_templates(settings)]
+    own = chosen_files([Path(source).resolve().parent.parent], typed) if is_experiment else []
+    for file in own:
+        check_file(file)
     try:
         with initialize_config_dir(config_folder(), version_base="1.3"):
             config = compose("train", typed, return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         if not is_experiment:
             config.data.root = source
-    except (HydraException, OmegaConfBaseException) as error:
+    except Exception as error:  # of Hydra, which raises what it likes about files of another form
         hint = hint_for(typed) if trust_code or not is_experiment else None  # it imports what targets name
-        raise UserError(hint or str(error)) from None
+        raise told_of(error, hint, own) from None
     if is_experiment and not trust_code:
         _refuse_code(config)
     if config.system_name != MULTITASK:
@@ -63,7 +67,12 @@ def composed(source: str, settings: Sequence[str] = (), trust_code: bool = False
             f"coba-data serves system=multitask; {source} is of system={config.system_name}, whose data coba-train "
             "reads."
         )
-    check_config({"data": OmegaConf.to_container(config.data, resolve=True)})
+    with located():
+        needed = resolved(config, ["data", "model", "trainer"])
+        for group, node in needed.items():
+            if not node:
+                raise SettingError(f"`{group}` must not be empty.", f"Choose an option with {group}=...", key=group)
+        check_config({"data": needed["data"]})
     return config
 
 

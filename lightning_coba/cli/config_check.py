@@ -2,14 +2,17 @@
 
 import difflib
 import inspect
+import logging
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
 from torch import Tensor
 
-from lightning_coba.errors import UserError
+from lightning_coba.errors import SettingError
+from lightning_coba.user_files import reason, shown
 
 SCALARS = (bool, int, float, str, type(None))
 
@@ -24,22 +27,69 @@ def check_config(config: Mapping[str, Any]) -> None:
         ValueError: naming the key, what it must be, and what it is.
     """
     for path, node in _targets(config, ""):
-        called = get_object(node["_target_"])
-        parameters = inspect.signature(called).parameters
+        called = target_of(node, path)
+        parameters = parameters_of(called)
         hints = _hints(called)
         anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         for key, value in node.items():
-            if key.startswith("_"):
+            if str(key).startswith("_"):
                 continue
+            if not isinstance(key, str):
+                raise SettingError(f"`{path}{key}` must be a name.", "Put it in quotes.", key=f"{path}{key}")
             if key not in parameters and not anything:
                 legal = ", ".join(name for name in parameters if name != "self")
                 near = difflib.get_close_matches(key, parameters, n=1)
                 meant = f" Did you mean {path}{near[0]}?" if near else ""
-                raise UserError(f"`{path}{key}` is no argument of {node['_target_']}.{meant} Legal: {legal}.")
+                told = f"`{path}{key}` is no argument of {node['_target_']}."
+                raise SettingError(told, f"{meant} Legal: {legal}.".lstrip(), key=f"{path}{key}")
             if not _fits(value, hints.get(key, Any)):
-                raise UserError(
-                    f"`{path}{key}` must be {_say(hints[key])}; got {value!r}.", f"Override it: {path}{key}=..."
-                )
+                told = f"`{path}{key}` must be {_say(hints[key])}; got {shown(value)}."
+                raise SettingError(told, f"Override it: {path}{key}=...", key=f"{path}{key}")
+
+
+def target_of(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
+    """Return the class or function that a part of a configuration names.
+
+    Args:
+        node: With ``_target_``.
+        path: Its key with a dot behind it, for the error.
+
+    Raises:
+        SettingError: There is none of that name, or it cannot be called.
+    """
+    key, name = f"{path}_target_", node["_target_"]
+    cure = "Give the dotted path of a class or function that can be imported."
+    if not isinstance(name, str):
+        raise SettingError(f"`{key}` must name a class or function; got {shown(name)}.", cure, key=key)
+    try:
+        with _quiet(logging.getLogger("hydra.utils")):
+            called = get_object(name)
+    except (ImportError, ValueError) as error:  # how Hydra says it, whatever the import has raised
+        cause = error.__cause__ or error
+        raise SettingError(
+            f"`{key}` names {shown(name)}, which is not there ({reason(cause)}).", cure, key=key
+        ) from error
+    if not callable(called):
+        raise SettingError(f"`{key}` names {shown(name)}, which is no class or function.", cure, key=key)
+    return called
+
+
+@contextmanager
+def _quiet(log: logging.Logger) -> Iterator[None]:
+    """Keep Hydra from saying itself what we say."""
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+def parameters_of(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return what a class or function may be given; of one that does not say, anything."""
+    try:
+        return inspect.signature(called).parameters
+    except (TypeError, ValueError):
+        return {"arguments": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
 
 
 def _targets(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

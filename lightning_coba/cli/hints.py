@@ -29,10 +29,10 @@ def hint_for(arguments: Sequence[str]) -> str | None:
         arguments: of the command, without its name.
     """
     quiet_dependencies()
-    given = get_args_parser().parse_args(list(arguments))
-    searched = [f"hydra.searchpath=[file://{given.config_dir}]"] if given.config_dir else []
+    given = get_args_parser().parse_known_args(list(arguments))[0]
+    searched = [f"hydra.searchpath=['file://{given.config_dir}']"] if given.config_dir else []
     try:
-        jobs = list(_jobs(given.overrides))
+        jobs = list(jobs_of(given.overrides))
     except OverrideParseException as error:
         return (
             f"Write {error.override!r} as key=value without spaces; put quotes around the whole where a value has any."
@@ -45,7 +45,7 @@ def hint_for(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+def jobs_of(overrides: Sequence[str]) -> Iterator[list[str]]:
     """Yield the overrides of a run; of a sweep, so many that every value is among them."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     values = [
@@ -71,8 +71,11 @@ def _hint(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConf
             return None
         others = [one for one in overrides if not one.lstrip("+~").startswith(key.partition(".")[0])]
         groups = [one for one in overrides if one.partition("=")[0] == key.partition(".")[0] and "." in key]
-        return _no_key(key, composed([*others, *groups]))
-    except (HydraException, OmegaConfBaseException):
+        try:
+            return _no_key(key, composed([*others, *groups]))
+        except (HydraException, OmegaConfBaseException):
+            return None
+    except Exception:  # of Hydra, which raises what it likes about files of another form
         pass
     return None
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
-from lightning_coba.errors import UserError
+from lightning_coba.cli.resolving import resolved
+from lightning_coba.errors import SettingError, UserError
 from lightning_coba.runs.files import RunFiles
 
 
@@ -31,10 +31,16 @@ def fits_of(config: DictConfig) -> list[Fit]:
     Raises:
         ValueError: if a required value is missing, or a phase changes what the configuration does not have.
     """
+    if config.get("phases") is not None and not isinstance(config.phases, DictConfig):
+        told = f"`phases` must map the name of each fit to what it changes; got {type(config.phases).__name__}."
+        raise SettingError(told, "Write a mapping.", key="phases")
     phases = [name for name, changes in (config.get("phases") or {}).items() if changes is not None]
     for name in phases:
         # Its folder lies beside the files of the run.
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(RunFiles, name):
+        if not isinstance(config.phases[name], DictConfig):
+            told = f"`phases.{name}` must hold what the phase changes, one setting per line."
+            raise SettingError(told, "Write a mapping, or null.", key=f"phases.{name}")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)) or hasattr(RunFiles, name):
             raise UserError(
                 f"`phases.{name}` must be a name of letters, digits, _ and - that no file of a run has; got {name!r}.",
                 "Rename it.",
@@ -61,20 +67,12 @@ def _fit(config: DictConfig, phases: Sequence[str], name: str) -> Fit:
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
-    try:
-        settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        key = error.full_key
-        raise UserError(f"`{key}` has to be given.", f"Type {key}=... (coba-train --help says what it is).") from error
-    except InterpolationResolutionError as error:
-        if isinstance(error.__cause__, UserError):  # a resolver of ours says what is wrong with what it was given
-            told = error.__cause__
-            raise UserError(told.what, told.cure, where=f"`{error.full_key}`") from error
-        raise
+    settings = resolved(config)
     settings.pop("phases", None)
     if "_target_" not in (settings.get("system") or {}):
         where = f"phases.{settings['phase']}.system" if settings.get("phase") else "system"
-        raise UserError(f"`{where}._target_` must name the class of a LightningModule; there is none.", "Add it.")
+        told = f"`{where}._target_` must name the class of a LightningModule; there is none."
+        raise SettingError(told, "Add it.", key=where)
     return settings
 
 

@@ -1,15 +1,15 @@
 """Build a system from its settings, and ask it what it may offer; see `systems/protocol.py`."""
 
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any
 
 import lightning as L
-from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_coba.cli.building import built
+from lightning_coba.cli.config_check import parameters_of, target_of
 from lightning_coba.errors import UserError
 from lightning_coba.runs.card import WHOLE, Objective
 from lightning_coba.runs.run_folder import OWN_ENTRIES
@@ -21,13 +21,13 @@ TEST = "test_"
 
 def build_system(settings: Mapping[str, Any]) -> L.LightningModule:
     """Instantiate the node ``system`` with its parts. A group whose option is `none` is empty: nothing is passed."""
-    return instantiate(with_parts(settings), _convert_="all")
+    return built(with_parts(settings), "system")
 
 
 def with_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the node ``system`` with the parts that its class takes."""
     system = dict(settings["system"])
-    takes = inspect.signature(get_object(system["_target_"])).parameters
+    takes = parameters_of(target_of(system, "system."))
     return system | {
         part: settings[part] for part in PARTS if settings.get(part) and part in takes and part not in system
     }

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from lightning_coba.cli import plugins, resolvers
 from lightning_coba.cli.command_end import end_with
 from lightning_coba.cli.command_line import quiet_dependencies
+from lightning_coba.cli.composition import check_own_files
 from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.stopping import Stopped, listening
 from lightning_coba.cli.sweep import report_sweep
@@ -32,19 +33,21 @@ def train(config: DictConfig) -> float:
     logging.getLogger("lightning.pytorch").propagate = False
     # Hydra answers --help without any of this, and it takes seconds to import.
     from lightning_coba.cli.config_check import check_config
+    from lightning_coba.cli.own_files import located
     from lightning_coba.cli.phases import fits_of, ignored_overrides
     from lightning_coba.cli.system import with_parts
     from lightning_coba.cli.training_run import run
     from lightning_coba.runs.run_folder import RunFolder
 
     hydra_config = HydraConfig.get()
-    fits = fits_of(config)
-    for fit in fits:
-        check_config(fit.settings | {"system": with_parts(fit.settings)})
+    with located():
+        fits = fits_of(config)
+        for fit in fits:
+            check_config(fit.settings | {"system": with_parts(fit.settings)})
     for hint in ignored_overrides(config, hydra_config.overrides.task):
         print(f"coba-train: {hint}", file=sys.stderr)
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
-    with listening(), plain_warnings(), folder.held():
+    with listening(), located(), plain_warnings(), folder.held():
         return run(fits, folder, config.resume)
 
 
@@ -76,6 +79,7 @@ def main() -> None:
     with listening():
         error: BaseException | None = None
         try:
+            check_own_files(sys.argv[1:])
             command()
         except (Exception, Stopped, KeyboardInterrupt) as ended:
             error = ended

@@ -10,12 +10,12 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
 from lightning_coba.callbacks import BestCheckpoint
+from lightning_coba.cli.building import built
 from lightning_coba.cli.fit_folder import (
     log_results,
     open_folder,
@@ -153,7 +153,7 @@ def _parts(settings: Mapping[str, Any]) -> tuple[L.LightningModule, Any]:
 
     Data that can be shown are read: what is wrong with them is said before anything is written or trained.
     """
-    datamodule: Any = instantiate(settings["data"], _convert_="all") if settings.get("data") else None
+    datamodule: Any = built(settings["data"], "data") if settings.get("data") else None
     module = build_system(settings)
     if hasattr(datamodule, "prepare_for"):
         datamodule.prepare_for(module)
@@ -218,7 +218,7 @@ def _trainer(settings: Mapping[str, Any]) -> L.Trainer:
 
 
 def _instantiated(trainer: Mapping[str, Any]) -> L.Trainer:
-    made: L.Trainer = instantiate(trainer, _convert_="all")
+    made: L.Trainer = built(trainer, "trainer")
     watch_over(made)
     return made
 

@@ -1,6 +1,5 @@
 """The card of a run, ``run.json``, in the form of format version 2, whichever version wrote it."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any, Literal
 
 from lightning_coba.errors import UserError
 from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, VAL_LOSS
+from lightning_coba.user_files import parse_json, read_text
 
 #: The system of a card that names none.
 MULTITASK = "multitask"
@@ -49,12 +49,11 @@ def read_card(file: Path) -> dict[str, Any]:
     """Return the contents of a ``run.json`` in the form of version 2.
 
     Raises:
-        OSError: The file cannot be read.
-        ValueError: It holds no JSON object.
+        UserError: The file cannot be read, or holds no JSON object.
     """
-    card = json.loads(file.read_text(encoding="utf-8"))
+    card = parse_json(read_text(file), str(file), cure="Restore the file.")
     if not isinstance(card, dict):
-        raise UserError("it is no JSON object")
+        raise UserError("the file must hold a JSON object.", "Restore the file.", where=str(file))
     return {"system": MULTITASK, **(card if number(card.get("format_version", 1)) >= 2 else _of_version_1(card))}
 
 
@@ -92,7 +91,7 @@ def number(value: Any) -> float:
     """Return a number; NaN for what is none."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 

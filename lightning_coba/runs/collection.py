@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.errors import MissingFileError
+from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.runs.card import MULTITASK, Objective, Result, mapping, number, objective_of, read_card, results_of
 from lightning_coba.runs.curves import read_curves
@@ -137,8 +137,8 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     try:
         card = read_card(files.card)
         fits = fits_of(folder, mapping(card.get("phases")))
-    except (OSError, ValueError) as error:
-        return Run(folder, "unreadable", error=f"{files.card.name} cannot be read: {error}")
+    except UserError as error:
+        return Run(folder, "unreadable", error=f"{files.card.name} cannot be read: {error.what}")
     phases = {str(name): mapping(entries) for name, entries in mapping(card.get("phases")).items()}
     last = [*phases.values()][-1] if phases else {}
     timing, objective = mapping(card.get("timing")), objective_of(card.get("objective"))
@@ -182,5 +182,5 @@ def _why_incomplete(run: Run, error: Any) -> str:
 def _settings(file: Path) -> dict[str, Any] | None:
     try:
         return flat(read_settings(file))
-    except (OSError, ValueError):
+    except UserError:
         return None

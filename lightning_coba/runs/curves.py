@@ -2,10 +2,16 @@
 
 import csv
 import io
+import re
+import sys
 from pathlib import Path
 
+from lightning_coba.errors import UserError
 from lightning_coba.log_keys import VAL_LOSS, task_key
 from lightning_coba.runs.card import WHOLE, number
+from lightning_coba.user_files import open_file
+
+_COUNT = re.compile(r"[0-9]{1,18}")
 
 #: Part of a result -> step -> value.
 Curves = dict[str, dict[int, float]]
@@ -20,10 +26,12 @@ def read_curves(file: Path, key: str = VAL_LOSS) -> tuple[Curves, int]:
             there are no such columns, ``val_loss`` itself is the curve named `WHOLE`.
     """
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        with open_file(file) as stream:
+            text = stream.read().decode("utf-8", errors="replace")
+    except (UserError, OSError):
         return {}, 0
     # Without its line break the last line may be half of one, and still have all its cells.
+    csv.field_size_limit(sys.maxsize)  # the one error of a reader that is not strict
     reader = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
     columns = next(reader, [])
     beginning = task_key(key, "")
@@ -32,7 +40,7 @@ def read_curves(file: Path, key: str = VAL_LOSS) -> tuple[Curves, int]:
     curves: Curves = {}
     last = 0
     for cells in reader:
-        if len(cells) != len(columns) or not cells[0].isdigit():
+        if len(cells) != len(columns) or not _COUNT.fullmatch(cells[0]):
             continue
         # A row is numbered by the step during which it was logged, from 0.
         last = max(last, step := int(cells[0]) + 1)

@@ -4,25 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_coba.errors import UserError
 from lightning_coba.runs.card import MULTITASK
+from lightning_coba.user_yaml import read_yaml
 
 
 def read_settings(file: Path) -> dict[str, Any]:
     """Return the contents of a ``config.yaml``.
 
     Raises:
-        OSError: The file cannot be read.
-        ValueError: It holds no mapping.
+        UserError: The file cannot be read, or holds no mapping.
     """
-    try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is no YAML: {error}") from error
+    settings = read_yaml(file)
     if not isinstance(settings, dict):
-        raise UserError(f"{file} must hold a mapping; got {type(settings).__name__}.", "Restore the file.")
+        told = f"the file must hold a mapping; got {type(settings).__name__}."
+        raise UserError(told, "Restore the file.", where=str(file))
     return settings if "system" in settings else _of_0_4(settings)
 
 

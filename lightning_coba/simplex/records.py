@@ -1,8 +1,11 @@
 """The records of a simplex as a table: taken from who moves it, or read from the file of a run."""
 
 import csv
+import io
 import math
 import os
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,9 +17,12 @@ from numpy.typing import NDArray
 
 from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.log_keys import BALANCE
+from lightning_coba.user_files import read_text, shown
 
 #: What the column ``loss`` holds: losses on validation rows, or those of training steps.
 Losses = Literal["validation", "training"]
+#: What 64 bits hold.
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 BALANCE_FILE = f"{BALANCE}.csv"
 #: What tables and figures know of each name. A record has ``weight``, its share, and of the others what there is.
 PER_TASK_COLUMNS = ("loss", "ratio", "slope", "rcs", "acs", "weight")
@@ -151,12 +157,12 @@ def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
             f"`read_balance.path` must be a run folder or its {BALANCE_FILE}; got {file}, which does not exist.",
             "Give the folder of a run that had a balancer.",
         )
-    with file.open(newline="", encoding="utf-8") as stream:
-        reader = csv.reader(stream)
-        header = _header(file, next(reader, []))
-        records = [list(rows) for _, rows in groupby(_rows(file, reader, header), key=lambda row: row.record)]
+    csv.field_size_limit(sys.maxsize)  # the one error of a reader that is not strict
+    reader = csv.reader(io.StringIO(read_text(file), newline=""))
+    header = _header(file, next(reader, []))
+    records = [list(rows) for _, rows in groupby(_rows(file, reader, header), key=lambda row: row.record)]
     if not records:
-        raise UserError(f"{file} holds no record yet.", "Wait for the run's first validation pass.")
+        raise UserError("the file holds no record yet.", "Wait for the run's first validation pass.", where=str(file))
     thing = header[2]
     _check_order(records, thing)
     names = [row.name for row in records[-1]]
@@ -180,9 +186,10 @@ def read_balance(path: str | os.PathLike[str]) -> BalanceTable:
 def _header(file: Path, header: list[str]) -> list[str]:
     if header[:2] != ["record", "step"] or "weight" not in header[3:]:
         raise UserError(
-            f"{file}:1: the header must be record,step,task (or another word for what has a weight), and further "
-            f"columns with weight among them; got {','.join(header)!r}.",
+            "the header must be record,step,task (or another word for what has a weight), and further columns with "
+            f"weight among them; got {shown(','.join(header))}.",
             "Give a file that a run of lightning_coba wrote.",
+            where=f"{file}:1",
         )
     return header
 
@@ -209,10 +216,9 @@ def _rows(file: Path, reader: Any, header: Sequence[str]) -> Iterator[_Row]:
 
 
 def _integer(cell: str, column: str, where: str) -> int:
-    try:
-        return int(cell)
-    except ValueError:
-        raise UserError(f"`{column}` must be a whole number; got {cell!r}.", "Correct the row.", where=where) from None
+    if _INTEGER.fullmatch(cell) is None:
+        raise UserError(f"`{column}` must be a whole number; got {shown(cell)}.", "Correct the row.", where=where)
+    return int(cell)
 
 
 def _number(cell: str, column: str, where: str) -> float:
@@ -220,7 +226,9 @@ def _number(cell: str, column: str, where: str) -> float:
         return float(cell) if cell else math.nan
     except ValueError:
         raise UserError(
-            f"`{column}` must be a number, or empty where not available; got {cell!r}.", "Correct the row.", where=where
+            f"`{column}` must be a number, or empty where not available; got {shown(cell)}.",
+            "Correct the row.",
+            where=where,
         ) from None
 
 

@@ -312,7 +312,7 @@ def test_training_losses_are_not_taken_for_validation_losses(write):
         ("log.csv", "", "no row"),
         ("log.csv", "step,lr\n1,0.1\n", "no held-out losses"),
         ("log.csv", "task,step,loss\ncode,1,2\n,2,3\n", "log.csv:3: column `task` must name"),
-        ("log.jsonl", '{"step": 1, "val_loss/a": 2}\n{"step"\n', "log.jsonl:2: this is no JSON"),
+        ("log.jsonl", '{"step": 1, "val_loss/a": 2}\n{"step"\n', "log.jsonl:2: the line is not valid JSON"),
         ("log.jsonl", "3\n", "log.jsonl:1: a line must be a JSON object"),
         ("log.json", '"text"', "list of rows"),
         ("log.yaml", "a: 1", "must end in one of .csv"),
@@ -384,7 +384,7 @@ def test_decimal_commas_between_semicolons(write):
 def test_text_that_is_not_utf8_is_refused_by_name(tmp_path):
     file = tmp_path / "log.csv"
     file.write_text("step,modèle,qa\n1,2,3\n", encoding="latin-1")
-    with pytest.raises(ValueError, match=r"log.csv must be text in UTF-8; .* Save it as 'CSV UTF-8'"):
+    with pytest.raises(ValueError, match=r"log.csv:1: the line is not UTF-8 .*Save the file as UTF-8"):
         read_losses(file)
 
 

@@ -80,9 +80,17 @@ class NewStore:
 
 
 def kept(kind: str, key: str) -> ArrowStore | None:
-    """Return the table that an earlier run has written under a key, or None."""
+    """Return the table that an earlier run has written under a key, or None; a damaged one is deleted."""
     folder = cache_folder() / kind / key
-    return ArrowStore(folder) if folder.is_dir() else None
+    if not folder.is_dir():
+        return None
+    store = ArrowStore(folder)
+    try:
+        store.table.validate()  # that it is whole; what it holds is not read
+    except (pa.ArrowException, OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return store
 
 
 @contextmanager

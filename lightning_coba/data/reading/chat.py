@@ -1,12 +1,12 @@
 """Conversations as text or tokens of which each piece is either read or learned: by the model's own template."""
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lightning_coba.errors import UserError
+from lightning_coba.user_files import parse_json, reason
 
 Message = dict[str, Any]
 
@@ -48,13 +48,8 @@ def checked_messages(value: Any, column: str) -> list[Message]:
         ValueError: It is no list of messages with role and content, or nobody answers.
     """
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"column {column!r} is not valid JSON ({error.msg}, column {error.colno}).",
-                'Write [{"role": "user", "content": ...}, ...].',
-            ) from None
+        cure = 'Write [{"role": "user", "content": ...}, ...].'
+        value = parse_json(value, "", f"column {column!r}", cure)
     if not isinstance(value, Sequence) or not value:
         got = type(value).__name__ if value else "an empty one"
         raise UserError(
@@ -129,7 +124,7 @@ class ChatTemplate:
             return self._marked(messages) if self.marks_answers else self._by_prefix(messages)
         except Exception as error:  # templates raise whatever they like
             raise UserError(
-                f"the chat template does not take this conversation ({error}).",
+                f"the chat template does not take this conversation ({reason(error)}).",
                 "Correct its roles and their order, or the template.",
             ) from error
 

@@ -1,7 +1,6 @@
 """Which files hold the rows: what a path stands for, and which files of a folder are which split."""
 
 import glob
-import json
 import re
 from os import PathLike
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from lightning_coba.data.reading.formats import data_suffix
 from lightning_coba.errors import MissingFileError, UserError
+from lightning_coba.user_files import kind_of, parse_json, read_text, refusals
 
 #: Split -> the names that its files may have.
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -29,14 +29,19 @@ def find_files(path: str | PathLike[str], where: str) -> list[Path]:
         FileNotFoundError: There is none.
     """
     given = Path(path).expanduser()
-    if given.is_file():
+    kind = kind_of(given)
+    if kind == "a file":
         return [given]
-    if given.is_dir():
+    if kind == "a folder":
         found = data_files(given)
         missing = "the folder holds no data file (*.jsonl, *.csv, *.tsv, *.parquet)"
     elif glob.has_magic(str(given)):
         found = sorted(Path(match) for match in glob.glob(str(given), recursive=True) if Path(match).is_file())
         missing = "no file matches the pattern"
+    elif kind != "nothing":
+        raise UserError(
+            f"{str(given)!r} is {kind}, not a file or folder.", "Give a file that can be read again.", where
+        )
     else:
         found, missing = [], "there is no such file or folder"
     if not found:
@@ -47,8 +52,23 @@ def find_files(path: str | PathLike[str], where: str) -> list[Path]:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """Return the data files that lie directly in a folder, sorted."""
-    return sorted(file for file in folder.iterdir() if file.is_file() and data_suffix(file.name))
+    """Return the data files that lie directly in a folder, sorted.
+
+    Raises:
+        UserError: One of that name is a pipe, a broken link or the like, or the folder cannot be listed.
+    """
+    named = [file for file in entries_of(folder) if data_suffix(file.name)]
+    kinds = {file: kind_of(file) for file in named}
+    for file, kind in kinds.items():
+        if kind not in ("a file", "a folder"):
+            raise UserError(f"it is {kind}, not a file.", "Put a file in its place, or delete it.", where=str(file))
+    return [file for file, kind in kinds.items() if kind == "a file"]
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """Return what lies directly in a folder, sorted."""
+    with refusals("the folder cannot be listed", "Check its permissions.", folder):
+        return sorted(folder.iterdir())
 
 
 def stamp(file: Path) -> list[Any]:
@@ -59,13 +79,20 @@ def stamp(file: Path) -> list[Any]:
 
 def is_saved_dataset(folder: Path) -> bool:
     """Whether `datasets.Dataset.save_to_disk` wrote this folder."""
-    return (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    return kind_of(folder / "state.json") == kind_of(folder / "dataset_info.json") == "a file"
 
 
 def saved_splits(folder: Path) -> list[str] | None:
     """Return the splits of a folder that `datasets.DatasetDict.save_to_disk` wrote; None for any other folder."""
     listed = folder / "dataset_dict.json"
-    return json.loads(listed.read_text())["splits"] if listed.is_file() else None
+    if kind_of(listed) != "a file":
+        return None
+    cure = "Save the datasets again with save_to_disk."
+    found = parse_json(read_text(listed), str(listed), cure=cure)
+    splits = found.get("splits") if isinstance(found, dict) else None
+    if not isinstance(splits, list) or not splits or not all(isinstance(split, str) for split in splits):
+        raise UserError("the file must list the splits of the saved datasets.", cure, where=str(listed))
+    return splits
 
 
 def split_sources(home: Path) -> dict[str, Any]:
@@ -98,6 +125,10 @@ def split_sources(home: Path) -> dict[str, Any]:
 
 def _refuse_doubtful_names(home: Path) -> None:
     names = {name for names in SPLIT_NAMES.values() for name in names}
+    for folder in entries_of(home):
+        if data_suffix(folder.name) and kind_of(folder) == "a folder":
+            told = "it is a folder, and its name is that of a data file."
+            raise UserError(told, "Name the folder train, validation or test.", where=str(folder))
     for file in data_files(home):
         own = stem(file).lower()
         if own not in names and names & set(_WORDS.findall(own)):

@@ -2,14 +2,14 @@
 
 import csv
 import gzip
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from lightning_coba.errors import UserError
+from lightning_coba.user_files import not_text, open_file, parse_json, refusals, shown
 
 Fields = Mapping[str, Any]
 Records = Iterator[tuple[int, Fields]]
@@ -44,18 +44,22 @@ def origin_prefix(file: Path) -> str:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    with _open(file) as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                text = line.decode("utf-8-sig")  # line by line, so that an error knows its line
-            except UnicodeDecodeError as error:
-                told = f"the line is not UTF-8 ({error.reason})."
-                raise UserError(told, "Save the file as UTF-8.", where=f"{file}:{number}") from None
-            yield number, text
+    """Yield the lines with their numbers, ended by line feeds, carriage returns, or both."""
+    lines = (line for chunk in _chunks(file) for line in chunk.splitlines(keepends=True))
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield number, line.decode("utf-8-sig")  # line by line, so that an error knows its line
+        except UnicodeDecodeError as error:
+            raise not_text(line, error, f"{file}:{number}") from None
 
 
-def _open(file: Path) -> BinaryIO:
-    return gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb")  # type: ignore[return-value]
+def _chunks(file: Path) -> Iterator[bytes]:
+    """Yield what lies between two line feeds."""
+    is_packed = file.suffix.lower() == ".gz"
+    told = "the file is not readable gzip" if is_packed else "the file cannot be read"
+    cure = "Compress it again, or take .gz off its name." if is_packed else "Check its disk."
+    with open_file(file) as stream, refusals(told, cure, file):
+        yield from gzip.GzipFile(fileobj=stream) if is_packed else stream
 
 
 def _read_json_lines(file: Path) -> Records:
@@ -65,15 +69,10 @@ def _read_json_lines(file: Path) -> Records:
 
 
 def _parse(line: str, origin: str) -> Fields:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        array = " (A file that is one JSON array is not read: write one element per line.)" if line[0] == "[" else ""
-        raise UserError(
-            f"the line is not valid JSON ({error.msg}, column {error.colno}).",
-            f"Write one JSON object per line, or delete the line.{array}",
-            where=origin,
-        ) from None
+    array = " (A file that is one JSON array is not read: write one element per line.)" if line[0] == "[" else ""
+    cure = f"Write one JSON object per line, or delete the line.{array}"
+    # JSON has no word for NaN and infinity: what writes them nevertheless has no value there.
+    fields = parse_json(line, origin, "the line", cure, constant=lambda word: None)
     if not isinstance(fields, dict):
         got = type(fields).__name__
         raise UserError(
@@ -98,28 +97,49 @@ def _read_csv(file: Path, delimiter: str = ",") -> Records:
             raise UserError(told, "Repair the row.", where=f"{file}:{number}") from None
         if cells is None:
             return
+        if not cells:  # a blank line
+            continue
         if header is None:
-            header = cells
+            header = _checked_header(cells, f"{file}:{number}")
         elif len(cells) > len(header):
             raise UserError(
                 f"the row has {len(cells)} cells and the header {len(header)}.",
                 f"Put cells that hold {delimiter!r} into double quotes.",
                 where=f"{file}:{number}",
             )
-        elif cells:
-            yield number, dict(zip(header, cells, strict=False))
+        else:
+            named = zip(header, cells, strict=False)
+            yield number, {name: cell for name, cell in named if name}
+
+
+def _checked_header(names: list[str], origin: str) -> list[str]:
+    """Return the names of the columns; a column without one, such as the index that pandas writes, is left out."""
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"the header names the column {shown(twice)} twice.",
+            "Rename one of the two; the first line of the file must be its header.",
+            where=origin,
+        )
+    return names
 
 
 def _read_parquet(file: Path) -> Records:
-    import pyarrow as pa
     from pyarrow import parquet
 
-    try:
-        with parquet.ParquetFile(file) as table:
-            batches = table.iter_batches(batch_size=_ROWS_PER_READ)
-            yield from enumerate(fields for batch in batches for fields in batch.to_pylist())
-    except pa.ArrowException as error:
-        raise UserError(f"the file is not readable Parquet ({error}).", "Write it again.", where=str(file)) from None
+    open_file(file).close()  # refuses what is no file; Arrow reads faster by the name
+    with (
+        refusals("the file is not readable Parquet", "Write it again.", file),
+        parquet.ParquetFile(file) as table,
+    ):
+        batches = table.iter_batches(batch_size=_ROWS_PER_READ)
+        yield from enumerate(fields for batch in batches for fields in rows_of_batch(batch))
+
+
+def rows_of_batch(batch: Any) -> list[Fields]:
+    """Return the rows of an Arrow batch that a file holds; damage in it raises, where Arrow itself would crash."""
+    batch.validate(full=True)
+    return batch.to_pylist()
 
 
 #: How a data file's name ends -> how it is read.

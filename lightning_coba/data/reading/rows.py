@@ -10,6 +10,7 @@ from lightning_coba.data.reading.chat import checked_messages
 from lightning_coba.data.reading.formats import Fields
 from lightning_coba.data.reading.task import Task, template_columns
 from lightning_coba.errors import UserError
+from lightning_coba.user_files import reason
 
 
 class Row(NamedTuple):
@@ -114,9 +115,19 @@ def _text(task: Task, argument: str, fields: Fields) -> str:
             if not is_template and value is not None:
                 cure = f"Write a string, or set {argument}='{{{rule}}}' in Task {task.name!r} to have it formatted."
             raise UserError(f"column {column!r} ({where}; got {type(value).__name__}.", cure)
-    text = rule.format_map(fields) if is_template else fields[rule]
+    text = _formatted(rule, argument, fields) if is_template else fields[rule]
     _check_is_text(text, argument)
     return text
+
+
+def _formatted(rule: str, argument: str, fields: Fields) -> str:
+    try:
+        return rule.format_map(fields)
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the {argument} template {rule!r} does not fit the row ({reason(error)}).",
+            "Correct the template, or the row.",
+        ) from None
 
 
 def _check_is_text(text: str, what: str) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.data.reading.files import find_files, is_saved_dataset, saved_splits, stamp
-from lightning_coba.data.reading.formats import Records, data_suffix, origin_prefix, read_file
+from lightning_coba.data.reading.formats import Records, data_suffix, origin_prefix, read_file, rows_of_batch
 from lightning_coba.data.reading.task import Task
 from lightning_coba.errors import MissingFileError, UserError
+from lightning_coba.user_files import reason, refusals
 
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
 _ROWS_PER_READ = 1024
@@ -113,7 +114,8 @@ def _parts_of_path(path: Any, split: str, where: str) -> list[Part]:
 def _read_saved(folder: Path) -> Records:
     import datasets
 
-    return _read_dataset(datasets.load_from_disk(str(folder)))
+    with refusals("the saved dataset cannot be read", "Save it again with save_to_disk.", folder):
+        yield from _rows_of(datasets.load_from_disk(str(folder)))
 
 
 def _is_dataset(source: Any) -> bool:
@@ -131,10 +133,12 @@ def _dataset_part(dataset: Any, where: str) -> Part:
 def _read_dataset(dataset: Any) -> Records:
     import datasets
 
-    if isinstance(dataset, datasets.IterableDataset):
-        return enumerate(dataset)
+    return enumerate(dataset) if isinstance(dataset, datasets.IterableDataset) else _rows_of(dataset)
+
+
+def _rows_of(dataset: Any) -> Records:
     batches = dataset.with_format("arrow").iter(_ROWS_PER_READ)
-    return enumerate(fields for batch in batches for fields in batch.to_pylist())
+    return enumerate(fields for batch in batches for fields in rows_of_batch(batch))
 
 
 def _load_from_hub(text: str, hub_id: re.Match[str], split: str, where: str) -> Any:
@@ -145,7 +149,7 @@ def _load_from_hub(text: str, hub_id: re.Match[str], split: str, where: str) -> 
     except Exception as error:
         raise MissingFileError(
             f"there is no file or folder {text!r} (read from {str(Path.cwd())!r}), and as a data set of the Hugging "
-            f"Face hub it does not load ({type(error).__name__}: {error}).",
+            f"Face hub it does not load ({type(error).__name__}: {reason(error)}).",
             "Correct the path or the id.",
             where=where,
         ) from error

@@ -19,6 +19,7 @@ from lightning_coba.data.reading.arrow_store import fingerprint, kept, new_store
 from lightning_coba.data.reading.files import (
     SPLIT_NAMES,
     data_files,
+    entries_of,
     find_files,
     saved_splits,
     split_sources,
@@ -28,6 +29,7 @@ from lightning_coba.data.reading.files import (
 )
 from lightning_coba.data.reading.formats import origin_prefix, read_file
 from lightning_coba.errors import MissingFileError, UserError
+from lightning_coba.user_files import kind_of, shown
 
 SPLITS = ("train", "validation", "test")
 
@@ -205,10 +207,11 @@ def tasks_at(root: str | PathLike[str], column: str = "task", **rules: Any) -> l
         ValueError: A row names no task, or two names become the same.
     """
     place = Path(root).expanduser()
-    if not place.is_dir() and (place.is_file() or has_magic(str(place))):
+    kind = kind_of(place)
+    if kind not in ("a folder", "nothing") or (kind == "nothing" and has_magic(str(place))):
         return _tasks_of_column({"train": place}, place, column, rules)
-    files = data_files(place) if place.is_dir() else []
-    if not files or any(split_sources(home) for home in place.iterdir() if home.is_dir()):
+    files = data_files(place) if kind == "a folder" else []
+    if not files or any(split_sources(home) for home in entries_of(place) if home.is_dir()):
         return _tasks_of_folders(place, rules)
     names = {name for names in SPLIT_NAMES.values() for name in names}
     _, first = next(read_file(files[0]), (0, {}))
@@ -224,7 +227,7 @@ def _tasks_of_folders(folder: Path, rules: Mapping[str, Any]) -> list[Task]:
     layout = _LAYOUT.format(root=folder)
     if not folder.is_dir():
         raise MissingFileError(f"`tasks_at.root` must be a folder or a file; got {str(folder)!r}.", layout)
-    homes = (home for home in sorted(folder.iterdir()) if home.is_dir() and not home.name.startswith("."))
+    homes = (home for home in entries_of(folder) if home.is_dir() and not home.name.startswith("."))
     found = {home.name: split_sources(home) for home in homes}
     if not any(found.values()):
         raise MissingFileError(f"No task was found in {str(folder)!r}.", layout)
@@ -273,7 +276,7 @@ def _task_values(file: Path, column: str) -> Iterator[str | int]:
         value = fields.get(column)
         if not isinstance(value, str | int) or value == "":
             raise UserError(
-                f"column {column!r} must name the row's task; got {value!r}.",
+                f"column {column!r} must name the row's task; got {shown(value)}.",
                 f"The columns are {', '.join(map(repr, fields)) or 'none'}. Fill it in, or name another column.",
                 where=f"{origin_prefix(file)}{number}",
             )

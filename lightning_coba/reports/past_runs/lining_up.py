@@ -12,7 +12,10 @@ from lightning_coba.reports.past_runs.columns import task_columns
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.names import STEP_COLUMNS, is_training, says_loss
 from lightning_coba.reports.past_runs.rows import Log, Row, number
+from lightning_coba.user_files import shown
 
+#: Whole numbers above are not exact as floats.
+LARGEST_STEP = 2**53
 #: Step -> task -> loss, in the order of steps.
 Records = dict[float, dict[str, float]]
 
@@ -33,8 +36,8 @@ def line_up(log: Log, tasks: Sequence[str] | None = None, pattern: str | None = 
     notes = [step_note, *notes, *joined, *([f"Left out: {listed(left)}; --tasks includes what it names."] * bool(left))]
     losses = [[record.get(task, math.nan) for task in columns] for record in records.values()]
     steps: Sequence[float] = list(records)
-    if any(at % 1 for at in steps):
-        notes.append(f"`{step}` has fractions: records are numbered from 1 instead.")
+    if any(at % 1 or abs(at) > LARGEST_STEP for at in steps):
+        notes.append(f"`{step}` has fractions, or is too large: records are numbered from 1 instead.")
         steps = range(1, len(records) + 1)
     return LossTable(
         list(columns),
@@ -70,7 +73,8 @@ def _merged(rows: Sequence[Row], columns: Mapping[str, str], step: str | None) -
         for task, name in columns.items():
             if (cell := number(row.values.get(name))) is None:
                 raise UserError(
-                    f"column `{name}` must hold numbers, or nothing where a task is absent; got {row.values[name]!r}.",
+                    f"column `{name}` must hold numbers, or nothing where a task is absent; got "
+                    f"{shown(row.values[name])}.",
                     "Correct the cell, or leave the column out with --tasks.",
                     where=f"{row.where}",
                 )

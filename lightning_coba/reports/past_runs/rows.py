@@ -90,5 +90,7 @@ def number(value: Any) -> float | None:
         return math.nan
     try:
         return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
     except (TypeError, ValueError):
         return None

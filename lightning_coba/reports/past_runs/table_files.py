@@ -2,8 +2,8 @@
 
 import csv
 import io
-import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -13,6 +13,7 @@ from lightning_coba.errors import UserError
 from lightning_coba.reports.past_runs.names import STEP_COLUMNS, held_out_families, is_held_out
 from lightning_coba.reports.past_runs.rows import Log, Row
 from lightning_coba.runs.settings import flat
+from lightning_coba.user_files import open_file, parse_json, read_text, refusals, shown
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 #: Columns of a long table: which quantity a row is about, its value, and of which rows it is.
@@ -101,18 +102,23 @@ def _cells(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if suffix in (".csv", ".tsv"):
         yield from _csv(file)
     elif suffix in (".jsonl", ".ndjson"):
-        for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        for line, text in enumerate(io.StringIO(read_text(file), newline=None), 1):
             if text.strip():
-                values = _parsed(text, f"{file}:{line}")
+                values = parse_json(text.strip(), f"{file}:{line}", "the line", "Correct or delete it.")
                 if not isinstance(values, dict):
-                    raise UserError(f"{file}:{line}: a line must be a JSON object; got {text[:40]!r}.", "Correct it.")
+                    told = f"a line must be a JSON object; got {shown(text.strip())}."
+                    raise UserError(told, "Correct or delete it.", where=f"{file}:{line}")
                 yield f"{file}:{line}", values
     elif suffix == ".json":
         yield from ((f"{file}, row {i}", values) for i, values in enumerate(_json_rows(file), 1))
     elif suffix == ".parquet":
         from pyarrow import parquet
 
-        rows = parquet.read_table(file).to_pylist()
+        open_file(file).close()  # refuses what is no file
+        with refusals("the file is not readable Parquet", "Write it again.", file):
+            table = parquet.ParquetFile(file).read()
+            table.validate(full=True)  # of damage Arrow would crash
+            rows = table.to_pylist()
         yield from ((f"{file}, row {i}", values) for i, values in enumerate(rows, 1))
     else:
         raise UserError(
@@ -121,29 +127,35 @@ def _cells(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _csv(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} must be text in UTF-8; got {error}.", "Save it as 'CSV UTF-8'.") from None
+    text = read_text(file)
     separator = max(",\t;", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text), delimiter=separator)
-    columns = [name.strip() for name in next(reader, [])]
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=separator)
+    lines = _csv_lines(reader, file)
+    columns = [name.strip() for name in next(lines, [])]
     if twice := [name for name in columns if name and columns.count(name) > 1]:
-        raise UserError(
-            f"{file}:1: each column must have a name of its own; {twice[0]!r} is there twice.", "Rename one."
-        )
-    for cells in reader:
+        told = f"each column must have a name of its own; {shown(twice[0])} is there twice."
+        raise UserError(told, "Rename one.", where=f"{file}:1")
+    for cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(columns):
             raise UserError(
-                f"{file}:{reader.line_num}: a row must have as many cells as the header, {len(columns)}; got "
-                f"{len(cells)}.",
+                f"a row must have as many cells as the header, {len(columns)}; got {len(cells)}.",
                 "Complete or delete the line.",
+                where=f"{file}:{reader.line_num}",
             )
         if separator != ",":  # as spreadsheets write numbers where the comma separates decimals
             cells = [cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
         yield f"{file}:{reader.line_num}", {name: cell for name, cell in zip(columns, cells, strict=True) if name}
+
+
+def _csv_lines(reader: Any, file: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        told = f"the line is not valid CSV ({error})."
+        raise UserError(told, "Correct or delete it.", where=f"{file}:{reader.line_num}") from None
 
 
 def _json_rows(file: Path) -> list[Mapping[str, Any]]:
@@ -151,7 +163,7 @@ def _json_rows(file: Path) -> list[Mapping[str, Any]]:
 
     The Trainer of transformers keeps such a list in ``trainer_state.json``.
     """
-    found = _parsed(file.read_text(encoding="utf-8"), str(file))
+    found = parse_json(read_text(file), str(file))
     if isinstance(found, dict) and isinstance(found.get("log_history"), list):
         found = found["log_history"]
     if isinstance(found, list) and all(isinstance(row, dict) for row in found):
@@ -160,10 +172,3 @@ def _json_rows(file: Path) -> list[Mapping[str, Any]]:
         columns = [column.values() if isinstance(column, dict) else column for column in found.values()]
         return [dict(zip(found, cells, strict=True)) for cells in zip_longest(*columns)]
     raise UserError(f"{file} must hold a list of rows or a list under each column's name.", "Write it as CSV.")
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"this is no JSON ({error}).", "Correct or delete it.", where=where) from None

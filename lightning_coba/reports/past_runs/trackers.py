@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_coba.errors import UserError
 from lightning_coba.reports.past_runs.rows import Log, Row
+from lightning_coba.user_files import read_text, reason, refusals
 
 EVENTS = "*tfevents*"
 
@@ -33,14 +34,15 @@ def _scalars(holder: Path) -> Iterator[tuple[str, int, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    events = EventAccumulator(str(holder), size_guidance={"scalars": 0, "tensors": 0})
-    events.Reload()
-    tags = events.Tags()
-    for tag in tags["scalars"]:
-        yield from ((tag, event.step, event.value) for event in events.Scalars(tag))
-    for tag in tags["tensors"]:  # how TensorFlow 2 writes a scalar
-        if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
-            yield from ((tag, e.step, float(make_ndarray(e.tensor_proto))) for e in events.Tensors(tag))
+    with refusals("the event files cannot be read", "Delete the damaged one.", holder):
+        events = EventAccumulator(str(holder), size_guidance={"scalars": 0, "tensors": 0})
+        events.Reload()
+        tags = events.Tags()
+        for tag in tags["scalars"]:
+            yield from ((tag, event.step, event.value) for event in events.Scalars(tag))
+        for tag in tags["tensors"]:  # how TensorFlow 2 writes a scalar
+            if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
+                yield from ((tag, e.step, float(make_ndarray(e.tensor_proto))) for e in events.Tensors(tag))
 
 
 def read_mlflow_folder(folder: Path) -> Log:
@@ -54,7 +56,7 @@ def read_mlflow_folder(folder: Path) -> Log:
     for metrics in (meta.parent / "metrics" for meta in metas):
         for file in sorted(path for path in metrics.rglob("*") if path.is_file()):
             key = file.relative_to(metrics).as_posix()
-            for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            for line, text in enumerate(read_text(file).splitlines(), 1):
                 values = dict(zip(("timestamp", key, "step"), text.split(), strict=False))  # old lines have no step
                 rows.append(Row(f"{file}:{line}", metrics.parent.name, values))
     return Log(str(folder), rows)
@@ -64,16 +66,18 @@ def read_mlflow_database(file: Path) -> Log:
     """Read the runs of MLflow's SQLite database."""
     query = (
         "SELECT printf('%s (%s)', runs.name, run_uuid), key, step, CASE is_nan WHEN 0 THEN value END "
-        "FROM metrics JOIN runs USING (run_uuid) WHERE lifecycle_stage = 'active' ORDER BY timestamp, step"
+        "FROM metrics JOIN runs USING (run_uuid) WHERE lifecycle_stage = 'active' AND typeof(key) = 'text' "
+        "ORDER BY timestamp, step"
     )
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
             found = database.execute(query).fetchall()
-    except sqlite3.DatabaseError as error:
+    except sqlite3.Error as error:
         raise UserError(
-            f"`read_losses.path` must be a database of MLflow where it ends in {file.suffix}; {file} is none "
-            f"({error}).",
+            f"`read_losses.path` must be a database of MLflow where it ends in {file.suffix}; this is none "
+            f"({reason(error)}).",
             "Give mlflow.db, or the mlruns folder.",
+            where=str(file),
         ) from None
     rows = [Row(f"{file}, {key} at step {step}", run, {"step": step, key: value}) for run, key, step, value in found]
     return Log(str(file), rows)

@@ -1,0 +1,49 @@
+"""From a composed configuration to plain dicts and lists: what cannot be resolved is told with its key."""
+
+from collections.abc import Mapping, Sequence
+from types import NoneType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from lightning_coba.cli.own_files import first_line
+from lightning_coba.errors import SettingError, UserError
+
+#: Groups of the configuration, each a mapping or null.
+GROUPS = (
+    "data", "model", "peft", "balancer", "optimizer", "scheduler", "trainer", "callbacks", "logger", "system",
+)  # fmt: skip
+
+
+def resolved(config: DictConfig, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return a configuration in plain dicts and lists.
+
+    Args:
+        config: The whole of it, which interpolations are looked up in.
+        only: Groups; None = everything.
+
+    Raises:
+        SettingError: A value is missing, an interpolation leads nowhere, or a group is no mapping.
+    """
+    try:
+        settings = _plain(config) if only is None else {group: _plain(config[group]) for group in only}
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        cure = f"Type {key}=... (coba-train --help says what it is)."
+        raise SettingError(f"`{key}` has to be given.", cure, key=key) from error
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or "")
+        if isinstance(error.__cause__, UserError):  # a resolver of ours says what is wrong with what it was given
+            ours = error.__cause__
+            raise SettingError(f"`{key}`: {ours.what}", ours.cure, key=key) from error
+        raise SettingError(f"`{key}` cannot be resolved ({first_line(error)}).", "Correct it.", key=key) from error
+    for group in GROUPS:
+        if not isinstance(settings.get(group, {}), Mapping | NoneType):
+            told = f"`{group}` must hold settings, one per line, or null; got {type(settings[group]).__name__}."
+            raise SettingError(told, f"Choose an option with {group}=..., or write a mapping.", key=group)
+    return settings
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
