@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCHMARKS := exactness planner useful_tokens first_batch logging_cost update head step methods end_to_end
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow bench lint format docs clean
+.PHONY: help install demo test slow bench lint format docs audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,5 +52,12 @@ format: install ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# In an environment of its own: what it needs is not what we pin. --strict: what could not be looked up is no pass.
+audit: ## look up known faults of the pinned packages (needs the network)
+	test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit; }
+	.audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement constraints.txt || { \
+	  echo "A fault is listed above, or the list could not be reached: 'not found on PyPI' means that nothing was looked up."; \
+	  exit 1; }
+
 clean: ## remove what was installed and made, except runs
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .audit build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -193,9 +193,9 @@ def test_optional_packages_are_imported_where_they_are_used():
     assert not found
 
 
-def test_only_the_commands_and_a_run_opened_again_know_hydra():
+def test_only_the_commands_and_what_builds_a_run_opened_again_know_hydra():
     knowing = {module for module in MODULES if third_party(imports_of(module)) & HYDRA}
-    assert {module for module in knowing if package_of(module) != "cli"} == {f"{NAME}.runs.trained_run"}
+    assert {module for module in knowing if package_of(module) != "cli"} == {f"{NAME}.runs.building"}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_coba.cli.run_name import checked_name
 from lightning_coba.errors import UserError
 from lightning_coba.runs.files import RunFiles
 
@@ -23,6 +24,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("epochs_unless_steps", _epochs_unless_steps, replace=True)
     OmegaConf.register_new_resolver("choice", _choice, replace=True)
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
+    OmegaConf.register_new_resolver("run_folder", checked_name, replace=True)
     OmegaConf.register_new_resolver("suite", _suite, replace=True)
     OmegaConf.register_new_resolver("run_file", _run_file, replace=True)
     OmegaConf.register_new_resolver("as_folder", _as_folder, replace=True)

@@ -10,8 +10,8 @@ from lightning_coba.errors import UserError
 _LONGEST = 255
 
 
-def check_name(name: Any) -> None:
-    """Refuse a name that leaves the folder of all runs; ``study/first`` is one below it.
+def checked_name(name: Any) -> str:
+    """Return the name of a run; refuse one that leaves the folder of all runs. ``study/first`` is one below it.
 
     Raises:
         UserError: The name is empty, absolute, has ``..`` in it, or what no file system or terminal shows.
@@ -23,6 +23,7 @@ def check_name(name: Any) -> None:
             f"`name` must be the name of a folder below runs/, such as first or study/first; got {name!r}.",
             "Choose another. To train elsewhere, set hydra.run.dir=DIR.",
         )
+    return str(name)
 
 
 def end_for_name(name: Any) -> None:
@@ -32,7 +33,7 @@ def end_for_name(name: Any) -> None:
         SystemExit: then; Hydra lets nothing else out of its callbacks.
     """
     try:
-        check_name(name)
+        checked_name(name)
     except UserError as error:
         print(f"coba-train: {error}", file=sys.stderr)
         raise SystemExit(2) from None

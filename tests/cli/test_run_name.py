@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_coba.cli.run_name import check_name
+from lightning_coba.cli.run_name import checked_name
 from lightning_coba.errors import UserError
 
 
@@ -12,12 +12,12 @@ from lightning_coba.errors import UserError
 )
 def test_a_name_that_leaves_its_folder_is_refused(name):
     with pytest.raises(UserError, match=r"`name` must be the name of a folder below runs/.*hydra\.run\.dir"):
-        check_name(name)
+        checked_name(name)
 
 
 @pytest.mark.parametrize("name", ["first", "study/first", "..a", "a..b", "größe 2", 5, "-x", "a=1,b=[2]"])
 def test_any_other_name_is_one(name):
-    check_name(name)
+    assert checked_name(name) == str(name)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,9 @@ def test_a_name_may_nest_and_hydra_may_be_told_another_place(command, overrides,
     assert (tmp_path / "runs" / "study" / "first" / "run.json").is_file()
     command(tmp_path, *small, f"hydra.run.dir={tmp_path / 'elsewhere'}")
     assert (tmp_path / "elsewhere" / "run.json").is_file()
+
+
+def test_a_name_that_a_sweep_tries_leaves_its_folder_neither(command, tmp_path):
+    said = command(tmp_path / "a" / "b", "-m", "name=../../x,../../y", "data=files", "data.root=DIR", code=2)
+    assert "`name` must be the name of a folder below runs/" in said
+    assert not {path.name for path in tmp_path.rglob("*")} & {"x", "y"}

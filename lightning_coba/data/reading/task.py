@@ -101,8 +101,8 @@ class Task:
                 object.__setattr__(self, split, self.train)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise UserError(
-                f"`Task.name` must match {_NAME.pattern}, because it becomes part of log keys, tables and file names; got "
-                f"{self.name!r}.",
+                f"`Task.name` must match {_NAME.pattern}, because it becomes part of log keys, tables and file names; "
+                f"got {self.name!r}.",
                 "Replace the other characters, for example by '_'.",
             )
         for argument in ("prompt", "completion"):

@@ -12,9 +12,9 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_COBA_CACHE", str(tmp_path.with_suffix(".cache")))
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "qa\n", "ü", None])
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "qa\n", "ü", None, ".", "..", "../x", "-x", ".hidden", "x\0"])
 def test_name_with_other_characters_is_refused(name):
-    with pytest.raises(ValueError, match=re.escape("`Task.name` must match [A-Za-z0-9_.-]+")):
+    with pytest.raises(ValueError, match=re.escape("`Task.name` must match [A-Za-z0-9_][A-Za-z0-9_.-]*")):
         Task(name, "train.jsonl")
 
 
@@ -98,6 +98,17 @@ def test_tasks_whose_names_would_be_the_same_are_refused(tmp_path):
     file.write_text("kind\na b\na_b\n")
     with pytest.raises(ValueError, match="the tasks 'a b' and 'a_b' of column 'kind' would both be named 'a_b'"):
         tasks_at(file, column="kind")
+
+
+def test_a_task_leads_to_no_other_folder_wherever_its_name_comes_from(tmp_path):
+    write(tmp_path / "all.jsonl", *({"kind": kind, **ROW} for kind in ("../../x", "..", "-y", "/z")))
+    assert [task.name for task in tasks_at(tmp_path / "all.jsonl", column="kind")] == ["_.", "_._.._x", "_y", "_z"]
+    write(tmp_path / "folders" / "qa" / "train.jsonl", ROW)
+    write(tmp_path / "folders" / ".ipynb_checkpoints" / "train.jsonl", ROW)
+    assert [task.name for task in tasks_at(tmp_path / "folders")] == ["qa"]
+    write(tmp_path / "files" / "-x.jsonl", ROW)
+    with pytest.raises(ValueError, match=r"`Task\.name` must match"):
+        tasks_at(tmp_path / "files")
 
 
 def test_file_without_rows_has_no_tasks(tmp_path):
