@@ -6,6 +6,7 @@ TEST_LOSS = "test_loss"
 TEST_ACCURACY = "test_accuracy"
 TEST_EXACT_MATCH = "test_exact_match"
 BALANCE = "balance"
+LOSS_SPIKES = "loss_spikes"
 
 #: Columns of ``balance.csv``, one row per record and task.
 BALANCE_COLUMNS = (

@@ -247,11 +247,11 @@ def warn_of_unused_weights(callback: str, module: L.LightningModule, attribute: 
     )
 
 
-def warn_of_missing_losses(callback: str, tasks: Iterable[str]) -> None:
+def warn_of_missing_losses(callback: str, tasks: Iterable[str], records: int) -> None:
     """Warn that tasks had no finite held-out loss in any record so far."""
     rank_zero_warn(
-        f"{callback}: no finite held-out loss of {', '.join(tasks)} in the first two records, so nothing is known of "
-        "how it converges. Look at its validation rows, and at what validation gives for it."
+        f"{callback}: no finite held-out loss of {', '.join(tasks)} in the first {records} records, so nothing is "
+        "known of how it converges. Look at its validation rows, and at what validation gives for it."
     )
 
 

@@ -358,7 +358,8 @@ class TaskBalancing(L.Callback):
         self._weights.weighs = self.balancer.weighs
 
     def _look_for_silent_tasks(self, trainer: L.Trainer, is_end: bool = False) -> None:
-        self._silent.look(trainer, self._records, self.losses_shown == "validation", is_end)
+        draws = self._steps.stream.num_draws if self._steps.stream is not None else 1
+        self._silent.look(trainer, self._records, draws if self.losses_shown == "validation" else None, is_end)
 
     def _watch_steps(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not self.tasks:

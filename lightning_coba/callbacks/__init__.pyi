@@ -2,6 +2,7 @@ from .balance_csv import BalanceCSV as BalanceCSV
 from .best_checkpoint import BestCheckpoint as BestCheckpoint
 from .divergence_guard import DivergenceGuard as DivergenceGuard
 from .last_checkpoint import LastCheckpoint as LastCheckpoint
+from .loss_spike_guard import LossSpikeGuard as LossSpikeGuard
 from .notebook_view import NotebookView as NotebookView
 from .step_timer import StepTimer as StepTimer
 from .task_progress_bar import TaskProgressBar as TaskProgressBar

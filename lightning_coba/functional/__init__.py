@@ -12,6 +12,7 @@ from lightning_coba.functional.scores import (
 )
 from lightning_coba.functional.seeds import seed_of, set_seed
 from lightning_coba.functional.slopes import masked_slopes
+from lightning_coba.functional.snapshot import Snapshot
 from lightning_coba.functional.task_losses import (
     StepTotals,
     TaskLosses,
@@ -27,6 +28,7 @@ from lightning_coba.functional.undisturbed import RandomState, random_state, set
 __all__ = [
     "BadSteps",
     "RandomState",
+    "Snapshot",
     "StepTotals",
     "TaskLosses",
     "TaskMetrics",

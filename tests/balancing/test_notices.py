@@ -215,5 +215,5 @@ def test_tasks_that_a_balancer_hears_nothing_of_are_warned_of_once(cadence):
         fit(Silent(), ConvergenceBalancer(tasks=["a", "b", "c"], **cadence, **COBA))
     said = [str(w.message) for w in warned if "ConvergenceBalancer: no " in str(w.message)]
     assert len(said) == 2
-    assert "no finite held-out loss of b in the first two records" in said[0]
-    assert f"no training row of c in the first {10 if cadence else 12} batches" in said[1]
+    assert any(f"no finite held-out loss of b in the first {6 if cadence else 2} records" in line for line in said)
+    assert any(f"no training row of c in the first {10 if cadence else 12} batches" in line for line in said)

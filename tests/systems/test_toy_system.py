@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_coba.errors import DivergedError
+
 TOY = Path(__file__).parents[1] / "toy_system"
 SHORT = [
     "system=toy",
@@ -87,6 +89,21 @@ def test_killed_in_either_phase_it_ends_as_if_it_had_not_been(toy, tmp_path, pha
     assert ("retrain" in card["phases"]) == (phase == "retrain")
     coba(tmp_path, "train", *arguments, "resume=auto")
     assert trained(run) == trained(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("phase", ["search", "retrain"])
+def test_a_phase_that_diverges_stops_the_run_and_is_the_one_that_says_so(toy, tmp_path, phase):
+    wild = f"+phases.{phase}.optimizer={{_target_: torch.optim.SGD,_partial_: true,lr: 1e30}}"
+    with pytest.raises(DivergedError, match="Training diverged"):
+        toy(tmp_path, wild)
+    card = json.loads((tmp_path / "run.json").read_text())
+    assert card["status"] == "diverged"
+    statuses = {"search": {"search": "diverged"}, "retrain": {"search": "finished", "retrain": "diverged"}}
+    assert {name: entries["status"] for name, entries in card["phases"].items()} == statuses[phase]
+    assert card["divergence"] == card["phases"][phase]["divergence"]
+    assert "diverged" in (tmp_path / "report.html").read_text()
+    with pytest.raises(FileExistsError, match=r"diverged.*name="):
+        toy(tmp_path, wild, "resume=auto")
 
 
 def test_a_search_made_longer_after_its_retraining_is_refused(toy, tmp_path):
