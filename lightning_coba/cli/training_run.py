@@ -31,6 +31,7 @@ from lightning_coba.cli.system import build_system, card_of, objective_of, objec
 from lightning_coba.errors import UserError
 from lightning_coba.lightning_internals import starts_by_command_line
 from lightning_coba.loggers.wandb import finish_wandb
+from lightning_coba.models.sharding import load_whole_state_dict
 from lightning_coba.runs.run_folder import RunFolder, run_length
 
 
@@ -125,6 +126,8 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
     objective = _objective(module)
     value = objective_value(objective["key"], best, _best_score(best, folder), [logged, tested])
     objective["value"] = value if isfinite(value) else None
+    if hasattr(module, "assemble"):
+        module.assemble()
     if trainer.is_global_zero:
         results = results_of(module, tested)
         log_results(trainer, tested, folder)
@@ -226,4 +229,7 @@ def _test(
 def _load_weights(module: L.LightningModule, checkpoint: str) -> None:
     """Take over the weights of the chosen checkpoint, as a test pass would have."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    module.load_state_dict(state, strict=module.strict_loading)
+    if module.device_mesh is not None:
+        load_whole_state_dict(module, state)
+    else:
+        module.load_state_dict(state, strict=module.strict_loading)
