@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from peft import PeftModel
+from torch import nn
 
 from lightning_coba.errors import UserError
 
@@ -31,12 +32,12 @@ def shard(model: nn.Module, mesh: Any) -> None:
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     names = set(getattr(base, "_no_split_modules", None) or ())
     return [module for module in base.modules() if type(module).__name__ in names]
 
 
-def whole_state_dict(model: nn.Module, trained_only: bool) -> dict[str, Tensor]:
+def whole_state_dict(model: nn.Module, trained_only: bool) -> dict[str, Any]:
     """Return what the shards of all ranks make up, on the CPU of rank 0 and empty elsewhere; every rank has to ask."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
@@ -44,7 +45,7 @@ def whole_state_dict(model: nn.Module, trained_only: bool) -> dict[str, Tensor]:
     return get_model_state_dict(model, options=options)
 
 
-def load_whole_state_dict(model: nn.Module, state: dict[str, Tensor]) -> None:
+def load_whole_state_dict(model: nn.Module, state: dict[str, Any]) -> None:
     """Cut a state dict that every rank has into the shards of a model; what it lacks stays."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
