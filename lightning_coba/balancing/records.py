@@ -176,6 +176,11 @@ class Records:
         self.begin_fit()
         self.go_on(balancer, self.tasks, torch.device("cpu"))
 
+    @property
+    def has_loaded(self) -> bool:
+        """Whether a checkpoint was loaded that no fit has taken over."""
+        return self._loaded is not None
+
     def forget_loaded(self) -> None:
         """Drop a state that was handed back inside the fit: by the next one it is old."""
         self._loaded = None

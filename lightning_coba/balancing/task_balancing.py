@@ -230,6 +230,8 @@ class TaskBalancing(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the baseline and say what was settled."""
+        if self._records.has_loaded and trainer.strategy.restore_checkpoint_after_setup:
+            self.on_fit_start(trainer, pl_module)  # a strategy that shards loads a checkpoint only after that hook
         self._usage.begin_training()
         self._weights.to(pl_module.device)  # a strategy that wraps the module moves parameters and buffers alone
         if self.tasks:

@@ -10,12 +10,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_coba.cli.fit_folder import write_results
 from lightning_coba.errors import DivergedError
+from lightning_coba.models.sharding import load_whole_state_dict
 from lightning_coba.runs.run_folder import RunFolder
 
 
 def load_weights(module: L.LightningModule, checkpoint: str | Path) -> None:
     """Take over the weights of a checkpoint, as a test pass would have."""
-    module.load_state_dict(_read(checkpoint)["state_dict"], strict=module.strict_loading)
+    state = _read(checkpoint)["state_dict"]
+    if module.device_mesh is not None:
+        load_whole_state_dict(module, state)
+    else:
+        module.load_state_dict(state, strict=module.strict_loading)
 
 
 def with_what_is_kept(

@@ -138,6 +138,8 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
     objective = _objective(module)
     value = objective_value(objective["key"], best, _best_score(best, folder), [logged, tested])
     objective["value"] = value if isfinite(value) else None
+    if hasattr(module, "assemble"):
+        module.assemble()
     if trainer.is_global_zero:
         results = results_of(module, tested)
         log_results(trainer, tested, folder)

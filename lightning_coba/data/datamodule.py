@@ -259,6 +259,14 @@ class MultitaskDataModule(LightningDataModule):
         if not state_dict:
             return
         self._resumed_size = state_dict["size"]
+        loader = self._loader if self._loader is not None and self._loader.trainer is self.trainer else None
+        if loader is not None and loader.planner.step_size != state_dict["size"]:
+            raise UserError(
+                f"The run was started with optimizer steps of {state_dict['size']} rows, and now they have "
+                f"{loader.planner.step_size}: {type(self.trainer.strategy).__name__} plans the steps before it reads "  # type: ignore[union-attr]
+                "the checkpoint.",
+                "Resume with the same product of trainer.devices, data.batch_size and accumulate_grad_batches.",
+            )
         if self.trainer is not None and self.trainer.accumulate_grad_batches != state_dict["accumulate"]:
             rescale_progress(self.trainer, state_dict["accumulate"], self.trainer.accumulate_grad_batches)
 

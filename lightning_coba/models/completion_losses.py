@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
@@ -24,6 +25,7 @@ from lightning_coba.functional import (
 from lightning_coba.functional.chunked_loss import autocast_once
 from lightning_coba.models.forward_checks import head_of_backbone, packed_sequences
 from lightning_coba.models.liger import liger_loss
+from lightning_coba.models.sharding import shard
 
 
 class CompletionLosses:
@@ -46,8 +48,25 @@ class CompletionLosses:
         self.compile = compile
         self.plain_head: bool | None = None
         self._packs = False
+        self._is_sharded = False
         # Outside of the module tree, so that the names in checkpoints stay as they are.
         self._compiled: Any = None
+
+    def shard(self, mesh: Any) -> None:
+        """Cut the model into shards, one per rank of a device mesh; a second call does nothing."""
+        if self._is_sharded:
+            return
+        self.plain_head = self._check_head()  # while its parts can still be called one by one
+        shard(self.model, mesh)
+        self.model.call_inside = lambda function, *arguments: function(*arguments)
+        register_fsdp_forward_method(self.model, "call_inside")
+        self._is_sharded = True
+
+    def _inside_forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function as the model's own forward, in which the parameters of sharded models are whole."""
+        if self._is_sharded and self.plain_head:
+            return self.model.call_inside(function, *arguments)
+        return function(*arguments)
 
     def __call__(self, batch: Mapping[str, Tensor], num_tasks: int) -> TaskLosses:
         """Return sums and counts of K tasks on a batch of `data.planning.collate`, padded or packed.
@@ -55,6 +74,9 @@ class CompletionLosses:
         Raises:
             ValueError: if the batch is packed and the model mixes packed sequences.
         """
+        return self._inside_forward(self._task_losses, batch, num_tasks)
+
+    def _task_losses(self, batch: Mapping[str, Tensor], num_tasks: int) -> TaskLosses:
         outputs, targets, tasks = self._at_completions(batch), batch["targets"], batch["token_tasks"]
         if self.plain_head:
             return self._through_head(outputs, targets, tasks, num_tasks)
@@ -71,6 +93,9 @@ class CompletionLosses:
         Raises:
             ValueError: if the batch is packed and the model mixes packed sequences.
         """
+        return self._inside_forward(self._task_metrics, batch, num_tasks)
+
+    def _task_metrics(self, batch: Mapping[str, Tensor], num_tasks: int) -> TaskMetrics:
         outputs = self._at_completions(batch)
         head, outputs = self._head_without_gradients(outputs)
         return chunked_task_metrics(

@@ -54,6 +54,13 @@ class System(Protocol):
         """Draw into a folder what people would rather look at than read. Default: nothing."""
         ...
 
+    def assemble(self) -> None:
+        """Bring together on rank 0 what it is going to save, where a strategy shards parameters; every rank is asked.
+
+        Default: nothing.
+        """
+        ...
+
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write what a user takes away, loadable without this package. Default: nothing."""
         ...

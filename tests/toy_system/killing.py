@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import lightning as L
 
@@ -13,3 +14,10 @@ class KillAt(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.global_step == self.step and trainer.default_root_dir.endswith(self.phase):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Slow(L.Callback):
+    """Leave time between two batches for another process to strike there."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        time.sleep(0.15)

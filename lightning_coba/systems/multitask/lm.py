@@ -32,6 +32,7 @@ from lightning_coba.log_keys import (
 from lightning_coba.models.adapters import adapter_settings, plain_peft, with_adapter
 from lightning_coba.models.completion_losses import CompletionLosses
 from lightning_coba.models.language_model import LanguageModel, checkpoint_activations
+from lightning_coba.models.sharding import whole_state_dict
 from lightning_coba.systems.multitask.loss_totals import LossTotals
 from lightning_coba.systems.protocol import Better, Result
 
@@ -148,6 +149,7 @@ class MultitaskLM(L.LightningModule):
         self._losses = CompletionLosses(self.model, compile)
         self._train_totals: LossTotals | None = None  # since the last time they were logged
         self._num_losses = 0
+        self._whole: dict[str, Tensor] | None = None  # weights of sharded models, to be saved
 
     def setup(self, stage: str) -> None:
         """Learn the task names from the datamodule, where they were not given; refuse rows beyond the context."""
@@ -167,6 +169,17 @@ class MultitaskLM(L.LightningModule):
                 f"Set data.max_length={context} (`MultitaskDataModule.max_length`): longer prompts are then cut on the "
                 "left.",
             )
+
+    def configure_model(self) -> None:
+        """Cut the model into shards where the strategy has a device mesh (``ModelParallelStrategy``)."""
+        if self.device_mesh is None:
+            return
+        if self.hparams.get("compile") or self.hparams.get("load_in_4bit"):
+            raise UserError(
+                "`MultitaskLM.compile` and `load_in_4bit` must be off where ModelParallelStrategy shards the model.",
+                "Leave them out, or set trainer.strategy=ddp.",
+            )
+        self._losses.shard(self.device_mesh)
 
     def task_losses(self, batch: Mapping[str, Tensor]) -> TaskLosses:
         """Return each task's loss sum and token count on a batch of :func:`~lightning_coba.data.planning.collate`."""
@@ -332,7 +345,8 @@ class MultitaskLM(L.LightningModule):
                 "Use the same data, or start a new run.",
             )
         expected = set(self.state_dict()) - self._frozen()
-        differing = sorted(expected ^ set(checkpoint["state_dict"]))
+        # A strategy that shards has loaded the weights already, and taken them out.
+        differing = sorted(expected ^ set(checkpoint.get("state_dict", expected)))
         if differing:
             raise UserError(
                 f"The checkpoint holds other trainable weights than this module: {len(differing)} names differ, the "
@@ -374,9 +388,15 @@ class MultitaskLM(L.LightningModule):
         """Return the unweighted mean of the tasks' validation losses."""
         return VAL_LOSS, "min"
 
+    def assemble(self) -> None:
+        """Bring the shards of all ranks together on rank 0, which is going to save them."""
+        if self.device_mesh is not None:
+            self._whole = whole_state_dict(self.model, trained_only=self.has_adapter)
+
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write the adapter (PEFT) or, after full fine-tuning, the model, as safetensors."""
-        self.model.save_pretrained(str(folder))
+        options = {} if self._whole is None else {"state_dict": self._whole}
+        self.model.save_pretrained(str(folder), **options)
 
     @property
     def has_adapter(self) -> bool:
