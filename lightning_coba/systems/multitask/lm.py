@@ -34,6 +34,7 @@ from lightning_coba.models.completion_losses import CompletionLosses
 from lightning_coba.models.language_model import LanguageModel, checkpoint_activations
 from lightning_coba.systems.multitask.loss_totals import LossTotals
 from lightning_coba.systems.protocol import Better, Result
+from lightning_coba.user_files import refused_setting
 
 #: Key of this module's own part of a checkpoint.
 CHECKPOINT_KEY = "multitask_lm"
@@ -235,7 +236,8 @@ class MultitaskLM(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, and the scheduler."""
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        with refused_setting("optimizer"):
+            optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
         if self._scheduler is None:
             return optimizer
         options = {}
@@ -248,9 +250,11 @@ class MultitaskLM(L.LightningModule):
                     "Set one, or use a scheduler without an end.",
                 )
             options["num_training_steps"] = int(steps)
+        with refused_setting("scheduler"):
+            scheduler = self._scheduler(optimizer, **options)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._scheduler(optimizer, **options), "interval": "step"},
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
     # ------------------------------------------------------------------ validation and test
