@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lightning_coba.errors import MissingFileError, UserError
+from lightning_coba.errors import MissingFileError, SettingError, UserError
 
 #: Lists and objects within each other; what writes deeper has gone wrong, and Python's own limit lies near.
 MOST_NESTED = 100
@@ -57,6 +57,21 @@ def refusals(told: str, cure: str, where: object) -> Iterator[None]:
         raise _unreadable(error, where) from error
     except Exception as error:
         raise UserError(f"{told} ({reason(error)}).", cure, where=str(where)) from error
+
+
+@contextmanager
+def refused_setting(key: str) -> Iterator[None]:
+    """Turn what a class of another package raises about its arguments into a `SettingError`.
+
+    Args:
+        key: What holds the arguments, such as ``optimizer``.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise SettingError(f"`{key}` is refused ({reason(error)}).", "Correct its settings.", key=key) from error
 
 
 def reason(error: BaseException) -> str:

@@ -70,7 +70,8 @@ def told_of(error: Exception | None, hint: str | None, files: Sequence[Path]) ->
         return UserError(hint, where=where)
     said = ": ".join(dict.fromkeys(first_line(cause).rstrip(":") for cause in causes))
     place = where or (str(files[0]) if files and not keys else "")
-    return UserError(f"the configuration does not compose ({said}).", _CURE, where=place)
+    what = f"`{keys[0]}`" if keys else "the configuration"
+    return UserError(f"{what} does not compose ({said}).", _CURE, where=place)
 
 
 def _files(arguments: Sequence[str]) -> list[Path]:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_coba.errors import SettingError, UserError
+from lightning_coba.runs.settings import GROUPS
 from lightning_coba.user_files import refusals
 from lightning_coba.user_yaml import place_in, yaml_error, yaml_nodes
 
@@ -80,6 +81,11 @@ def check_file(file: Path) -> None:
         told = "the file must hold a mapping of settings, such as `seed: 1`."
         raise UserError(told, "Write one setting per line.", where=f"{file}:{root.start_mark.line + 1}")
     for name, value in root.value:
+        is_group = file.parent.name == "experiment" and name.value in (*GROUPS, "hydra")
+        if is_group and not isinstance(value, yaml.MappingNode) and value.tag != "tag:yaml.org,2002:null":
+            line = name.start_mark.line + 1
+            cure = "Write one setting per line below it, or choose an option in the defaults list."
+            raise UserError(f"`{name.value}` must hold settings.", cure, where=f"{file}:{line}")
         if name.value == "defaults" and not isinstance(value, yaml.SequenceNode):
             line = name.start_mark.line + 1
             raise UserError("`defaults` must be a list.", "Begin each entry with '- '.", where=f"{file}:{line}")

@@ -9,11 +9,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lightning_coba.cli.own_files import first_line
 from lightning_coba.errors import SettingError, UserError
-
-#: Groups of the configuration, each a mapping or null.
-GROUPS = (
-    "data", "model", "peft", "balancer", "optimizer", "scheduler", "trainer", "callbacks", "logger", "system",
-)  # fmt: skip
+from lightning_coba.runs.settings import GROUPS
 
 
 def resolved(config: DictConfig, only: Sequence[str] | None = None) -> dict[str, Any]:

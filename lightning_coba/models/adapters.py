@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lightning_coba.functional import set_seed, undisturbed
+from lightning_coba.user_files import refused_setting
 
 
 def with_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int) -> PeftModel:
@@ -18,7 +19,8 @@ def with_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int) -> PeftMod
         # peft 0.21 asks transformers 5 under a name that will go.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         set_seed(seed, model.device)
-        return get_peft_model(model, peft)
+        with refused_setting("peft"):
+            return get_peft_model(model, peft)
 
 
 def plain_peft(peft: PeftConfig | Mapping[str, Any]) -> dict[str, Any]:

@@ -2,23 +2,33 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from lightning_coba.errors import UserError
 from lightning_coba.runs.card import MULTITASK
 from lightning_coba.user_yaml import read_yaml
 
+#: Parts of a configuration, each a mapping or null.
+GROUPS = (
+    "data", "model", "peft", "balancer", "optimizer", "scheduler", "trainer", "callbacks", "logger", "system",
+)  # fmt: skip
+
 
 def read_settings(file: Path) -> dict[str, Any]:
     """Return the contents of a ``config.yaml``.
 
     Raises:
-        UserError: The file cannot be read, or holds no mapping.
+        UserError: The file cannot be read, or holds no mapping of such groups.
     """
     settings = read_yaml(file)
     if not isinstance(settings, dict):
         told = f"the file must hold a mapping; got {type(settings).__name__}."
         raise UserError(told, "Restore the file.", where=str(file))
+    for group in GROUPS:
+        if not isinstance(settings.get(group, {}), Mapping | NoneType):
+            told = f"`{group}` must hold settings; got {type(settings[group]).__name__}."
+            raise UserError(told, "Restore the file.", where=str(file))
     return settings if "system" in settings else _of_0_4(settings)
 
 

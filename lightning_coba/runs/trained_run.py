@@ -80,7 +80,18 @@ class TrainedRun:
             )
         if not trust_code:
             refuse_links_out(path)
-        return cls(path, read_card(files.card), read_settings(files.settings), trust_code, trust_remote_code)
+        run = cls(path, read_card(files.card), read_settings(files.settings), trust_code, trust_remote_code)
+        if run.system == MULTITASK:
+            run._check_shape(files)
+        return run
+
+    def _check_shape(self, files: RunFiles) -> None:
+        """Refuse files that lack what evaluation and export ask for."""
+        tasks, model = self.card.get("tasks"), mapping(self.settings.get("model")).get("model")
+        if not (isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)):
+            raise UserError("`tasks` must list the names of tasks.", "Restore the file.", where=str(files.card))
+        if not isinstance(model, str):
+            raise UserError("`model.model` must name a model.", "Restore the file.", where=str(files.settings))
 
     @property
     def files(self) -> RunFiles:
@@ -195,7 +206,7 @@ class TrainedRun:
         Raises:
             FileNotFoundError: the data is not where it was.
         """
-        settings = {name: value for name, value in self.settings["data"].items() if name not in changes}
+        settings = {name: value for name, value in mapping(self.settings.get("data")).items() if name not in changes}
         try:
             datamodule = build("data", settings | changes, self.trust_code)
         except Exception as error:

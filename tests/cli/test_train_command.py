@@ -113,7 +113,7 @@ def test_name_that_is_taken_is_refused_with_both_ways_out(command, here, overrid
     run = finished / "runs" / "powers-coba-seed1"
     before = fingerprint(run)
     assert before
-    printed = command(finished, *overrides, code=1)
+    printed = command(finished, *overrides, code=2)
     assert "Traceback" not in printed
     assert "resume=auto" in printed
     assert "name=..." in printed

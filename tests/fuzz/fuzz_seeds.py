@@ -3,20 +3,25 @@
 import gzip
 import json
 import sqlite3
+import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import chdir, closing
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import datasets
 import pyarrow as pa
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from pyarrow import parquet
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from written_runs import write_run
 
+from lightning_coba.cli import sweep, train, training_run
+from lightning_coba.cli.building import built
 from lightning_coba.cli.composing import composed
 from lightning_coba.data.reading.row_cache import row_tables
 from lightning_coba.data.reading.task import tasks_at
@@ -34,18 +39,23 @@ defaults:
   - override /data: files
   - override /model: causal_lm
   - override /balancer: uniform
+  - override /logger: csv
 
 name: "first"
 seed: 3
 data:
-  root: my_tasks
+  root: null
   batch_size: 4
   tasks:
-    - {name: code, train: code.jsonl, prompt: "{question}\\n"}
+    - _target_: lightning_coba.Task
+      name: code
+      train: code.jsonl
+      prompt: "{question}\\n"
 model:
   model: tiny
 trainer:
   max_steps: ${seed}
+  accelerator: cpu
 """
 
 
@@ -78,10 +88,42 @@ def read_run_folder(folder: Path) -> object:
     """Read a run folder as reports do."""
     run = read_run(folder)
     opened = TrainedRun.open(folder)
+    _ = opened.base_model, opened.tasks
     _ = run.is_complete, run.after, run.best_step("code"), run.fits, opened.results, opened.name, opened.has_adapter
     if (folder / "balance.csv").is_file():
         read_balance(folder)
     return read_losses(folder)
+
+
+def read_experiment(folder: Path) -> object:
+    """Do all that coba-train does before it loads a model."""
+    GlobalHydra.instance().clear()
+    with (
+        patch.object(sys, "argv", ["coba-train", "--config-dir", str(folder), "experiment=x"]),
+        patch.object(training_run, "run", _build),
+        patch.object(train, "end_with", _raise),
+        patch.object(sweep, "end_with", _raise),
+        chdir(folder),
+    ):
+        try:
+            train.main()
+        except Ended as end:
+            raise end.__cause__ from None
+
+
+def _build(fits: list, *_: object) -> float:
+    for fit in fits:
+        _ = built(fit.settings["data"], "data"), built(fit.settings["optimizer"], "optimizer")
+        training_run._trainer(fit.settings)
+    return 0.0
+
+
+class Ended(BaseException):
+    """What ended the command; Hydra lets it pass."""
+
+
+def _raise(error: Exception) -> None:
+    raise Ended from error
 
 
 def make_seeds(home: Path) -> list[Seed]:
@@ -112,7 +154,9 @@ def make_seeds(home: Path) -> list[Seed]:
     balance = ["record,step,task,loss,ratio,slope,rcs,acs,divergence_factor,weight"]
     balance += [f"{i},{10 * i},{t},{3 / i},{1 / i},,,,,0.5" for i in range(1, 5) for t in ("code", "qa")]
     seed("run", {"balance.csv": "\n".join([*balance, ""]).encode()}, read_run_folder, 3)
-    seed("yaml", {"experiment/x.yaml": EXPERIMENT.encode()}, lambda folder: composed(f"{folder}/experiment/x.yaml"), 4)
+    files = {"experiment/x.yaml": EXPERIMENT.encode()}
+    seed("checked_yaml", files, lambda folder: composed(f"{folder}/experiment/x.yaml"), 3)
+    seed("trained_yaml", files, read_experiment)
     return made
 
 

@@ -34,7 +34,7 @@ def fault_of(read, folder):
             read(folder)
     except UserError as error:
         return ValueError(f"not one line: {error}") if "\n" in f"{error.where}{error.what}" else None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return error
     finally:
         signal.alarm(0)

@@ -35,6 +35,7 @@ from lightning_coba.models.language_model import LanguageModel, checkpoint_activ
 from lightning_coba.models.sharding import whole_state_dict
 from lightning_coba.systems.multitask.loss_totals import LossTotals
 from lightning_coba.systems.protocol import Better, Result
+from lightning_coba.user_files import refused_setting
 
 #: Key of this module's own part of a checkpoint.
 CHECKPOINT_KEY = "multitask_lm"
@@ -248,7 +249,8 @@ class MultitaskLM(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over the trainable parameters, and the scheduler."""
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        with refused_setting("optimizer"):
+            optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
         if self._scheduler is None:
             return optimizer
         options = {}
@@ -261,9 +263,11 @@ class MultitaskLM(L.LightningModule):
                     "Set one, or use a scheduler without an end.",
                 )
             options["num_training_steps"] = int(steps)
+        with refused_setting("scheduler"):
+            scheduler = self._scheduler(optimizer, **options)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._scheduler(optimizer, **options), "interval": "step"},
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
     # ------------------------------------------------------------------ validation and test
