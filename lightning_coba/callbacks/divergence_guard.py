@@ -70,7 +70,8 @@ DivergedError`, where
         device = pl_module.device
         self._steps = BadSteps.none(len(self._tasks), device)
         if self._loaded is not None and len(self._loaded[2]) == len(self._tasks):
-            self._steps = BadSteps(*(torch.tensor(entry, device=device) for entry in self._loaded))
+            like = zip(self._loaded, self._steps, strict=True)  # an empty list says nothing of its type
+            self._steps = BadSteps(*(torch.tensor(entry, dtype=part.dtype, device=device) for entry, part in like))
         self._loaded, self._bad, self._finite_at = None, None, None
         self._step_before = trainer.global_step
         self._at_once = device.type == "cpu" and trainer.world_size == 1
