@@ -23,6 +23,8 @@ from written_runs import write_run
 from lightning_coba.cli import sweep, train, training_run
 from lightning_coba.cli.building import built
 from lightning_coba.cli.composing import composed
+from lightning_coba.cli.composition import composition_error
+from lightning_coba.cli.errors import is_for_the_user
 from lightning_coba.data.reading.row_cache import row_tables
 from lightning_coba.data.reading.task import tasks_at
 from lightning_coba.reports.past_runs.reading import read_losses
@@ -123,7 +125,7 @@ class Ended(BaseException):
 
 
 def _raise(error: Exception) -> None:
-    raise Ended from error
+    raise Ended from error if is_for_the_user(error) else composition_error(sys.argv[1:]) or error
 
 
 def make_seeds(home: Path) -> list[Seed]:
