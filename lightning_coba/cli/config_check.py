@@ -2,17 +2,15 @@
 
 import difflib
 import inspect
-import logging
 import types
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hydra.utils import get_object
 from torch import Tensor
 
 from lightning_coba.errors import SettingError
-from lightning_coba.user_files import reason, shown
+from lightning_coba.runs.instantiation import target_of
+from lightning_coba.user_files import shown
 
 SCALARS = (bool, int, float, str, type(None))
 
@@ -45,43 +43,6 @@ def check_config(config: Mapping[str, Any]) -> None:
             if not _fits(value, hints.get(key, Any)):
                 told = f"`{path}{key}` must be {_say(hints[key])}; got {shown(value)}."
                 raise SettingError(told, f"Override it: {path}{key}=...", key=f"{path}{key}")
-
-
-def target_of(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
-    """Return the class or function that a part of a configuration names.
-
-    Args:
-        node: With ``_target_``.
-        path: Its key with a dot behind it, for the error.
-
-    Raises:
-        SettingError: There is none of that name, or it cannot be called.
-    """
-    key, name = f"{path}_target_", node["_target_"]
-    cure = "Give the dotted path of a class or function that can be imported."
-    if not isinstance(name, str):
-        raise SettingError(f"`{key}` must name a class or function; got {shown(name)}.", cure, key=key)
-    try:
-        with _quiet(logging.getLogger("hydra.utils")):
-            called = get_object(name)
-    except (ImportError, ValueError) as error:  # how Hydra says it, whatever the import has raised
-        cause = error.__cause__ or error
-        raise SettingError(
-            f"`{key}` names {shown(name)}, which is not there ({reason(cause)}).", cure, key=key
-        ) from error
-    if not callable(called):
-        raise SettingError(f"`{key}` names {shown(name)}, which is no class or function.", cure, key=key)
-    return called
-
-
-@contextmanager
-def _quiet(log: logging.Logger) -> Iterator[None]:
-    """Keep Hydra from saying itself what we say."""
-    before, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = before
 
 
 def parameters_of(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -8,10 +8,10 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_coba.cli.building import built
-from lightning_coba.cli.config_check import parameters_of, target_of
+from lightning_coba.cli.config_check import parameters_of
 from lightning_coba.errors import UserError
 from lightning_coba.runs.card import WHOLE, Objective
+from lightning_coba.runs.instantiation import built, target_of
 from lightning_coba.runs.run_folder import OWN_ENTRIES
 
 #: Groups of the configuration that are passed to a system under their names, where it has such an argument.

@@ -15,7 +15,6 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 
 from lightning_coba.callbacks import BestCheckpoint
-from lightning_coba.cli.building import built
 from lightning_coba.cli.fit_folder import (
     log_results,
     open_folder,
@@ -37,6 +36,7 @@ from lightning_coba.cli.system import build_system, card_of, objective_of, objec
 from lightning_coba.errors import DivergedError, UserError
 from lightning_coba.lightning_internals import starts_by_command_line
 from lightning_coba.loggers.wandb import finish_wandb
+from lightning_coba.runs.instantiation import built
 from lightning_coba.runs.run_folder import RunFolder, run_length
 
 

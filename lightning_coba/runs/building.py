@@ -1,11 +1,10 @@
 """Build the parts of a run from its settings: of a folder that may be somebody else's, only what is listed here."""
 
-import inspect
-import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning_coba.errors import UserError
+from lightning_coba.runs.instantiation import built
 
 #: Group of the configuration -> everything that a ``_target_`` in it may name. These are whole names, since a package
 #: holds functions that run or import what they are given. None of these does.
@@ -40,18 +39,20 @@ def build(group: str, settings: Mapping[str, Any], trust_code: bool = False, **o
     Args:
         group: The group of the configuration, a key of `BUILDABLE`.
         settings: Its node, plain dicts and lists.
-        trust_code: Whether Hydra builds it, whatever its targets name.
+        trust_code: Whether it may name anything to build, and look up anything with ``${...}``.
         **objects: Further arguments of the outermost target, as they are.
 
     Raises:
         UserError: The settings name something that is not listed, or arguments that it does not have.
     """
+    plain: Any = settings
     if trust_code:
-        from hydra.utils import instantiate
+        from omegaconf import OmegaConf
 
-        return instantiate({**settings, "_partial_": True}, _convert_="all")(**objects)
-    refuse_unlisted(group, settings)
-    return _built(group, settings, objects)
+        plain = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
+    else:
+        refuse_unlisted(group, settings)
+    return built(plain, group, **objects)
 
 
 def refuse_unlisted(group: str, settings: Any) -> None:
@@ -78,19 +79,3 @@ def _special_entries(where: str, node: Any) -> Iterator[tuple[str, Any]]:
         if name in ("_target_", *HYDRA_KEYS):
             yield f"{where}.{name}", value
         yield from _special_entries(f"{where}.{name}", value)
-
-
-def _built(where: str, node: Any, objects: Mapping[str, Any] | None = None) -> Any:
-    if isinstance(node, list):
-        return [_built(f"{where}.{number}", value) for number, value in enumerate(node)]
-    if not isinstance(node, Mapping):
-        return node
-    parts = {name: _built(f"{where}.{name}", value) for name, value in node.items() if name != "_target_"}
-    if "_target_" not in node:
-        return parts
-    called, arguments = pkgutil.resolve_name(node["_target_"]), {**parts, **(objects or {})}
-    try:
-        inspect.signature(called).bind(**arguments)
-    except TypeError as error:
-        raise UserError(f"`{where}` does not fit {node['_target_']}: {error}.", "Restore config.yaml.") from error
-    return called(**arguments)

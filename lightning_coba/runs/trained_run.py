@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lightning_coba.errors import MissingFileError, UserError
-from lightning_coba.runs.building import build
+from lightning_coba.runs.building import build, refuse_unlisted
 from lightning_coba.runs.card import MULTITASK, Result, mapping, read_card, results_of
 from lightning_coba.runs.collection import fits_of
 from lightning_coba.runs.files import RunFiles
@@ -90,6 +90,8 @@ class TrainedRun:
         tasks, model = self.card.get("tasks"), mapping(self.settings.get("model")).get("model")
         if not (isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)):
             raise UserError("`tasks` must list the names of tasks.", "Restore the file.", where=str(files.card))
+        if not self.trust_code:
+            refuse_unlisted("model", self.settings.get("model"))
         if not isinstance(model, str):
             raise UserError("`model.model` must name a model.", "Restore the file.", where=str(files.settings))
 

@@ -21,7 +21,6 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from written_runs import write_run
 
 from lightning_coba.cli import sweep, train, training_run
-from lightning_coba.cli.building import built
 from lightning_coba.cli.composing import composed
 from lightning_coba.cli.composition import composition_error
 from lightning_coba.cli.errors import is_for_the_user
@@ -29,6 +28,7 @@ from lightning_coba.data.reading.row_cache import row_tables
 from lightning_coba.data.reading.task import tasks_at
 from lightning_coba.reports.past_runs.reading import read_losses
 from lightning_coba.runs.collection import read_run
+from lightning_coba.runs.instantiation import built
 from lightning_coba.runs.trained_run import TrainedRun
 from lightning_coba.simplex.records import read_balance
 
