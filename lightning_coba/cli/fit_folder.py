@@ -111,19 +111,17 @@ def write_page(folder: RunFolder) -> None:
         rank_zero_warn(f"The page of the run could not be written ({one_line(error)}). Try coba-report {folder.path}")
 
 
-def write_end(folder: RunFolder, status: str, error: BaseException, whatever: bool) -> None:
-    """Write down what ended a run that had begun: on its card, in ``error.txt`` where it failed, and on its page.
+def write_end(folder: RunFolder, status: str, error: BaseException, in_sweep: bool) -> None:
+    """Write down what ended a run that had begun: its status at once, then its page where it failed.
 
-    Args:
-        folder: of the fit that was under way.
-        status: for the card.
-        error: what ended it.
-        whatever: whether a run that had not begun leaves a card too: in a sweep nobody watches.
+    What fails before it has begun leaves nothing, but in a sweep, where nobody watches.
     """
     before = folder.card.get("status")
-    if before == "running" or (whatever and before != "finished"):
+    was_stopped = status == "preempted"
+    if before == "running" or (in_sweep and not was_stopped and before != "finished"):
         folder.write_end(status, error, one_line(error))
-        write_page(RunFolder(folder.path))
+        if not was_stopped:  # who stops a run does not wait for a page
+            write_page(RunFolder(folder.path))
 
 
 def timing_of(trainer: L.Trainer) -> dict[str, Any]:

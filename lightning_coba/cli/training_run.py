@@ -35,7 +35,7 @@ from lightning_coba.cli.stop_between_steps import StopBetweenSteps
 from lightning_coba.cli.stopping import stop_behind
 from lightning_coba.cli.system import build_system, card_of, objective_of, objective_value, results_of
 from lightning_coba.errors import DivergedError, UserError
-from lightning_coba.lightning_internals import starts_by_command_line
+from lightning_coba.lightning_internals import retire_observer, starts_by_command_line
 from lightning_coba.loggers.wandb import finish_wandb
 from lightning_coba.runs.run_folder import RunFolder, run_length
 
@@ -72,10 +72,10 @@ def run(fits: Sequence[Fit], folder: RunFolder, resume: Any) -> float:
         exit_code = 0
         return _to_minimise(objective)
     except BaseException as error:
-        end_other_ranks()
-        status = outcome_of(error).status
+        retire_observer()
         with suppress(OSError):  # a full disk: the run stays as it was, which resume=auto accepts
-            write_end(part, status, error, whatever=in_sweep() and status != "preempted")
+            write_end(part, outcome_of(error).status, error, in_sweep())
+        end_other_ranks()
         if stop := stop_behind(error):
             stop.folder = folder.path if folder.card else None
             raise stop from error
