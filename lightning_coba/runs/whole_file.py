@@ -11,6 +11,7 @@ def write_whole(file: Path, text: str) -> None:
     """Write a text file in one move, so that neither a kill nor a power cut leaves half of it."""
     partial = file.with_name(f"{file.name}.partial")
     try:
+        partial.unlink(missing_ok=True)  # a link there would be followed
         partial.write_text(text, encoding="utf-8")
         replace_durably(partial, file)
     except OSError as error:
