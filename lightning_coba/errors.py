@@ -36,6 +36,10 @@ class FileInTheWayError(UserError, FileExistsError):
     """Something is where a file or a run should go."""
 
 
+class DamagedFileError(UserError):
+    """A file does not hold what was written to it."""
+
+
 class MissingPackageError(UserError, ModuleNotFoundError):
     """An optional package is not installed; the cure installs it."""
 

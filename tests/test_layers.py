@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "balancing": {"balancers", "functional", "simplex", "data.stream", "lightning_internals", "log_keys"},
     "runs": {"balancers", "data", "folder_lock", "log_keys", "models", "simplex"},
     "loggers": {"log_keys", "lightning_internals", "runs.files"},
-    "callbacks": {"balancing", "functional", "loggers", "simplex", "lightning_internals", "log_keys"},
+    "callbacks": {"balancing", "functional", "loggers", "runs.checkpoint_file", "runs.files", "simplex", *SMALL},
     "systems": {"balancers", "balancing", "callbacks", "data", "functional", "models", "simplex", *SMALL},
     "inspection": {"data", "balancing.run_length"},
     "evaluation": {"data", "log_keys", "models", "reports.page", "runs"},

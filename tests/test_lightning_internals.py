@@ -1,27 +1,41 @@
 """Each reader of what Lightning and torch keep to themselves, against what they do, so that an upgrade shows."""
 
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
 from foreign import Foreign, fit, val_loader
-from lightning.pytorch.callbacks import Callback
+from lightning.fabric.strategies.launchers import subprocess_script as observers
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from lightning_coba import lightning_internals
 from lightning_coba.lightning_internals import (
+    after_each_batch,
     batch_progress,
     graph_kept_after_backward,
     hand_back_callbacks,
     is_accumulating,
+    leave_signals_alone,
     loaded_batch_counts,
     logging_step,
     num_batches_done,
+    ranks_of,
+    retire_observer,
     sanity_metrics,
     starts_by_command_line,
+    starts_by_spawning,
     summary_writer,
     uses_static_graph,
 )
@@ -172,3 +186,80 @@ def test_a_callback_of_forked_ranks_hands_back_what_rank_zero_held():
     fit(module, counter, max_epochs=1, limit_val_batches=0, devices=2, strategy="ddp_fork")
     assert counter.num_batches == 0  # when this fails, Lightning hands back callbacks by itself
     assert counter.taken == (module, {"rank": torch.tensor(0), "num_batches": 3})
+
+
+def test_a_trainer_leaves_sigterm_to_the_handler_that_was_there(tmp_path):
+    heard = []
+
+    class Strike(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = L.Trainer(max_epochs=1, accelerator="cpu", callbacks=[Strike()], **quiet)
+        leave_signals_alone(trainer)
+        trainer.fit(Foreign(steers=False), val_loader(), val_loader())
+        assert trainer.global_step > 2  # it went on
+        assert heard == [signal.SIGTERM]
+        pickle.dumps(trainer._signal_connector.__getstate__()["_sigterm_notifier_fn"])  # travels to spawned ranks
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_batch_is_over_after_the_hooks_and_the_pass_that_follow_it():
+    order = []
+
+    class Hooks(Callback):
+        def on_train_start(self, trainer, pl_module):
+            after_each_batch(trainer, lambda: order.append("over"))
+
+        def on_validation_end(self, trainer, pl_module):
+            order.append("validated")
+
+    class Module(Foreign):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            order.append("batch")
+
+    fit(Module(steers=False), Hooks(), max_epochs=1, val_check_interval=2, num_sanity_val_steps=0)
+    assert order[:5] == ["batch", "over", "batch", "validated", "over"]
+
+
+def test_an_observer_gives_this_process_time_and_can_be_retired(monkeypatch):
+    killed = []
+    monkeypatch.setattr(lightning_internals, "OBSERVER_PATIENCE", 0.5)
+    monkeypatch.setattr(observers._ChildProcessObserver, "_terminate_all", lambda self: killed.append(True))
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(1)"])
+    child.wait()
+    trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)
+    leave_signals_alone(trainer)
+    for retires in (True, False):
+        subprocess_script._launch_process_observer([child])
+        [observer] = [t for t in threading.enumerate() if isinstance(t, observers._ChildProcessObserver)]
+        if retires:
+            retire_observer()
+        observer.join(10)
+        assert killed == ([] if retires else [True])
+
+
+@pytest.mark.parametrize(("strategy", "spawns"), [("ddp", False), ("ddp_spawn", True), ("auto", False)])
+def test_ranks_are_the_processes_that_a_trainer_has_started(strategy, spawns):
+    trainer = L.Trainer(accelerator="cpu", devices=1 if strategy == "auto" else 2, strategy=strategy, logger=False)
+    assert starts_by_spawning(trainer) == spawns
+    assert ranks_of(trainer) == []
+    if strategy == "ddp":
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        trainer.strategy.launcher.procs = [child]
+        assert ranks_of(trainer) == [child.pid]
+        child.communicate(b"\n")
+        assert ranks_of(trainer) == []
+
+
+def test_the_best_checkpoint_is_written_through_the_method_that_ours_overrides(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(ModelCheckpoint, "_save_checkpoint", lambda self, trainer, path: written.append(path))
+    checkpoint = ModelCheckpoint(tmp_path, "best", enable_version_counter=False)
+    fit(Foreign(steers=False), checkpoint, max_epochs=1, enable_checkpointing=True)
+    assert written == [str(tmp_path / "best.ckpt")]

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -5,6 +7,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_coba.errors import UserError
 from lightning_coba.log_keys import VAL_LOSS
+from lightning_coba.runs.checkpoint_file import written_whole
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -71,6 +74,15 @@ class BestCheckpoint(ModelCheckpoint):
                 f"Logged: {', '.join(trainer.callback_metrics) or 'nothing'}. Log it with self.log, or name another.",
             )
         super().on_validation_end(trainer, pl_module)
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        """Write beside the old file, and replace it in one move."""
+        if "://" in filepath:
+            super()._save_checkpoint(trainer, filepath)
+            return
+        with written_whole(trainer, Path(filepath)) as partial:
+            super()._save_checkpoint(trainer, str(partial))
+        self._last_checkpoint_saved = filepath
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Ask the module, before a checkpoint's state is looked up by what this one monitors."""

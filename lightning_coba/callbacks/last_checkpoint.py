@@ -1,11 +1,13 @@
-import os
 from os import PathLike
+from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_coba.lightning_internals import is_accumulating
+from lightning_coba.runs.checkpoint_file import written_whole
+from lightning_coba.runs.files import RunFiles
 
 
 class LastCheckpoint(Checkpoint):
@@ -13,7 +15,8 @@ class LastCheckpoint(Checkpoint):
 
     There the pass has been run, its record taken and everything logged; a checkpoint that Lightning writes at a
     training step where a pass is due comes before that pass, which a resumed run then never makes. The file is
-    replaced in one move, and what the loggers hold is written first, so that a killed run loses no row.
+    replaced in one move, and what the loggers hold is written first, so that a killed run loses no row. The checkpoint
+    before it is kept beside it, as ``previous.ckpt``, should the file be damaged later.
 
     Args:
         path: File to write.
@@ -34,10 +37,6 @@ class LastCheckpoint(Checkpoint):
         """Write the file now; every rank calls it, where an optimizer step is complete and no pass is due."""
         for logger in trainer.loggers:
             logger.save()
-        # Lightning writes to the system's temporary folder and moves: between file systems that is a copy, which a
-        # kill cuts off. Beside the old file and renamed, there is always a whole one.
-        partial = f"{self.path}.partial"
-        trainer.save_checkpoint(partial, weights_only=False)
-        if trainer.is_global_zero:
-            os.replace(partial, self.path)
-        trainer.strategy.barrier("last_checkpoint")
+        file = Path(self.path)
+        with written_whole(trainer, file, previous=file.with_name(RunFiles.previous_checkpoint.name)) as partial:
+            trainer.save_checkpoint(partial, weights_only=False)

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +65,7 @@ def plain_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit(130)
+        parser.exit(130, f"{parser.prog}: stopped by Ctrl-C.\n")
     except Exception as error:
         # Not before it is needed: --help is answered in a tenth of a second.
         from lightning_coba.cli.errors import is_for_the_user, sentence_of

@@ -10,6 +10,9 @@ from lightning_coba.runs.redaction import without_secrets
 #: What a machine refuses, whatever the program does.
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
 
+_ROOM = "Make room, then give the command again; coba-train goes on with resume=auto."
+_CURES = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: "Write to another folder."}
+
 
 def unwrapped(error: BaseException) -> BaseException:
     """Return the error itself where Hydra has wrapped one of a part that it instantiated."""
@@ -31,7 +34,8 @@ def sentence_of(error: BaseException) -> str:
     """Return what an error says to the user; of the operating system's, with the path before it."""
     error = unwrapped(error)
     if is_for_the_user(error) and isinstance(error, OSError) and not isinstance(error, UserError):
-        return f"{error.filename}: {error.strerror}." if error.filename is not None else f"{error.strerror}."
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror}. {_CURES.get(error.errno or 0, '')}".strip()
     return str(error)
 
 

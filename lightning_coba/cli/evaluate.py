@@ -85,20 +85,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate the run of the command line."""
     given = vars((command := parser()).parse_args(arguments))
 
-    # --help is answered without these.
-    from rich.console import Console
-
-    from lightning_coba.evaluation import evaluate
-    from lightning_coba.models.generation import Decoding
-    from lightning_coba.runs.trained_run import TrainedRun
-
-    quiet_dependencies()
     del given["print_completion"]
     samples, temperature, seed = (given.pop(name) for name in ("samples", "temperature", "seed"))
     if temperature is None:
         temperature = 0.8 if samples > 1 else 0.0
     trust = {name: given.pop(name) for name in ("trust_code", "trust_remote_code")}
     with plain_errors(command):
+        # --help is answered without these.
+        from rich.console import Console
+
+        from lightning_coba.evaluation import evaluate
+        from lightning_coba.models.generation import Decoding
+        from lightning_coba.runs.trained_run import TrainedRun
+
+        quiet_dependencies()
         given["run"] = TrainedRun.open(given["run"], **trust)
         # The other arguments have the names that they have on the command line.
         given["metrics"] = dict(given["metrics"])

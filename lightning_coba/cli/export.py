@@ -43,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = vars((command := parser()).parse_args(arguments))
     del given["print_completion"]
 
-    # --help is answered without these.
-    from lightning_coba.export import BaseModel, export_notes, export_run
-    from lightning_coba.runs.trained_run import TrainedRun
-
-    quiet_dependencies()
     with plain_errors(command):
+        # --help is answered without these.
+        from lightning_coba.export import BaseModel, export_notes, export_run
+        from lightning_coba.runs.trained_run import TrainedRun
+
+        quiet_dependencies()
         trust = {name: given.pop(name) for name in ("trust_code", "trust_remote_code")}
         run = given["run"] = TrainedRun.open(given["run"], **trust)
         # The other arguments have the names that they have on the command line.

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from rich.console import Console
 
@@ -16,6 +15,7 @@ from lightning_coba.cli.phases import Fit
 from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.loggers import MetricsCSV, RunTensorBoard
 from lightning_coba.reports import before_after_rows, before_after_table, write_before_after, write_run_page
+from lightning_coba.runs.checkpoint_file import load_checkpoint
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.redaction import without_secrets
 from lightning_coba.runs.run_folder import RunFolder
@@ -25,6 +25,7 @@ from lightning_coba.simplex.records import Losses
 
 def open_folder(fit: Fit, folder: RunFolder, trainer: L.Trainer, card: Mapping[str, Any]) -> None:
     """Write the settings and what the card says of the fit from the start."""
+    folder.run.page.unlink(missing_ok=True)  # it tells of what was there before
     folder.write_settings(fit.settings)
     if fit.phase:  # the run is described by the fit that was begun last
         RunFolder(folder.path).write_settings(fit.settings)
@@ -63,7 +64,7 @@ def _step_of(checkpoint: Path | None) -> int:
     """Return the optimizer step at which a checkpoint was written; 0 for none."""
     if checkpoint is None:
         return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    return int(load_checkpoint(checkpoint, ["global_step"])["global_step"])
 
 
 def log_results(trainer: L.Trainer, tested: Mapping[str, float], folder: RunFolder) -> None:
@@ -111,19 +112,17 @@ def write_page(folder: RunFolder) -> None:
         rank_zero_warn(f"The page of the run could not be written ({one_line(error)}). Try coba-report {folder.path}")
 
 
-def write_end(folder: RunFolder, status: str, error: BaseException, whatever: bool) -> None:
-    """Write down what ended a run that had begun: on its card, in ``error.txt`` where it failed, and on its page.
+def write_end(folder: RunFolder, status: str, error: BaseException, in_sweep: bool) -> None:
+    """Write down what ended a run that had begun: its status at once, then its page where it failed.
 
-    Args:
-        folder: of the fit that was under way.
-        status: for the card.
-        error: what ended it.
-        whatever: whether a run that had not begun leaves a card too: in a sweep nobody watches.
+    What fails before it has begun leaves nothing, but in a sweep, where nobody watches.
     """
     before = folder.card.get("status")
-    if before == "running" or (whatever and before != "finished"):
+    was_stopped = status == "preempted"
+    if before == "running" or (in_sweep and not was_stopped and before != "finished"):
         folder.write_end(status, error, one_line(error))
-        write_page(RunFolder(folder.path))
+        if not was_stopped:  # who stops a run does not wait for a page
+            write_page(RunFolder(folder.path))
 
 
 def timing_of(trainer: L.Trainer) -> dict[str, Any]:

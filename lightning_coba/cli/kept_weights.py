@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_coba.cli.fit_folder import write_results
 from lightning_coba.errors import DivergedError
 from lightning_coba.models.sharding import load_whole_state_dict
+from lightning_coba.runs.checkpoint_file import load_checkpoint
 from lightning_coba.runs.run_folder import RunFolder
 
 
@@ -61,4 +61,4 @@ def _is_finite(module: L.LightningModule, checkpoint: Path) -> bool:
 
 
 def _read(checkpoint: str | Path) -> dict[str, Any]:
-    return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return load_checkpoint(Path(checkpoint), ("state_dict", "global_step"))

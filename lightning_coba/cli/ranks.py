@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import lightning as L
 
 from lightning_coba.cli.stopping import LONGEST_END, has_heard, let_wait, listen, send, stopped
-from lightning_coba.lightning_internals import leave_signals_alone, ranks_of, retire_observer, starts_by_spawning
+from lightning_coba.lightning_internals import leave_signals_alone, ranks_of, starts_by_spawning
 
 _trainers: "weakref.WeakSet[L.Trainer]" = weakref.WeakSet()
 
@@ -41,7 +41,6 @@ def started_ranks() -> list[int]:
 
 def end_other_ranks() -> None:
     """Give the ranks that this process has started a few seconds to end, and end what is left of them."""
-    retire_observer()
     give_up = time.monotonic() + LONGEST_END / 2
     while started_ranks() and time.monotonic() < give_up:
         time.sleep(0.05)

@@ -17,15 +17,14 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write a report about the runs below the folders of the command line."""
     given = (command := parser()).parse_args(arguments)
-
-    # --help is answered without these.
-    from rich.console import Console
-
-    from lightning_coba.reports.comparison.report import write_comparison_report
-    from lightning_coba.reports.run_page.writing import write_run_pages
-    from lightning_coba.runs.files import ReportFiles
-
     with plain_errors(command):
+        # --help is answered without these.
+        from rich.console import Console
+
+        from lightning_coba.reports.comparison.report import write_comparison_report
+        from lightning_coba.reports.run_page.writing import write_run_pages
+        from lightning_coba.runs.files import ReportFiles
+
         report = write_comparison_report(given.dirs, given.out)
         pages = write_run_pages(given.dirs)
     console = Console()

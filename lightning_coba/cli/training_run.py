@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -34,8 +33,10 @@ from lightning_coba.cli.stop_between_steps import StopBetweenSteps
 from lightning_coba.cli.stopping import stop_behind
 from lightning_coba.cli.system import build_system, card_of, objective_of, objective_value, results_of
 from lightning_coba.errors import DivergedError, UserError
-from lightning_coba.lightning_internals import starts_by_command_line
+from lightning_coba.lightning_internals import retire_observer, starts_by_command_line
 from lightning_coba.loggers.wandb import finish_wandb
+from lightning_coba.runs.card import objective_of as objective_on_card
+from lightning_coba.runs.checkpoint_file import load_checkpoint, written_whole
 from lightning_coba.runs.instantiation import built
 from lightning_coba.runs.run_folder import RunFolder, run_length
 
@@ -58,6 +59,8 @@ def run(fits: Sequence[Fit], folder: RunFolder, resume: Any) -> float:
     _refuse_outdated(fits, parts)
     checkpoints = [part.claim(resume, fit.settings) for fit, part in zip(fits, parts, strict=True)]
     if all(part.is_finished(fit.settings) for fit, part in zip(fits, parts, strict=True)):
+        if not folder.run.page.is_file():  # a kill came between
+            write_page(folder)
         print(f"The run in {folder.path} is finished; its results are there. Start another with name=...")
         return _to_minimise(folder.card.get("objective"))
     exit_code = 1
@@ -72,10 +75,10 @@ def run(fits: Sequence[Fit], folder: RunFolder, resume: Any) -> float:
         exit_code = 0
         return _to_minimise(objective)
     except BaseException as error:
-        end_other_ranks()
-        status = outcome_of(error).status
+        retire_observer()
         with suppress(OSError):  # a full disk: the run stays as it was, which resume=auto accepts
-            write_end(part, status, error, whatever=in_sweep() and status != "preempted")
+            write_end(part, outcome_of(error).status, error, in_sweep())
+        end_other_ranks()
         if stop := stop_behind(error):
             stop.folder = folder.path if folder.card else None
             raise stop from error
@@ -129,7 +132,8 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
         return None
 
     if not trainer.enable_validation and trainer.global_step:  # `LastCheckpoint` writes after validation passes
-        trainer.save_checkpoint(folder.files.last_checkpoint)
+        with written_whole(trainer, folder.files.last_checkpoint, folder.files.previous_checkpoint) as partial:
+            trainer.save_checkpoint(partial)
     logged = dict(trainer.callback_metrics)
     chosen = best.best_model_path if best is not None else ""
     tested = _test(settings, module, datamodule, chosen or None)
@@ -172,19 +176,21 @@ def _objective(module: L.LightningModule) -> dict[str, Any]:
 
 
 def _finish(folder: RunFolder, entries: Mapping[str, Any], method: str | None, is_last: bool) -> None:
-    """Say that a fit is finished; after the last one the run is."""
-    folder.write_entries(status="finished", **entries)
-    if is_last:
-        folder.write_card(**folder.entries.get("card", {}) | {"status": "finished", **entries})
-        folder.write_card(method=method or folder.card["method"])
-        write_page(folder)
-        Console().print(f"Everything is in {folder.path}", soft_wrap=True, highlight=False)
+    """Say that a fit is finished; after the last one the run is. All of it is said in one move."""
+    entries = {"status": "finished", **entries}
+    if not is_last:
+        folder.write_entries(**entries)
+        return
+    card = folder.card
+    phases = {"phases": card["phases"] | {folder.phase: folder.entries | entries}} if folder.phase else {}
+    folder.write_card(**folder.entries.get("card", {}) | entries | phases, method=method or card["method"])
+    write_page(folder)
+    Console().print(f"Everything is in {folder.path}", soft_wrap=True, highlight=False)
 
 
-def _to_minimise(objective: Mapping[str, Any] | None) -> float:
-    if objective is None or objective["value"] is None:
-        return nan
-    return objective["value"] if objective["better"] == "min" else -objective["value"]
+def _to_minimise(entry: Mapping[str, Any] | None) -> float:
+    objective = objective_on_card(entry)
+    return objective.value if objective.better == "min" else -objective.value
 
 
 def in_sweep() -> bool:
@@ -206,7 +212,7 @@ def _best_score(best: ModelCheckpoint | None, folder: RunFolder) -> float:
         return nan
     score, last = best.best_model_score, folder.files.last_checkpoint
     if score is None and last.is_file():  # ddp_spawn leaves it in the processes that are gone
-        callbacks = torch.load(last, map_location="cpu", weights_only=True)["callbacks"]
+        callbacks = load_checkpoint(last, ["callbacks"])["callbacks"]
         score = callbacks.get(best.state_key, {}).get("best_model_score")
     return nan if score is None else float(score)
 
@@ -236,6 +242,8 @@ def _test(
         is_overridden("test_dataloader", module) or is_overridden("test_dataloader", datamodule, L.LightningDataModule)
     ):
         return {}
+    if checkpoint is not None:
+        load_checkpoint(Path(checkpoint))  # before Lightning reads it, which trusts it
     progress = [c for name, c in (settings["callbacks"] or {}).items() if name == "progress" and c]
     plain = {"callbacks": progress, "logger": False, "enable_checkpointing": False}
     tester = _instantiated(settings["trainer"] | plain)

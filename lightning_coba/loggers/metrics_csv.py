@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_coba.errors import UserError
+from lightning_coba.errors import DamagedFileError, UserError
 from lightning_coba.runs.files import RunFiles
 
 
@@ -148,7 +148,12 @@ class MetricsCSV(Logger):
     def _read(self, end: int | None = None) -> tuple[list[str], list[dict[str, str]]]:
         """Return the columns and the rows in the whole lines of the file's first `end` bytes, without empty cells."""
         content = self.path.read_bytes()[:end] if self.path.exists() else b""
-        reader = csv.DictReader(io.StringIO(content[: content.rfind(b"\n") + 1].decode(), newline=""))
+        try:
+            text = content[: content.rfind(b"\n") + 1].decode()
+        except UnicodeDecodeError as error:
+            where = f"{self.path}:{content[: error.start].count(10) + 1}"
+            raise DamagedFileError("the file is damaged: this line is no text.", "Delete it.", where) from error
+        reader = csv.DictReader(io.StringIO(text, newline=""))
         columns = list(reader.fieldnames or ["step"])
         if columns[0] != "step":
             raise UserError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_coba.errors import UserError
+from lightning_coba.errors import DamagedFileError, UserError
 from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, VAL_LOSS
 from lightning_coba.user_files import parse_json, read_text
 
@@ -14,6 +14,7 @@ from lightning_coba.user_files import parse_json, read_text
 MULTITASK = "multitask"
 #: Under which name a result without parts is stored.
 WHOLE = "all"
+_MEND = "Restore it from a copy, or move the folder away and start the run again."
 Better = Literal["min", "max"]
 
 
@@ -45,15 +46,53 @@ class Objective:
     value: float = math.nan
 
 
+#: Entries that a run is continued and opened by, and what they are where they are there.
+ENTRIES = {
+    "status": str,
+    "format_version": int,
+    "system": str,
+    "phases": Mapping,
+    "objective": Mapping,
+    "results": Mapping,
+    "results_before": Mapping,
+    "length": Mapping,
+}
+
+
+def read_entries(file: Path) -> dict[str, Any]:
+    """Return the contents of a ``run.json`` as they are.
+
+    Raises:
+        DamagedFileError: It cannot be read, or holds no JSON object.
+    """
+    try:
+        card = parse_json(read_text(file), str(file))
+    except UserError as error:
+        raise DamagedFileError(f"the file is damaged: {error.what}", _MEND, where=str(file)) from error
+    if not isinstance(card, dict):
+        raise DamagedFileError("the file is damaged: it holds no JSON object.", _MEND, where=str(file))
+    return card
+
+
+def check_entries(card: Mapping[str, Any], file: Path) -> None:
+    """Refuse a card whose entries are not what a run writes.
+
+    Raises:
+        DamagedFileError: Then; it names the first of them.
+    """
+    wrong = [key for key, kind in ENTRIES.items() if card.get(key) is not None and not isinstance(card[key], kind)]
+    wrong += [f"phases.{name}" for name, entries in mapping(card.get("phases")).items() if mapping(entries) != entries]
+    if wrong:
+        raise DamagedFileError(f"the file is damaged: `{wrong[0]}` is of another kind.", _MEND, where=str(file))
+
+
 def read_card(file: Path) -> dict[str, Any]:
     """Return the contents of a ``run.json`` in the form of version 2.
 
     Raises:
-        UserError: The file cannot be read, or holds no JSON object.
+        DamagedFileError: The file cannot be read, or holds no JSON object.
     """
-    card = parse_json(read_text(file), str(file), cure="Restore the file.")
-    if not isinstance(card, dict):
-        raise UserError("the file must hold a JSON object.", "Restore the file.", where=str(file))
+    card = read_entries(file)
     return {"system": MULTITASK, **(card if number(card.get("format_version", 1)) >= 2 else _of_version_1(card))}
 
 

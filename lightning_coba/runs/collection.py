@@ -66,6 +66,16 @@ class Run:
         """Whether it finished with a number for each of its tasks."""
         return self.status == "finished" and not self.error
 
+    def require_card(self) -> None:
+        """Refuse a run whose ``run.json`` is there and cannot be read; a comparison of many shows it as unreadable.
+
+        Raises:
+            DamagedFileError: Then.
+        """
+        card = RunFiles(self.folder).card
+        if self.status == "unreadable" and card.is_file():
+            read_card(card)
+
     @property
     def primary(self) -> str:
         """Key of the result by which reports rank, the first one; ``test_loss`` where there is none yet."""

@@ -42,6 +42,7 @@ class RunFiles:
     figures = _Named("figures")
     checkpoints = _Named("checkpoints")
     last_checkpoint = _Named("checkpoints/last.ckpt")  # from which a stopped run goes on
+    previous_checkpoint = _Named("checkpoints/previous.ckpt")  # the one before, should the last be damaged
     best_checkpoint = _Named("checkpoints/best.ckpt")  # with the best objective
     adapter = _Named("adapter")
     model = _Named("model")  # where it was trained whole

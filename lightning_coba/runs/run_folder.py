@@ -14,9 +14,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_coba.errors import DivergedError, FileInTheWayError, UserError
 from lightning_coba.folder_lock import locked
-from lightning_coba.runs.collection import flat
+from lightning_coba.runs.card import check_entries, read_entries
+from lightning_coba.runs.checkpoint_file import checkpoint_to_resume
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.redaction import without_secrets
+from lightning_coba.runs.settings import flat, load_settings
 from lightning_coba.runs.whole_file import write_whole
 
 FORMAT_VERSION = 2
@@ -68,8 +70,16 @@ class RunFolder:
 
     @property
     def card(self) -> dict[str, Any]:
-        """Contents of ``run.json``; empty before a run has claimed the folder."""
-        return json.loads(self.run.card.read_text(encoding="utf-8")) if self.run.card.is_file() else {}
+        """Contents of ``run.json``; empty before a run has claimed the folder.
+
+        Raises:
+            DamagedFileError: it does not hold what a run writes.
+        """
+        if not self.run.card.is_file():
+            return {}
+        card = read_entries(self.run.card)
+        check_entries(card, self.run.card)
+        return card
 
     @property
     def entries(self) -> dict[str, Any]:
@@ -109,20 +119,19 @@ class RunFolder:
         """
         if resume not in (False, "auto"):
             raise UserError(f"`resume` must be false or auto; got {resume!r}.", "Write resume=auto.")
-        last = self.files.last_checkpoint
-        found = last if last.is_file() else None
+        found = self.files.last_checkpoint.is_file() or self.files.previous_checkpoint.is_file()
         # Of several ranks the first decides; the others may find what it has just written.
         status = self.entries.get("status")
         if status == "diverged" and resume == "auto" and rank_zero_only.rank == 0:
             self._refuse_diverged()
-        taken = self.entries and not (status in ENDED_EARLY and found is None)
+        taken = self.entries and not (status in ENDED_EARLY and not found)
         if taken and rank_zero_only.rank == 0:
             if resume != "auto":
                 raise FileInTheWayError(
                     f"There is a run in {self.path}.", "Continue it with resume=auto, or start another with name=..."
                 )
             self._refuse_other_settings(settings)
-        return found
+        return checkpoint_to_resume(self.files, set_aside=rank_zero_only.rank == 0)
 
     def _refuse_diverged(self) -> None:
         step = (self.entries.get("divergence") or {}).get("step")
@@ -134,15 +143,17 @@ class RunFolder:
         )
 
     def _refuse_other_settings(self, settings: Mapping[str, Any]) -> None:
-        if self.card.get("format_version", FORMAT_VERSION) < FORMAT_VERSION:
+        version = self.card.get("format_version", FORMAT_VERSION)
+        if version != FORMAT_VERSION:
+            which = "an earlier" if version < FORMAT_VERSION else "a later"
             raise UserError(
-                f"The run in {self.path} was started with an earlier version of lightning_coba, whose settings had "
+                f"The run in {self.path} was started with {which} version of lightning_coba, whose settings have "
                 "another form.",
                 "Finish it with that version, or start another run with name=...",
             )
         if not self.files.settings.is_file():
             return
-        before = flat(yaml.safe_load(self.files.settings.read_text(encoding="utf-8")))
+        before = flat(load_settings(self.files.settings))
         now = flat(without_secrets(settings))
         keys = [k for k in now | before if now.get(k) != before.get(k) and not k.startswith(MAY_CHANGE)]
         if keys:

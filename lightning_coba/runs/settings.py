@@ -5,7 +5,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from lightning_coba.errors import UserError
+from lightning_coba.errors import DamagedFileError, UserError
 from lightning_coba.runs.card import MULTITASK
 from lightning_coba.user_yaml import read_yaml
 
@@ -15,16 +15,27 @@ GROUPS = (
 )  # fmt: skip
 
 
+_MEND = "Restore it from a copy, or move the folder away and start the run again."
+
+
+def load_settings(file: Path) -> dict[str, Any]:
+    """Return the contents of a ``config.yaml`` as they are; it raises what `read_settings` does."""
+    try:
+        settings = read_yaml(file)
+    except UserError as error:
+        raise DamagedFileError(f"the file is damaged: {error.what}", _MEND, where=error.where) from error
+    if not isinstance(settings, dict):
+        raise DamagedFileError("the file is damaged: it holds no settings.", _MEND, where=str(file))
+    return settings
+
+
 def read_settings(file: Path) -> dict[str, Any]:
     """Return the contents of a ``config.yaml``.
 
     Raises:
         UserError: The file cannot be read, or holds no mapping of such groups.
     """
-    settings = read_yaml(file)
-    if not isinstance(settings, dict):
-        told = f"the file must hold a mapping; got {type(settings).__name__}."
-        raise UserError(told, "Restore the file.", where=str(file))
+    settings = load_settings(file)
     for group in GROUPS:
         if not isinstance(settings.get(group, {}), Mapping | NoneType):
             told = f"`{group}` must hold settings; got {type(settings[group]).__name__}."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.runs.building import build, refuse_unlisted
-from lightning_coba.runs.card import MULTITASK, Result, mapping, read_card, results_of
+from lightning_coba.runs.card import MULTITASK, Result, check_entries, mapping, read_card, results_of
 from lightning_coba.runs.collection import fits_of
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.received import (
@@ -80,7 +80,9 @@ class TrainedRun:
             )
         if not trust_code:
             refuse_links_out(path)
-        run = cls(path, read_card(files.card), read_settings(files.settings), trust_code, trust_remote_code)
+        card = read_card(files.card)
+        check_entries(card, files.card)
+        run = cls(path, card, read_settings(files.settings), trust_code, trust_remote_code)
         if run.system == MULTITASK:
             run._check_shape(files)
         return run
@@ -262,9 +264,12 @@ class TrainedRun:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=self._remote_code())
 
     def _load_checkpoint(self, name: str, dtype: str | None) -> "PreTrainedModel | PeftModel":
-        import torch
+
+        from lightning_coba.runs.checkpoint_file import checkpoint_to_resume, load_checkpoint  # imports torch
 
         file = self.files.checkpoint(name)
+        if name == "last":
+            file = checkpoint_to_resume(self.files) or file
         if not file.is_file():
             raise MissingFileError(
                 f"The run in {self.path} has no {file.name} yet.", "Wait for its first validation pass."
@@ -274,7 +279,7 @@ class TrainedRun:
         if self.has_adapter:
             objects["peft"] = build("peft", self.settings["peft"], self.trust_code)
         module = build("system", self.settings["system"], self.trust_code, **objects)
-        saved = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+        saved = load_checkpoint(file)["state_dict"]
         left = module.load_state_dict(saved, strict=False).unexpected_keys
         if left:
             raise UserError(

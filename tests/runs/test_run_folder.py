@@ -3,8 +3,10 @@
 import copy
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
+from lightning_coba.runs.checkpoint_file import TO_RESUME
 from lightning_coba.runs.run_folder import RunFolder, run_length
 
 SETTINGS = {
@@ -24,7 +26,7 @@ def folder(tmp_path):
     folder.write_card(status="running")
     OmegaConf.save(OmegaConf.create(SETTINGS), folder.path / "config.yaml")
     (folder.path / "checkpoints").mkdir()
-    (folder.path / "checkpoints" / "last.ckpt").touch()
+    torch.save({key: {} for key in TO_RESUME}, folder.path / "checkpoints" / "last.ckpt")
     return folder
 
 

@@ -84,7 +84,8 @@ def test_an_unfinished_run_has_its_checkpoints(copy):
     with pytest.raises(FileNotFoundError, match=r"resume=auto.*'best' or 'last'"):
         run.load_model()
     assert losses(run.load_model("best"), run) == pytest.approx(card["results"]["test_loss"]["values"], rel=1e-5)
-    (copy / "checkpoints" / "last.ckpt").unlink()
+    for name in ("last", "previous"):
+        (copy / "checkpoints" / f"{name}.ckpt").unlink()
     with pytest.raises(FileNotFoundError, match=r"no last\.ckpt yet"):
         run.load_model("last")
 

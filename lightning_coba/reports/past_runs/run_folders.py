@@ -40,6 +40,7 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None, pattern: str
     """
     folder = path if path.is_dir() else path.parent
     run = read_run(folder)
+    run.require_card()
     if pattern is None:
         TrainedRun(folder, run.card, settings={}).require_system("coba-replay")
     balance = run.last_fit_with(lambda fit: fit.balance).balance

@@ -64,6 +64,7 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
 
     Raises:
         FileNotFoundError: it is not the folder of a run.
+        DamagedFileError: its card cannot be read.
     """
     card = RunFiles(Path(folder)).card
     if not card.is_file():
@@ -71,6 +72,7 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
             f"`write_run_page.folder` must be the folder of a run; {folder} has no {card.name}.", "Give runs/<name>."
         )
     run = read_run(folder)
+    run.require_card()
     balance, complaint = _balance(run.last_fit_with(lambda fit: fit.balance).balance)
     losses: Literal["validation", "training"] = "training" if run.card.get("records") == "training" else "validation"
     unfinished = "" if run.is_complete else f"The run is {run.status}: {run.error.removesuffix('.')}."

@@ -19,6 +19,7 @@ from lightning_coba.reports.run_page.words import headline, values_in_words
 from lightning_coba.runs.card import MULTITASK, Result, mapping, results_of
 from lightning_coba.runs.collection import Run
 from lightning_coba.runs.files import RunFiles
+from lightning_coba.runs.whole_file import write_whole
 from lightning_coba.simplex.records import read_balance
 
 #: Figures of a run by the name of their file -> what they show.
@@ -50,10 +51,7 @@ def write_run_page(folder: str | os.PathLike[str]) -> Path:
     """
     story = read_story(folder)
     path = RunFiles(Path(folder)).page
-    partial = path.with_suffix(".html.partial")
-    partial.unlink(missing_ok=True)  # a link there would be followed
-    partial.write_text(render_run_page(story), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, render_run_page(story))
     return path
 
 
