@@ -112,6 +112,13 @@ def write_page(folder: RunFolder) -> None:
         rank_zero_warn(f"The page of the run could not be written ({one_line(error)}). Try coba-report {folder.path}")
 
 
+def complete_page(folder: RunFolder) -> None:
+    """Write the page of a finished run where a kill came between its last entry and its page."""
+    page, card = folder.run.page, folder.run.card
+    if not page.is_file() or page.stat().st_mtime_ns < card.stat().st_mtime_ns:
+        write_page(folder)
+
+
 def write_end(folder: RunFolder, status: str, error: BaseException, in_sweep: bool) -> None:
     """Write down what ended a run that had begun: its status at once, then its page where it failed.
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from lightning_coba.callbacks import BestCheckpoint
 from lightning_coba.cli.fit_folder import (
+    complete_page,
     log_results,
     open_folder,
     open_loggers,
@@ -59,8 +60,7 @@ def run(fits: Sequence[Fit], folder: RunFolder, resume: Any) -> float:
     _refuse_outdated(fits, parts)
     checkpoints = [part.claim(resume, fit.settings) for fit, part in zip(fits, parts, strict=True)]
     if all(part.is_finished(fit.settings) for fit, part in zip(fits, parts, strict=True)):
-        if not folder.run.page.is_file():  # a kill came between
-            write_page(folder)
+        complete_page(folder)
         print(f"The run in {folder.path} is finished; its results are there. Start another with name=...")
         return _to_minimise(folder.card.get("objective"))
     exit_code = 1
