@@ -40,7 +40,7 @@ def read_curves(file: Path, key: str = VAL_LOSS) -> tuple[Curves, int]:
     curves: Curves = {}
     last = 0
     for cells in reader:
-        if len(cells) != len(columns) or not _COUNT.fullmatch(cells[0]):
+        if not cells or len(cells) != len(columns) or not _COUNT.fullmatch(cells[0]):
             continue
         # A row is numbered by the step during which it was logged, from 0.
         last = max(last, step := int(cells[0]) + 1)

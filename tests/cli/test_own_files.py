@@ -35,7 +35,7 @@ def experiment(tmp_path):
 def test_a_mistake_is_told_with_its_line(experiment, text, line, says):
     experiment.write_text(text)
     with pytest.raises(UserError) as caught:
-        composed(str(experiment))
+        composed(str(experiment), trust_code=True)
     assert caught.value.where == f"{experiment}:{line}"
     assert says in caught.value.what
     assert "\n" not in str(caught.value)
