@@ -8,14 +8,15 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from foreign import Stepping, fit, held_out, train_loader, val_loader
 from tiny_runs import write_rows
 
-from lightning_coba import ConvergenceBalancer, TaskBalancing
-from lightning_coba.balancers import CoBa, Observation, Uniform
+from lightning_coba import ConvergenceBalancer
+from lightning_coba.balancers import CoBa, Observation
 from lightning_coba.callbacks import BalanceCSV, LastCheckpoint, StepTimer
 from lightning_coba.loggers import MetricsCSV
 
@@ -59,26 +60,22 @@ def test_a_hundred_thousand_updates_of_fifty_tasks_in_flat_memory():
     assert slope(ends, memory) < 100
 
 
-class Memory(TaskBalancing):
-    """A second balancer that watches memory too."""
-
+class Memory(L.Callback):
     def __init__(self):
-        super().__init__(Uniform(), attribute="observer")
         self.steps, self.bytes = [], []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.global_step % 100 == 0:
             self.steps.append(trainer.global_step)
             self.bytes.append(resident())
 
 
-@pytest.mark.filterwarnings("ignore:.*never used `self.observer`")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
 def test_five_thousand_steps_through_all_callbacks_in_flat_memory(tmp_path):
     memory, balancer = Memory(), ConvergenceBalancer(every_n_steps=1, held_out=held_out())
     files = BalanceCSV(tmp_path / "balance.csv"), LastCheckpoint(tmp_path / "last.ckpt"), StepTimer()
     options = {"max_steps": 5000, "max_epochs": -1, "check_val_every_n_epoch": None, "val_check_interval": 100}
+    options["enable_checkpointing"] = True
     logger = {"logger": MetricsCSV(tmp_path), "log_every_n_steps": 10}
     fit(Stepping(), balancer, memory, *files, train=train_loader(4), val=val_loader(), **options, **logger)
     growth = slope(memory.steps, memory.bytes)
