@@ -25,7 +25,6 @@ OPTIONS = sorted((f.parent.name, f.stem) for f in CONF.glob("*/*.yaml"))
 NEEDED = {
     ("data", "files"): ["data.root=somewhere"],
     ("model", "causal_lm"): ["model.model=somewhere"],
-    ("trainer", "fsdp2"): ["trainer.devices=2"],
     ("balancer", "fixed"): ["balancer.balancer.weights={code: 1, qa: 2}"],
 }
 

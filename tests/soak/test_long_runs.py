@@ -45,15 +45,15 @@ def test_a_hundred_thousand_updates_of_fifty_tasks_in_flat_memory():
     present = torch.ones(num_tasks, dtype=torch.bool)
     ends, memory, times = [], [], []
     for start in range(0, num_records, block):
-        began = time.perf_counter()
+        began = time.process_time()  # what others do on the machine does not count
         for i in range(block):
             record = losses[i] * (1 - (start + i) / (2 * num_records))
             state, weights = balancer.update(state, Observation(step=start + i + 1, losses=record, present=present))
-        times.append((time.perf_counter() - began) / block * 1000)
+        times.append((time.process_time() - began) / block * 1000)
         ends.append(start + block)
         memory.append(resident())
     shown = ", ".join(f"{ends[i]}: {times[i]:.2f}" for i in (0, len(ends) // 2, -1))
-    print(f"\nms per update up to record {shown}; memory grew by {(memory[-1] - memory[0]) / MB:.1f} MB, "
+    print(f"\nms of CPU per update up to record {shown}; memory grew by {(memory[-1] - memory[0]) / MB:.1f} MB, "
           f"{slope(ends, memory):.1f} bytes a record in the last half")  # fmt: skip
     assert torch.isclose(weights.sum(), torch.tensor(1.0, dtype=torch.float64))
     # The divergence factor's history holds 9 bytes a record; nothing else grows.
@@ -76,7 +76,7 @@ def test_five_thousand_steps_through_all_callbacks_in_flat_memory(tmp_path):
     files = BalanceCSV(tmp_path / "balance.csv"), LastCheckpoint(tmp_path / "last.ckpt"), StepTimer()
     options = {"max_steps": 5000, "max_epochs": -1, "check_val_every_n_epoch": None, "val_check_interval": 100}
     options["enable_checkpointing"] = True
-    logger = {"logger": MetricsCSV(tmp_path), "log_every_n_steps": 10}
+    logger = {"logger": MetricsCSV(tmp_path), "log_every_n_steps": 5}
     fit(Stepping(), balancer, memory, *files, train=train_loader(4), val=val_loader(), **options, **logger)
     growth = slope(memory.steps, memory.bytes)
     print(f"\nmemory grew by {(memory.bytes[-1] - memory.bytes[0]) / MB:.1f} MB in {memory.steps[-1]} steps, "
