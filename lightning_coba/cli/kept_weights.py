@@ -40,8 +40,10 @@ def with_what_is_kept(
     else:
         step = _read(chosen)["global_step"]
         kept = f"What was learned by step {step} is kept ({chosen.name})."
+        load_weights(module, chosen)
+        if hasattr(module, "assemble"):
+            module.assemble()  # every rank has a shard
         if trainer.is_global_zero:
-            load_weights(module, chosen)
             write_results(folder, trainer, module)
     return DivergedError(f"{error.what} {kept}", error.cure, step=error.step, tasks=error.tasks)
 

@@ -8,14 +8,15 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from foreign import Stepping, fit, held_out, train_loader, val_loader
 from tiny_runs import write_rows
 
-from lightning_coba import ConvergenceBalancer, TaskBalancing
-from lightning_coba.balancers import CoBa, Observation, Uniform
+from lightning_coba import ConvergenceBalancer
+from lightning_coba.balancers import CoBa, Observation
 from lightning_coba.callbacks import BalanceCSV, LastCheckpoint, StepTimer
 from lightning_coba.loggers import MetricsCSV
 
@@ -44,42 +45,38 @@ def test_a_hundred_thousand_updates_of_fifty_tasks_in_flat_memory():
     present = torch.ones(num_tasks, dtype=torch.bool)
     ends, memory, times = [], [], []
     for start in range(0, num_records, block):
-        began = time.perf_counter()
+        began = time.process_time()  # what others do on the machine does not count
         for i in range(block):
             record = losses[i] * (1 - (start + i) / (2 * num_records))
             state, weights = balancer.update(state, Observation(step=start + i + 1, losses=record, present=present))
-        times.append((time.perf_counter() - began) / block * 1000)
+        times.append((time.process_time() - began) / block * 1000)
         ends.append(start + block)
         memory.append(resident())
     shown = ", ".join(f"{ends[i]}: {times[i]:.2f}" for i in (0, len(ends) // 2, -1))
-    print(f"\nms per update up to record {shown}; memory grew by {(memory[-1] - memory[0]) / MB:.1f} MB, "
+    print(f"\nms of CPU per update up to record {shown}; memory grew by {(memory[-1] - memory[0]) / MB:.1f} MB, "
           f"{slope(ends, memory):.1f} bytes a record in the last half")  # fmt: skip
     assert torch.isclose(weights.sum(), torch.tensor(1.0, dtype=torch.float64))
     # The divergence factor's history holds 9 bytes a record; nothing else grows.
     assert slope(ends, memory) < 100
 
 
-class Memory(TaskBalancing):
-    """A second balancer that watches memory too."""
-
+class Memory(L.Callback):
     def __init__(self):
-        super().__init__(Uniform(), attribute="observer")
         self.steps, self.bytes = [], []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.global_step % 100 == 0:
             self.steps.append(trainer.global_step)
             self.bytes.append(resident())
 
 
-@pytest.mark.filterwarnings("ignore:.*never used `self.observer`")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
 def test_five_thousand_steps_through_all_callbacks_in_flat_memory(tmp_path):
     memory, balancer = Memory(), ConvergenceBalancer(every_n_steps=1, held_out=held_out())
     files = BalanceCSV(tmp_path / "balance.csv"), LastCheckpoint(tmp_path / "last.ckpt"), StepTimer()
     options = {"max_steps": 5000, "max_epochs": -1, "check_val_every_n_epoch": None, "val_check_interval": 100}
-    logger = {"logger": MetricsCSV(tmp_path), "log_every_n_steps": 10}
+    options["enable_checkpointing"] = True
+    logger = {"logger": MetricsCSV(tmp_path), "log_every_n_steps": 5}
     fit(Stepping(), balancer, memory, *files, train=train_loader(4), val=val_loader(), **options, **logger)
     growth = slope(memory.steps, memory.bytes)
     print(f"\nmemory grew by {(memory.bytes[-1] - memory.bytes[0]) / MB:.1f} MB in {memory.steps[-1]} steps, "
