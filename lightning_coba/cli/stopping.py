@@ -118,6 +118,12 @@ def stop_behind(error: BaseException) -> Stopped | None:
     return Stopped(code) if code in CODES else None
 
 
+def ignore_signals() -> None:
+    """Hear nothing more: while Python ends it has no handlers, and a second Ctrl-C would change the exit code."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def send(processes: Sequence[int], number: int) -> None:
     """Send a signal to processes, some of which may have ended."""
     for process in processes:

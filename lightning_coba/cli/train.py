@@ -17,7 +17,7 @@ from lightning_coba.cli.command_end import end_with
 from lightning_coba.cli.command_line import quiet_dependencies
 from lightning_coba.cli.composition import check_own_files
 from lightning_coba.cli.config_folder import config_folder
-from lightning_coba.cli.stopping import Stopped, listening
+from lightning_coba.cli.stopping import Stopped, ignore_signals, listen, listening
 from lightning_coba.cli.sweep import report_sweep
 from lightning_coba.cli.templates import quoted_templates
 
@@ -76,17 +76,18 @@ def main() -> None:
     # torch deprecates what lightning 2.6's _pytree still calls.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     hydra._internal.utils.run_and_report = lambda func: func()  # Hydra would print errors in a way of its own
-    with listening():
-        error: BaseException | None = None
-        try:
-            check_own_files(sys.argv[1:])
-            command()
-        except (Exception, Stopped, KeyboardInterrupt) as ended:
-            error = ended
-        finally:
-            everything_went_well = report_sweep()
-        if error is not None:
-            end_with(error)
+    listen()
+    error: BaseException | None = None
+    try:
+        check_own_files(sys.argv[1:])
+        command()
+    except (Exception, Stopped, KeyboardInterrupt) as ended:
+        error = ended
+    finally:
+        everything_went_well = report_sweep()
+    if error is not None:
+        ignore_signals()
+        end_with(error)
     if not everything_went_well:
         sys.exit(1)
 
