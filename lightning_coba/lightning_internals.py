@@ -2,11 +2,14 @@
 
 import io
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import lightning as L
 import torch
@@ -19,6 +22,9 @@ from lightning.pytorch.strategies.launchers import (
 )
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.multiprocessing import ProcessRaisedException
+
+from lightning_coba.errors import UserError
 
 #: Seconds that a process has to say why it ends after one that it started has died, before Lightning kills it.
 OBSERVER_PATIENCE = 4.0
@@ -147,6 +153,46 @@ def hand_back_callbacks() -> None:
                     callback.take_back(trainer, trainer.lightning_module, states[callback.state_key])
 
     launcher.get_extra_results, launcher.update_main_process_results = get_with_callbacks, update_with_callbacks
+
+
+def hand_back_errors() -> None:
+    """Let a `UserError` of a rank that was spawned or forked reach the process that called ``fit`` as what it is.
+
+    torch hands back the text of its traceback alone. Once is enough.
+    """
+    launcher: Any = _MultiProcessingLauncher
+    if hasattr(launcher, "hands_back_errors"):
+        return
+    launcher.hands_back_errors = True
+    launch = launcher.launch
+
+    def launch_and_raise(self: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "error"
+            try:
+                return launch(self, _Telling(function, file), *args, **kwargs)
+            except ProcessRaisedException as error:
+                if not file.is_file():
+                    raise
+                raise pickle.loads(file.read_bytes()) from error
+
+    launcher.launch = launch_and_raise
+
+
+class _Telling(NamedTuple):
+    """A function of a rank that writes down the error it ends with."""
+
+    function: Callable[..., Any]
+    file: Path
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.function(*args, **kwargs)
+        except UserError as error:
+            partial = self.file.with_name(str(os.getpid()))
+            partial.write_bytes(pickle.dumps(error))
+            os.replace(partial, self.file)
+            raise
 
 
 def starts_by_spawning(trainer: L.Trainer) -> bool:

@@ -21,11 +21,13 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lightning_coba import lightning_internals
+from lightning_coba.errors import UserError
 from lightning_coba.lightning_internals import (
     after_each_batch,
     batch_progress,
     graph_kept_after_backward,
     hand_back_callbacks,
+    hand_back_errors,
     is_accumulating,
     leave_signals_alone,
     loaded_batch_counts,
@@ -263,3 +265,15 @@ def test_the_best_checkpoint_is_written_through_the_method_that_ours_overrides(t
     checkpoint = ModelCheckpoint(tmp_path, "best", enable_version_counter=False)
     fit(Foreign(steers=False), checkpoint, max_epochs=1, enable_checkpointing=True)
     assert written == [str(tmp_path / "best.ckpt")]
+
+
+class Refuses(Callback):
+    def on_train_start(self, trainer, pl_module):
+        raise UserError("the rank is at fault.", "Mend it.")
+
+
+def test_an_error_of_a_spawned_rank_reaches_who_called_fit_as_what_it_is():
+    hand_back_errors()
+    with pytest.raises(UserError) as error:
+        fit(Foreign(), Refuses(), strategy="ddp_spawn", devices=2, accelerator="cpu")
+    assert (error.value.what, error.value.cure) == ("the rank is at fault.", "Mend it.")

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning as L
@@ -11,6 +11,9 @@ from lightning_coba.balancing.publish import is_log_step
 from lightning_coba.balancing.task_weights import TaskWeights
 from lightning_coba.errors import DivergedError, UserError
 from lightning_coba.functional import BadSteps
+from lightning_coba.lightning_internals import hand_back_errors
+
+hand_back_errors()
 
 #: More optimizer steps than any run has.
 MOST_STEPS = 2**40
@@ -217,6 +220,12 @@ DivergedError`, where
     def state_dict(self) -> dict[str, Any]:
         """Return the row of bad steps, and which tasks had a finite validation loss."""
         return {"steps": [part.tolist() for part in self._steps], "passes": self._passes.state_dict()}
+
+    @staticmethod
+    def tells_of_divergence(state_dict: Mapping[str, Any]) -> bool:
+        """Return whether, when a state was saved, the training losses or all validation losses were not finite."""
+        passes = state_dict["passes"]
+        return state_dict["steps"][0] > 0 or bool(passes["never_finite"] and not passes["finite"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the counts until the training starts."""

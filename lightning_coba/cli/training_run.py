@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from lightning_coba.cli.fit_folder import (
     write_page,
     write_results,
 )
-from lightning_coba.cli.kept_weights import load_weights, with_what_is_kept
+from lightning_coba.cli.kept_weights import best_score, load_weights, with_what_is_kept
 from lightning_coba.cli.outcome import outcome_of
 from lightning_coba.cli.phases import Fit
 from lightning_coba.cli.ranks import end_other_ranks, waiting_for_ranks, watch_over
@@ -140,7 +140,7 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
     if not tested and chosen:
         load_weights(module, chosen)
     objective = _objective(module)
-    value = objective_value(objective["key"], best, _best_score(best, folder), [logged, tested])
+    value = objective_value(objective["key"], best, best_score(best, folder), [logged, tested])
     objective["value"] = value if isfinite(value) else None
     if hasattr(module, "assemble"):
         module.assemble()
@@ -205,16 +205,6 @@ def _refuse_sweep_of_processes(trainer: L.Trainer) -> None:
             "`trainer.strategy` must not start its processes by the command line in a sweep.",
             "Set trainer.strategy=ddp_spawn, or start each run by itself.",
         )
-
-
-def _best_score(best: ModelCheckpoint | None, folder: RunFolder) -> float:
-    if best is None:
-        return nan
-    score, last = best.best_model_score, folder.files.last_checkpoint
-    if score is None and last.is_file():  # ddp_spawn leaves it in the processes that are gone
-        callbacks = load_checkpoint(last, ["callbacks"])["callbacks"]
-        score = callbacks.get(best.state_key, {}).get("best_model_score")
-    return nan if score is None else float(score)
 
 
 def _trainer(settings: Mapping[str, Any]) -> L.Trainer:

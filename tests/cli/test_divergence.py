@@ -30,6 +30,12 @@ class Poison(L.Callback):
             for parameter in pl_module.parameters():
                 if parameter.grad is not None:
                     parameter.grad.fill_(torch.nan)
+
+class Huge(L.Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        for parameter in pl_module.parameters():
+            if parameter.requires_grad and trainer.global_step == 1:
+                parameter.data.fill_(1e38)  # finite, and what is computed with it is not
 """
 
 
@@ -133,3 +139,28 @@ def test_in_a_sweep_a_diverged_job_has_failed_and_the_others_go_on(command_here,
     assert "Training diverged" in said
     [sweep] = (tmp_path / "multirun").iterdir()
     assert sorted(card_of(card.parent)["status"] for card in sweep.glob("*/run.json")) == ["diverged", "finished"]
+
+
+@pytest.mark.slow
+def test_two_spawned_ranks_say_why_they_diverged_and_keep_what_was_learned(command, overrides, poison, tmp_path):
+    spawned = ["trainer.strategy=ddp_spawn", "trainer.devices=2", "data.batch_size=2"]
+    own = [o for o in overrides if not o.startswith("data.batch_size")]
+    said = command(tmp_path, *own, *spawned, POISON, "name=spawned", code=1, python_path=poison)
+    run = tmp_path / "runs" / "spawned"
+    card = card_of(run)
+    assert card["status"] == "diverged"
+    assert card["divergence"]["step"] >= 5
+    assert card["error"] in said
+    assert "Traceback" not in said
+    weights = load_file(run / "adapter" / "adapter_model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_weights_from_a_step_without_a_finite_loss_are_not_kept(command, overrides, poison, tmp_path):
+    """Nothing was measured before training, so the first pass has nothing to compare with, and is followed by more."""
+    unseen = ["trainer.num_sanity_val_steps=0", "trainer.val_check_interval=1"]
+    command(tmp_path, *overrides, *unseen, "+callbacks.huge={_target_: poison.Huge}", code=1, python_path=poison)
+    run = tmp_path / "runs" / "powers-coba-seed1"
+    assert card_of(run)["status"] == "diverged"
+    assert (run / "checkpoints" / "last.ckpt").exists()  # its weights are finite
+    assert not (run / "adapter").exists()
