@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_coba.errors import SettingError, UserError
 from lightning_coba.runs.settings import GROUPS
-from lightning_coba.user_files import refusals
+from lightning_coba.user_files import kind_of, refusals
 from lightning_coba.user_yaml import place_in, yaml_error, yaml_nodes
 
 #: How a folder of the user's is named among Hydra's sources.
@@ -38,7 +38,7 @@ def chosen_files(folders: Sequence[Path], overrides: Sequence[str]) -> list[Path
         group, option = choices.pop(0)
         for folder in folders:
             file = folder / group.partition("@")[0].strip("/") / f"{option.strip()}.yaml"
-            if option and file.is_file() and file not in found:
+            if option and kind_of(file) == "a file" and file not in found:
                 found.append(file)
                 choices += _choices_in(file, group)
     return found

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from lightning_coba.errors import UserError
+from lightning_coba.user_files import shown
 
 #: File systems allow so many bytes in a name.
 _LONGEST = 255
@@ -20,7 +21,7 @@ def checked_name(name: Any) -> str:
     leaves = any(part in ("", ".", "..") or len(part.encode()) > _LONGEST for part in parts)
     if name is None or leaves or re.search(r"[\x00-\x1f\x7f]", str(name)):
         raise UserError(
-            f"`name` must be the name of a folder below runs/, such as first or study/first; got {name!r}.",
+            f"`name` must be the name of a folder below runs/, such as first or study/first; got {shown(name)}.",
             "Choose another. To train elsewhere, set hydra.run.dir=DIR.",
         )
     return str(name)

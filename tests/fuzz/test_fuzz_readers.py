@@ -34,7 +34,9 @@ def fault_of(read, folder):
             read(folder)
     except UserError as error:
         return ValueError(f"not one line: {error}") if "\n" in f"{error.where}{error.what}" else None
-    except (Exception, SystemExit) as error:
+    except SystemExit as end:  # with its sentence printed
+        return None if end.code == 2 else end
+    except Exception as error:
         return error
     finally:
         signal.alarm(0)

@@ -72,7 +72,7 @@ def read_mlflow_database(file: Path) -> Log:
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
             found = database.execute(query).fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise UserError(
             f"`read_losses.path` must be a database of MLflow where it ends in {file.suffix}; this is none "
             f"({reason(error)}).",
