@@ -96,7 +96,7 @@ def kind_of(file: Path) -> str:
     try:
         mode = file.stat().st_mode
     except (OSError, ValueError) as error:
-        if not file.is_symlink():
+        if not os.path.islink(file):  # which no name is too long for
             return "nothing" if isinstance(error, FileNotFoundError | ValueError) else f"unreadable ({error.strerror})"
         return "a broken link"
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a file")

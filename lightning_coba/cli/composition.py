@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.hints import hint_for, jobs_of
 from lightning_coba.cli.own_files import check_file, chosen_files, first_line, own_folders, place_of, place_of_option
-from lightning_coba.errors import UserError
+from lightning_coba.errors import MissingFileError, UserError
+from lightning_coba.user_files import kind_of, shown
 
 _CURE = "Correct it; coba-train --help lists the groups and settings there are."
 
@@ -26,6 +27,10 @@ def check_own_files(arguments: Sequence[str]) -> None:
     Raises:
         UserError: with file and line.
     """
+    for folder in own_folders(arguments):
+        if kind_of(folder) != "a folder":
+            told = f"`--config-dir` must be a folder; got {shown(str(folder))}, which is {kind_of(folder)}."
+            raise MissingFileError(told, "Correct the path.")
     for file in _files(arguments):
         check_file(file)
 

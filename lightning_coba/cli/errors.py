@@ -7,8 +7,11 @@ from hydra.errors import InstantiationException
 from lightning_coba.errors import UserError
 from lightning_coba.runs.redaction import without_secrets
 
-#: What a machine refuses, whatever the program does.
-_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
+#: What the machine refuses, whatever the program does: no room, no permission, no such path possible.
+_OF_THE_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.ENAMETOOLONG,
+    errno.ELOOP,
+}  # fmt: skip
 
 _ROOM = "Make room, then give the command again; coba-train goes on with resume=auto."
 _CURES = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: "Write to another folder."}
