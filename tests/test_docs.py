@@ -153,3 +153,10 @@ PUBLIC = {"Balancer": "lightning_coba.balancers.Balancer", "replay": "lightning_
 )
 def test_a_docstring_becomes_markdown(before, after):
     assert docstrings.as_markdown(before, PUBLIC) == after
+
+
+def test_every_fault_names_a_test_that_is_there():
+    named = re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", (ROOT / "docs" / "faults.md").read_text(encoding="utf-8"))
+    assert len(named) > 50
+    sources = {file: (ROOT / file).read_text(encoding="utf-8") for file, _ in named}
+    assert not [f"{file}::{test}" for file, test in named if test and f"def {test}(" not in sources[file]]
