@@ -25,6 +25,7 @@ def outcome_of(error: BaseException) -> Outcome:
     """Return what follows from an exception.
 
     Example:
+        >>> from lightning_coba.errors import UserError
         >>> outcome_of(UserError("the row is empty.", "Fill it.", where="qa/train.jsonl:7"))
         Outcome(status='failed', exit_code=2, sentence='qa/train.jsonl:7: the row is empty. Fill it.')
         >>> outcome_of(KeyError("x"))

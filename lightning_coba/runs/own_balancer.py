@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def own_balancer(settings: Mapping[str, Any], balance: BalanceTable) -> "CoBa | None":
     """Return the CoBa that a run was trained with; None where it was another method, or cannot be known."""
-    if settings.get("_target_", "").rpartition(".")[2] != "ConvergenceBalancer":
+    if str(settings.get("_target_")).rpartition(".")[2] != "ConvergenceBalancer":
         return None
     from lightning_coba.balancers import CoBa
 

@@ -83,7 +83,11 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
     figures = list((run / "figures").glob("*.png"))
     assert len(figures) == 3
     assert all(figure.stat().st_size > 5000 for figure in figures)
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {
+        "last.ckpt",
+        "previous.ckpt",
+        "best.ckpt",
+    }
 
     base = AutoModelForCausalLM.from_pretrained(model_folder)
     before = {name: p.clone() for name, p in base.named_parameters()}

@@ -6,6 +6,7 @@ import re
 import pytest
 from written_runs import result
 
+from lightning_coba.errors import UserError
 from lightning_coba.log_keys import BALANCE_COLUMNS
 from lightning_coba.loggers import MetricsCSV
 from lightning_coba.reports import write_run_page
@@ -170,7 +171,8 @@ def test_unfinished_and_broken_runs_say_so(tmp_path):
     assert "ValueError: boom" in page
     assert "no records" in page
     (failed / "run.json").write_text("{")
-    assert "cannot be read" in page_of(failed)
+    with pytest.raises(UserError, match=r"run\.json: the file is damaged"):
+        write_run_page(failed)
 
     with pytest.raises(FileNotFoundError, match=r"has no run.json. Give runs/<name>"):
         write_run_page(tmp_path)
