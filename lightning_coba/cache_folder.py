@@ -37,7 +37,7 @@ def only_maker(kind: str, key: str, what: str) -> Iterator[None]:
 
     def say(holder: str) -> None:
         by = f"process {holder}" if holder else "another process"
-        sys.stderr.write(f"Waiting for {what}, which {by} makes.\n")
+        sys.stderr.write(f"Waiting for {by} to make {what}.\n")
         sys.stderr.flush()
 
     with locked_file(locks / f"{kind}-{key}", say):

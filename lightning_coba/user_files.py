@@ -18,8 +18,8 @@ MOST_SHOWN = 200
 _NO_TEXT = {
     b"\xff\xfe": ("UTF-16", "Save the file as UTF-8."),
     b"\xfe\xff": ("UTF-16", "Save the file as UTF-8."),
-    b"\x1f\x8b": ("compressed with gzip", "Let its name end in .gz."),
-    b"PAR1": ("a Parquet file", "Let its name end in .parquet."),
+    b"\x1f\x8b": ("compressed with gzip", "Rename it to end in .gz."),
+    b"PAR1": ("a Parquet file", "Rename it to end in .parquet."),
     b"PK\x03\x04": ("a ZIP archive (an Excel file, perhaps)", "Unpack it, or save the table as CSV."),
     b"BZh": ("compressed with bzip2", "Unpack it."),
     b"\xfd7zXZ": ("compressed with xz", "Unpack it."),
@@ -156,13 +156,13 @@ def parse_json(
         value = json.loads(text, parse_constant=constant)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column" if error.lineno > 1 else "column"
-        nul = ", which holds a NUL byte" if "\x00" in text else ""
+        nul = " (with a NUL byte)" if "\x00" in text else ""
         raise UserError(f"{told}{nul} is not valid JSON ({error.msg}, {place} {error.colno}).", cure, where) from None
     except RecursionError:
         raise _too_deep(told, where) from None
     except ValueError:  # Python's limit of 4,300 digits
         raise UserError(
-            f"{told} holds a whole number of thousands of digits.", "Put it in quotes, or leave it out.", where
+            f"{told} has an integer with thousands of digits.", "Put it in quotes, or leave it out.", where
         ) from None
     if text.count("[") + text.count("{") > MOST_NESTED and _is_deep(value):
         raise _too_deep(told, where)

@@ -11,7 +11,7 @@ from lightning_coba.user_files import MOST_NESTED, read_text, reason
 
 #: Values of a file with all its aliases written out.
 MOST_VALUES = 100_000
-_CURE = "Correct the line; indentation is by spaces, and what stands in one list or mapping begins in one column."
+_CURE = "Correct the line: indent with spaces, and begin all entries of a list or mapping in the same column."
 
 
 def read_yaml(file: Path) -> Any:
@@ -80,7 +80,7 @@ def _size(node: yaml.Node, file: Path, above: list[yaml.Node], known: dict[int, 
     """Return how many values a node has with all aliases written out; each node is looked at once."""
     if id(node) not in known:
         if any(node is one for one in above):
-            raise UserError("an alias stands within what it names.", "Write it out.", where=_at(node, file))
+            raise UserError("an alias is inside its own anchor.", "Remove it.", where=_at(node, file))
         if len(above) > MOST_NESTED:
             raise _too_deep(file)
         size = 1 + sum(_size(child, file, [*above, node], known) for child in _children(node))
@@ -123,7 +123,7 @@ def yaml_error(error: yaml.YAMLError, file: Path) -> UserError:
     where = f"{file}:{mark.line + 1}" if mark else str(file)
     if isinstance(error, yaml.reader.ReaderError):
         return UserError(
-            f"it holds the character {error.character!r:.20}, which YAML does not allow.", "Delete it.", where
+            f"the character {error.character!r:.20} is not allowed in YAML.", "Delete the character.", where
         )
     told = " ".join(str(getattr(error, "problem", None) or "it cannot be parsed").split())
     return UserError(f"this is not valid YAML ({told}).", _CURE, where=where)

@@ -45,5 +45,5 @@ class RankAgreement:
         )
         raise WrongUseError(
             f"The ranks' task weights differ ({listed}).",
-            "Resume from an earlier checkpoint. A balancer of your own may use nothing but what it is shown.",
+            "Resume from an earlier checkpoint. A custom balancer must use only the inputs that it gets.",
         )

@@ -114,9 +114,9 @@ DivergedError`, where
     def _judge_steps(self, module: L.LightningModule) -> None:
         row, first, tasks = self._read_steps(module)
         if row >= self.num_bad_steps:
-            in_a_row = f", in {row} optimizer steps in a row" if row > 1 else ""
+            in_a_row = f", for {row} optimizer steps in a row" if row > 1 else ""
             raise DivergedError(
-                f"Training diverged: the training loss is not finite since step {first}{_of(tasks)}{in_a_row}.",
+                f"Training diverged: the training loss was not finite from step {first} on{_of(tasks)}{in_a_row}.",
                 TRY,
                 step=first,
                 tasks=tasks,
@@ -163,8 +163,8 @@ DivergedError`, where
         lost = self._passes.end(trainer)
         if lost and not trainer.sanity_checking:
             raise DivergedError(
-                f"Training diverged: the validation loss of {', '.join(lost)} is not finite after step "
-                f"{trainer.global_step}, and was before.",
+                f"Training diverged: the validation loss of {', '.join(lost)} is no longer finite at step "
+                f"{trainer.global_step}.",
                 TRY,
                 step=trainer.global_step,
                 tasks=tuple(lost),
@@ -182,11 +182,11 @@ DivergedError`, where
             self._finite_at = trainer.global_step
             return
         row, first, tasks = self._read_steps(module)
-        since = f"; the training loss is not finite since step {first}{_of(tasks)}" if row else ""
+        since = f"; the training loss was not finite from step {first} on{_of(tasks)}" if row else ""
         first = first if row else trainer.global_step
         raise DivergedError(
-            f"Training diverged: {bad} of {sum(p.requires_grad for p in module.parameters())} trained tensors hold "
-            f"numbers that are not finite after step {trainer.global_step}{since}.",
+            f"Training diverged: {bad} of {sum(p.requires_grad for p in module.parameters())} trained tensors are not "
+            f"finite at step {trainer.global_step}{since}.",
             TRY,
             step=first,
             tasks=tasks,
@@ -204,8 +204,8 @@ DivergedError`, where
         if never:
             raise DivergedError(
                 f"Training diverged: the validation loss of {', '.join(never)} was not finite in any pass.",
-                "Look at the task's validation rows (coba-data check), and at what its loss divides by; if they are "
-                f"as they should be: {TRY[0].lower()}{TRY[1:]}",
+                "Check the task's validation rows (coba-data check) and what its loss is divided by; if both are "
+                f"correct, {TRY[0].lower()}{TRY[1:]}",
                 step=min(never.values()),
                 tasks=tuple(never),
             )

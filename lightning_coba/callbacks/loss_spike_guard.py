@@ -90,7 +90,7 @@ class LossSpikeGuard(L.Callback):
         self._window, self._rolls_back = None, False
         if not pl_module.automatic_optimization or any(isinstance(o, torch.optim.LBFGS) for o in trainer.optimizers):
             raise UserError(
-                f"LossSpikeGuard needs one loss per step, and {type(pl_module).__name__} optimizes by hand or with "
+                f"LossSpikeGuard needs one loss per step; {type(pl_module).__name__} uses manual optimization or "
                 "LBFGS.",
                 "Leave the guard out.",
             )

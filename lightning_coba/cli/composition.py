@@ -29,7 +29,7 @@ def check_own_files(arguments: Sequence[str]) -> None:
     """
     for folder in own_folders(arguments):
         if kind_of(folder) != "a folder":
-            told = f"`--config-dir` must be a folder; got {shown(str(folder))}, which is {kind_of(folder)}."
+            told = f"`--config-dir` must be a folder; found {kind_of(folder)} at {shown(str(folder))}."
             raise MissingFileError(told, "Correct the path.")
     for file in _files(arguments):
         check_file(file)

@@ -37,7 +37,7 @@ def with_what_is_kept(
     """
     chosen = next((file for file in _candidates(folder, best) if _is_good(trainer, module, file)), None)
     if chosen is None:
-        kept = "There is no checkpoint from before, so no model was written."
+        kept = "There is no usable checkpoint, so no model was written."
     else:
         step = _read(chosen)["global_step"]
         kept = f"What was learned by step {step} is kept ({chosen.name})."

@@ -8,7 +8,7 @@ from lightning_coba.errors import DivergedError
 
 
 class Outcome(NamedTuple):
-    """How a run ended that did not come to its end.
+    """How a run ended before it was complete.
 
     Attributes:
         status: for ``run.json``.

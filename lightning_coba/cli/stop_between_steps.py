@@ -1,4 +1,4 @@
-"""Obey a signal in the middle of a fit where the run can go on from, bit for bit."""
+"""Stop a fit on a signal, at a step from which it can resume bit for bit."""
 
 from functools import partial
 

@@ -133,7 +133,7 @@ def run_shut_in(
     if isolate and verdict == "ended" and not printed.startswith(_ENTERED):
         reason = printed.decode("utf-8", "replace").strip() or "bubblewrap gave no reason"
         raise SandboxError(
-            f"Programs cannot be shut in on this machine ({reason}).",
+            f"No sandbox can be set up on this machine ({reason}).",
             "Allow user namespaces, or run them somewhere else.",
         )
     output = printed.removeprefix(_ENTERED)[: limits.output_kb * 1024].decode("utf-8", "replace")

@@ -64,10 +64,10 @@ def refuse_unlisted(group: str, settings: Any) -> None:
     for key, target in _special_entries(group, settings):
         name = key.rpartition(".")[-1]
         if name != "_target_":
-            raise UserError(f"`{key}` in the configuration of a received run is not honoured; got {target!r}.", CURE)
+            raise UserError(f"`{key}` is not allowed in an untrusted configuration; got {target!r}.", CURE)
         if not isinstance(target, str) or target not in BUILDABLE[group]:
             raise UserError(
-                f"`{key}` names {target!r}, which a received run may not build; it may build "
+                f"`{key}` names {target!r}; an untrusted configuration may build only "
                 f"{', '.join(sorted(BUILDABLE[group]))}.",
                 CURE,
             )

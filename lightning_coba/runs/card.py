@@ -83,7 +83,7 @@ def check_entries(card: Mapping[str, Any], file: Path) -> None:
     wrong = [key for key, kind in ENTRIES.items() if card.get(key) is not None and not isinstance(card[key], kind)]
     wrong += [f"phases.{name}" for name, entries in mapping(card.get("phases")).items() if mapping(entries) != entries]
     if wrong:
-        raise DamagedFileError(f"the file is damaged: `{wrong[0]}` is of another kind.", _MEND, where=str(file))
+        raise DamagedFileError(f"the file is damaged: `{wrong[0]}` has the wrong type.", _MEND, where=str(file))
 
 
 def read_card(file: Path) -> dict[str, Any]:

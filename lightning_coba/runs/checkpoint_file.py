@@ -47,7 +47,7 @@ def written_whole(trainer: L.Trainer, file: Path, previous: Path | None = None) 
         partial.unlink(missing_ok=True)
         raise UserError(
             f"the checkpoint could not be written ({error.strerror or error}).",
-            "Make room or mend the disk, then continue with resume=auto.",
+            "Free space or fix the disk, then continue with resume=auto.",
             where=str(file),
         ) from error
     trainer.strategy.barrier("written_whole")
@@ -74,7 +74,7 @@ def load_checkpoint(file: Path, parts: Sequence[str] = ("state_dict",)) -> dict[
     except OSError:
         raise
     except Exception as error:  # whatever the reader stumbles over; its advice is about files from others
-        raise _damaged(file, "does not hold what was written to it") from error
+        raise _damaged(file, "was altered after it was written") from error
     missing = [part for part in parts if part not in found] if isinstance(found, Mapping) else list(parts)
     if missing:
         raise _damaged(file, f"is no checkpoint to continue from: it has no {', '.join(missing)}")
@@ -104,7 +104,7 @@ def checkpoint_to_resume(files: RunFiles, set_aside: bool = False) -> Path | Non
         except DamagedFileError as error:
             if file == found[-1]:
                 raise
-            rank_zero_warn(f"{error.where}: {error.what} {found[-1].name}, an earlier one, takes its place.")
+            rank_zero_warn(f"{error.where}: {error.what} The earlier {found[-1].name} is used instead.")
             if set_aside:
                 os.replace(file, file.with_name(f"{file.name}.damaged"))
         else:
@@ -122,7 +122,7 @@ def _check_bytes(file: Path) -> None:
 def _damaged(file: Path, what: str) -> DamagedFileError:
     return DamagedFileError(
         f"the file is damaged, or {what}.",
-        "Restore it from a copy, or delete it: the run then begins anew, or from an earlier checkpoint.",
+        "Restore it, or delete it: the run then continues from an earlier checkpoint, or starts over.",
         where=str(file),
     )
 

@@ -84,8 +84,8 @@ def target_of(node: Mapping[str, Any], path: str) -> Callable[..., Any]:
     try:
         called = pkgutil.resolve_name(name)
     except Exception as error:  # whatever the module that is imported raises
-        told = f"`{key}` names {shown(name)}, which is not there ({reason(error)})."
+        told = f"`{key}`: {shown(name)} cannot be imported ({reason(error)})."
         raise SettingError(told, cure, key=key) from error
     if not callable(called):
-        raise SettingError(f"`{key}` names {shown(name)}, which is no class or function.", cure, key=key)
+        raise SettingError(f"`{key}` names {shown(name)}, which is not callable.", cure, key=key)
     return called

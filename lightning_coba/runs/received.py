@@ -77,7 +77,7 @@ def require_plain_adapter(folder: Path) -> None:
     listed = {name.rpartition(".")[-1].removesuffix("Config").upper() for name in BUILDABLE["peft"]}
     if kind not in listed:
         raise UserError(
-            f"`peft_type` in {folder / ADAPTER_CONFIG} is {kind}; of a received run it may be "
+            f"`peft_type` in {folder / ADAPTER_CONFIG} is {kind}; in an untrusted run it must be "
             f"{' or '.join(sorted(listed))}.",
             CURE,
         )

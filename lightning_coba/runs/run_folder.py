@@ -137,8 +137,8 @@ class RunFolder:
         step = (self.entries.get("divergence") or {}).get("step")
         at = f" at step {step}" if step else ""
         raise FileInTheWayError(
-            f"The run in {self.path} diverged{at}, and would again with the same settings.",
-            "Start another with name=... and what is to be different, such as a lower optimizer.lr or "
+            f"The run in {self.path} diverged{at}; the same settings would diverge again.",
+            "Start another run with name=... and a changed setting, such as a lower optimizer.lr or "
             "trainer.gradient_clip_val.",
         )
 

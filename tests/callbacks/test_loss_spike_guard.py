@@ -154,7 +154,7 @@ def test_ranks_drop_the_same_step(tmp_path):
 
 
 def test_losses_that_stay_not_finite_end_in_divergence():
-    with pytest.raises(RuntimeError, match="since step 7, in 3"):
+    with pytest.raises(RuntimeError, match="from step 7 on, for 3"):
         fit(Odd(range(6, 99), torch.nan), LossSpikeGuard(**GUARD), DivergenceGuard())
 
 
@@ -178,5 +178,5 @@ def test_a_module_that_optimizes_by_hand_is_refused():
             super().__init__(steers=False)
             self.automatic_optimization = False
 
-    with pytest.raises(ValueError, match="ByHand optimizes by hand"):
+    with pytest.raises(ValueError, match="ByHand uses manual optimization"):
         fit(ByHand(), LossSpikeGuard())

@@ -16,7 +16,7 @@ MISTAKES = [
     (BEGINNING + "trainer: [1, 2]\n", 7, "`trainer` must hold settings"),
     (BEGINNING + "  batch_size: many\n", 7, "`data.batch_size` must be a whole number"),
     (BEGINNING + "  max_length: ${nowhere}\n", 7, "`data.max_length` cannot be resolved"),
-    (BEGINNING + "  _target_: lightning_coba.Nothing\n", 7, "which is not there"),
+    (BEGINNING + "  _target_: lightning_coba.Nothing\n", 7, "cannot be imported"),
     ("- a\n- b\n", 1, "must hold a mapping"),
     ("defaults: data\n", 1, "`defaults` must be a list"),
     ("seed: 1\ndefaults:\n  - 3\n", 3, "GROUP: OPTION"),

@@ -185,7 +185,7 @@ def test_what_cannot_be_started_is_no_success():
 
 def test_where_it_cannot_be_shut_in_it_does_not_run(monkeypatch, tmp_path):
     monkeypatch.setattr(sandbox, "SHOWN", ())
-    with pytest.raises(SandboxError, match=r"cannot be shut in on this machine \(bwrap: "):
+    with pytest.raises(SandboxError, match=r"No sandbox can be set up on this machine \(bwrap: "):
         run("print(1)")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SandboxError, match="apt-get install bubblewrap"):

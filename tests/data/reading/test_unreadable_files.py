@@ -34,7 +34,7 @@ def refused(file, match):
         ("a.jsonl.gz", LINES, "not readable gzip .*take .gz off its name"),
         ("a.jsonl", gzip.compress(LINES), "compressed with gzip.*end in .gz"),
         ("a.jsonl", LINES.decode().encode("utf-16"), "is UTF-16"),
-        ("a.jsonl", b"\0" * 4096, "holds a NUL byte"),
+        ("a.jsonl", b"\0" * 4096, "with a NUL byte"),
         ("a.jsonl", b'{"prompt": ' + b"9" * 5000 + b"}", "thousands of digits"),
         ("a.jsonl", b'{"prompt": ' + b"[" * 5000, "deep|not valid JSON"),
         ("a.jsonl", b'{"prompt": ' + b"[" * 200 + b"]" * 200 + b"}", "more than 100 deep"),

@@ -174,7 +174,7 @@ def test_two_runs_encode_a_task_once_and_another_does_not_wait(file, model_folde
     encode(iter(ROWS[:5]), tokenizer)  # other data
     assert calls == [5]
     second = subprocess.Popen(line, **pipes)
-    assert f"Waiting for the tokens of {file}, which process {slow.pid} makes." in second.stderr.readline()
+    assert f"Waiting for process {slow.pid} to make the tokens of {file}." in second.stderr.readline()
     slow.communicate(timeout=60)
     printed, _ = second.communicate(timeout=60)
     assert printed == ""
