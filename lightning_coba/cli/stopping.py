@@ -108,13 +108,15 @@ def stop_behind(error: BaseException) -> Stopped | None:
     """
     if isinstance(error, Stopped):
         return error
+    code = getattr(error, "exit_code", None)  # torch's, of a rank that it has spawned
+    if isinstance(code, int) and code < 0 and -code not in SIGNALS:
+        return None  # it was killed; torch ends the others with SIGTERM, which they pass on to this process
     if has_heard():
         return stopped()
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
         return Stopped(128 + signal.SIGINT)
     if type(error).__name__ == "SIGTERMException":  # Lightning's, where nobody here listens
         return Stopped(128 + signal.SIGTERM)
-    code = getattr(error, "exit_code", None)  # torch's, of a rank that it has spawned
     return Stopped(code) if code in CODES else None
 
 
