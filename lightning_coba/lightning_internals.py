@@ -5,8 +5,10 @@ import os
 import pickle
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -96,6 +98,12 @@ def loaded_batch_counts(trainer: L.Trainer) -> list[dict[str, int]]:
         return []
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     return [progress["total"], progress["current"]]
+
+
+def raised_while_restoring(error: BaseException) -> bool:
+    """Return whether an exception came out of Lightning's reading of a checkpoint, and not of the training after it."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return "lightning.pytorch.trainer.connectors.checkpoint_connector" in frames
 
 
 def uses_static_graph(trainer: L.Trainer) -> bool:
@@ -207,15 +215,20 @@ def ranks_of(trainer: L.Trainer) -> list[int]:
     return [p.pid for p in processes if (p.is_alive() if is_spawned else p.poll() is None)]
 
 
-def leave_signals_alone(trainer: L.Trainer) -> None:
+def leave_signals_alone(trainer: L.Trainer, when_stuck: Callable[[int], None]) -> None:
     """Keep a Trainer from acting on SIGTERM, and from killing this process at once when another rank has died.
+
+    Args:
+        trainer: to teach.
+        when_stuck: called in a thread with the exit code of a rank that has died, where this process is still there
+            some seconds later: its main thread waits for the rank, and hears no signal.
 
     Lightning's handler enters a collective of its own, in the middle of whichever one the rank is in: the ranks wait
     for each other for ever. At each batch rank 0 tells the others what it heard, and only what it heard.
     """
     trainer._signal_connector._sigterm_notifier_fn = _nothing  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
-    subprocess_script._launch_process_observer = _observe  # type: ignore[attr-defined]
+    subprocess_script._launch_process_observer = partial(_observe, when_stuck=when_stuck)  # type: ignore[attr-defined]
 
 
 def retire_observer() -> None:
@@ -226,14 +239,21 @@ def retire_observer() -> None:
 
 
 class _PatientObserver(_ChildProcessObserver):
+    when_stuck: Callable[[int], None]
+
     def _terminate_all(self) -> None:
+        code = next(process.returncode for process in self._child_processes if process.returncode)
         time.sleep(OBSERVER_PATIENCE)
         if self._child_processes:  # not retired meanwhile
-            super()._terminate_all()
+            for process in self._child_processes:
+                process.kill()
+            self.when_stuck(code)
 
 
-def _observe(child_processes: list[Any]) -> None:
-    _PatientObserver(main_pid=os.getpid(), child_processes=child_processes, sleep_period=1).start()
+def _observe(child_processes: list[Any], when_stuck: Callable[[int], None]) -> None:
+    observer = _PatientObserver(main_pid=os.getpid(), child_processes=child_processes, sleep_period=1)
+    observer.when_stuck = when_stuck
+    observer.start()
 
 
 def _nothing(*args: Any) -> None:

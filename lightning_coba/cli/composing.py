@@ -15,7 +15,7 @@ from lightning_coba.cli.composition import told_of
 from lightning_coba.cli.config_check import check_config
 from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.hints import hint_for
-from lightning_coba.cli.own_files import check_file, chosen_files, located
+from lightning_coba.cli.own_files import check_file, chosen_files, located, refuse_lookups_in_defaults
 from lightning_coba.cli.resolving import resolved
 from lightning_coba.cli.templates import quoted_templates
 from lightning_coba.errors import MissingFileError, SettingError, UserError
@@ -51,6 +51,8 @@ def composed(source: str, settings: Sequence[str] = (), trust_code: bool = False
     own = chosen_files([Path(source).resolve().parent.parent], typed) if is_experiment else []
     for file in own:
         check_file(file)
+        if not trust_code:
+            refuse_lookups_in_defaults(file, CURE)
     try:
         with initialize_config_dir(config_folder(), version_base="1.3"):
             config = compose("train", typed, return_hydra_config=True)
@@ -72,7 +74,10 @@ def composed(source: str, settings: Sequence[str] = (), trust_code: bool = False
         for group, node in needed.items():
             if not node:
                 raise SettingError(f"`{group}` must not be empty.", f"Choose an option with {group}=...", key=group)
-        check_config({"data": needed["data"]})
+        if is_experiment and not trust_code:
+            refuse_unlisted("data", needed["data"])  # again: `${...}` may have led to another node
+        is_plain = needed["trainer"].get("_target_") == "lightning.Trainer"  # else the check would import it
+        check_config({group: needed[group] for group in ("data", *(["trainer"] if is_plain else []))})
     return config
 
 

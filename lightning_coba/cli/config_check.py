@@ -75,9 +75,11 @@ def _hints(called: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a scalar fits a hint; anything but scalars and hints made of scalars is let through."""
-    if not isinstance(value, SCALARS) or hint is Any:
+    """Whether a value fits a hint, as far as hints made of scalars say."""
+    if hint is Any:
         return True
+    if not isinstance(value, SCALARS):
+        return not (isinstance(value, list | Mapping) and "_target_" not in value and _takes_scalars_alone(hint))
     if get_origin(hint) in (Union, types.UnionType):
         return any(_fits(value, option) for option in get_args(hint))
     if get_origin(hint) is Literal:
@@ -93,6 +95,11 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
+
+
+def _takes_scalars_alone(hint: Any) -> bool:
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return all(option in SCALARS or get_origin(option) is Literal for option in options)
 
 
 def _say(hint: Any) -> str:

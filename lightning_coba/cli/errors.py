@@ -10,7 +10,7 @@ from lightning_coba.runs.redaction import without_secrets
 #: What the machine refuses, whatever the program does: no room, no permission, no such path possible.
 _OF_THE_MACHINE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.ENAMETOOLONG,
-    errno.ELOOP,
+    errno.ELOOP, errno.EISDIR, errno.EEXIST,
 }  # fmt: skip
 
 _ROOM = "Make room, then give the command again; coba-train goes on with resume=auto."

@@ -98,6 +98,18 @@ def check_file(file: Path) -> None:
         raise SettingError(error.what, error.cure, place_of(error.key, [file]) or str(file), error.key) from None
 
 
+def refuse_lookups_in_defaults(file: Path, cure: str) -> None:
+    """Refuse a defaults list that looks anything up, such as a variable of the environment, while it is composed.
+
+    Raises:
+        UserError: It does.
+    """
+    for entry in _defaults(yaml_nodes(file)):
+        if "${" in yaml.serialize(entry):
+            told = "an entry of `defaults` looks something up with ${...}."
+            raise UserError(told, cure, where=f"{file}:{entry.start_mark.line + 1}")
+
+
 def _load(file: Path) -> None:
     try:
         OmegaConf.load(file)

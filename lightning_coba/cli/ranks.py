@@ -1,23 +1,26 @@
 """The processes that a Trainer starts as its other ranks: they stop together, and none outlives the command."""
 
+import os
 import signal
 import sys
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import lightning as L
 
-from lightning_coba.cli.stopping import LONGEST_END, has_heard, let_wait, listen, send, stopped
+from lightning_coba.cli.stopping import CODES, LONGEST_END, Stopped, has_heard, let_wait, listen, send, stopped
+from lightning_coba.errors import WrongUseError
 from lightning_coba.lightning_internals import leave_signals_alone, ranks_of, starts_by_spawning
 
 _trainers: "weakref.WeakSet[L.Trainer]" = weakref.WeakSet()
+_writers: list[Callable[[BaseException], None]] = []
 
 
 def watch_over(trainer: L.Trainer) -> None:
     """Take the signals of a Trainer over from Lightning, and pass them on to the ranks that it starts."""
-    leave_signals_alone(trainer)
+    leave_signals_alone(trainer, _end_stuck)
     listen(started_ranks)
     _trainers.add(trainer)
 
@@ -32,6 +35,21 @@ def waiting_for_ranks(trainer: L.Trainer) -> Iterator[None]:
         let_wait(False)
     if has_heard():
         raise stopped()
+
+
+def write_when_stuck(write: Callable[[BaseException], None]) -> None:
+    """Say how the run's status is written where this process has to end while its main thread waits for a rank."""
+    _writers[:] = [write]
+
+
+def _end_stuck(code: int) -> None:
+    """End as a rank did that has died, in the middle of whatever the main thread waits for."""
+    error = Stopped(code) if code in CODES else WrongUseError(f"Another rank has ended with exit code {code}.")
+    for write in _writers:
+        with suppress(Exception):  # nothing may keep it from ending
+            write(error)
+    print(f"coba-train: {error}", file=sys.stderr, flush=True)
+    os._exit(code if code in CODES else 1)
 
 
 def started_ranks() -> list[int]:

@@ -109,8 +109,9 @@ def stop_behind(error: BaseException) -> Stopped | None:
     if isinstance(error, Stopped):
         return error
     code = getattr(error, "exit_code", None)  # torch's, of a rank that it has spawned
-    if isinstance(code, int) and code < 0 and -code not in SIGNALS:
-        return None  # it was killed; torch ends the others with SIGTERM, which they pass on to this process
+    if isinstance(code, int) and code < 0:
+        # By another signal it was killed; torch then ends the others with SIGTERM, which they pass on to this process.
+        return Stopped(128 - code) if -code in SIGNALS else None
     if has_heard():
         return stopped()
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):

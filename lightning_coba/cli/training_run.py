@@ -29,17 +29,18 @@ from lightning_coba.cli.fit_folder import (
 from lightning_coba.cli.kept_weights import best_score, load_weights, with_what_is_kept
 from lightning_coba.cli.outcome import outcome_of
 from lightning_coba.cli.phases import Fit
-from lightning_coba.cli.ranks import end_other_ranks, waiting_for_ranks, watch_over
+from lightning_coba.cli.ranks import end_other_ranks, waiting_for_ranks, watch_over, write_when_stuck
 from lightning_coba.cli.stop_between_steps import StopBetweenSteps
 from lightning_coba.cli.stopping import stop_behind
 from lightning_coba.cli.system import build_system, card_of, objective_of, objective_value, results_of
-from lightning_coba.errors import DivergedError, UserError
-from lightning_coba.lightning_internals import retire_observer, starts_by_command_line
+from lightning_coba.errors import DamagedFileError, DivergedError, UserError
+from lightning_coba.lightning_internals import raised_while_restoring, retire_observer, starts_by_command_line
 from lightning_coba.loggers.wandb import finish_wandb
 from lightning_coba.runs.card import objective_of as objective_on_card
 from lightning_coba.runs.checkpoint_file import load_checkpoint, written_whole
 from lightning_coba.runs.instantiation import built
 from lightning_coba.runs.run_folder import RunFolder, run_length
+from lightning_coba.user_files import reason
 
 
 def run(fits: Sequence[Fit], folder: RunFolder, resume: Any) -> float:
@@ -65,6 +66,7 @@ def run(fits: Sequence[Fit], folder: RunFolder, resume: Any) -> float:
         return _to_minimise(folder.card.get("objective"))
     exit_code = 1
     part = parts[0]
+    write_when_stuck(lambda error: write_end(part, outcome_of(error).status, error, in_sweep()))
     try:
         for fit, part, checkpoint in zip(fits, parts, checkpoints, strict=True):
             if not part.is_finished(fit.settings):
@@ -128,6 +130,16 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
     except DivergedError as error:
         raise with_what_is_kept(error, folder, trainer, module, best) from error
+    except UserError:
+        raise
+    except Exception as error:
+        if checkpoint is None or not raised_while_restoring(error):
+            raise
+        raise DamagedFileError(
+            f"the checkpoint does not fit this run ({reason(error)}).",
+            "Restore it, or delete it: the run then continues from an earlier checkpoint, or starts over.",
+            where=str(checkpoint),
+        ) from error
     if trainer.fast_dev_run:
         return None
 

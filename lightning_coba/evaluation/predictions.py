@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_coba.errors import UserError
 from lightning_coba.evaluation.rows import EvaluationRow
+from lightning_coba.user_files import parse_json, read_text
+
+_CURE = "Delete the file, or begin anew with --fresh."
 
 
 class Predictions:
@@ -85,5 +89,10 @@ def _line(line: Mapping[str, Any]) -> str:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    *lines, _ = path.read_bytes().split(b"\n")  # behind the last line break: nothing, or a line that was cut off
-    return [json.loads(line) for line in lines]
+    *lines, _ = read_text(path).split("\n")  # behind the last line break: nothing, or a line that was cut off
+    found = [parse_json(line, f"{path}:{number}", "the line", _CURE) for number, line in enumerate(lines, start=1)]
+    for number, line in enumerate(found, start=1):
+        answers = line.get("answers") if isinstance(line, dict) else None
+        if not isinstance(answers, list) or not all(isinstance(one, str) for one in answers) or "key" not in line:
+            raise UserError("the line is not one of answers.", _CURE, where=f"{path}:{number}")
+    return found

@@ -22,6 +22,7 @@ from lightning_coba.export.loading import export_notes, prompt_templates
 from lightning_coba.export.markdown import code_span, markdown_table
 from lightning_coba.export.results import results_of_test, scores_of_text
 from lightning_coba.export.run_data import RunData
+from lightning_coba.runs.card import mapping, number
 from lightning_coba.runs.trained_run import TrainedRun
 from lightning_coba.simplex.records import BalanceTable, read_balance
 
@@ -125,11 +126,11 @@ def _balance(run: TrainedRun) -> BalanceTable | None:
 
 def _length(run: TrainedRun) -> str:
     """Return how long the run was; if it was not timed, how long it was to be."""
-    if steps := (run.card.get("timing") or {}).get("steps"):
+    if (steps := number(mapping(run.card.get("timing")).get("steps"))) > 0:
         return f"{steps:g} optimizer steps"
     trainer = run.settings.get("trainer") or {}
     most = {"optimizer steps": trainer.get("max_steps"), "epochs": trainer.get("max_epochs")}
-    planned = [f"{number} {what}" for what, number in most.items() if number is not None and number >= 0]
+    planned = [f"{limit} {what}" for what, limit in most.items() if number(limit) >= 0]
     return f"At most {' and '.join(planned) or 'unlimited steps'}"
 
 

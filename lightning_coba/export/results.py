@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from math import isfinite, nan
 
+from lightning_coba.runs.card import mapping, number
 from lightning_coba.runs.trained_run import TrainedRun
 
 
@@ -43,16 +44,17 @@ def results_of_test(run: TrainedRun) -> list[Result]:
 def scores_of_text(run: TrainedRun) -> list[Result]:
     """Return the scores of text that the model wrote, as ``coba-evaluate`` left them; none if it was not asked to."""
     try:
-        found = json.loads(run.files.evaluation().card.read_text(encoding="utf-8"))
+        found = mapping(json.loads(run.files.evaluation().card.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return []
-    split, weights = str(found.get("split", "test")), found.get("settings", {}).get("checkpoint") or "final"
+    split, weights = str(found.get("split", "test")), mapping(found.get("settings")).get("checkpoint") or "final"
     results = []
-    for task, of_task in found.get("tasks", {}).items():
-        for name, score in of_task.get("metrics", {}).items():
-            value, low, high = (score.get(key) for key in ("value", "low", "high"))
-            if value is not None:
-                interval = "" if low is None or high is None else f"{low:.3g} to {high:.3g}"
+    for task, of_task in mapping(found.get("tasks")).items():
+        for name, score in mapping(mapping(of_task).get("metrics")).items():
+            score = mapping(score)
+            value, low, high = (number(score.get(key)) for key in ("value", "low", "high"))
+            if isfinite(value):
+                interval = "" if not (isfinite(low) and isfinite(high)) else f"{low:.3g} to {high:.3g}"
                 rows = str(score.get("rows", ""))
                 results.append(Result(task, name, float(value), split, weights, interval, rows))
     return results

@@ -10,14 +10,18 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from lightning_coba.errors import DamagedFileError, MissingFileError, UserError
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.whole_file import replace_durably
 
-#: What a checkpoint holds from which a fit goes on.
-TO_RESUME = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers", "global_step", "epoch")
+#: What a checkpoint holds from which a fit goes on, with its type.
+_TYPES = {
+    "state_dict": Mapping, "loops": Mapping, "callbacks": Mapping, "optimizer_states": list, "lr_schedulers": list,
+    "global_step": int, "epoch": int,
+}  # fmt: skip
+TO_RESUME = tuple(_TYPES)
 _VERSION = "pytorch-lightning_version"
 
 
@@ -78,6 +82,10 @@ def load_checkpoint(file: Path, parts: Sequence[str] = ("state_dict",)) -> dict[
     missing = [part for part in parts if part not in found] if isinstance(found, Mapping) else list(parts)
     if missing:
         raise _damaged(file, f"is no checkpoint to continue from: it has no {', '.join(missing)}")
+    wrong = [part for part in parts if part in _TYPES and not isinstance(found[part], _TYPES[part])]
+    wrong += [part for part in ("global_step", "epoch") if part in parts and part not in wrong and found[part] < 0]
+    if wrong:
+        raise _damaged(file, f"is no checkpoint of a fit: {', '.join(wrong)} is not what Lightning writes")
     _refuse_later_version(file, found)
     return dict(found)
 
@@ -128,7 +136,10 @@ def _damaged(file: Path, what: str) -> DamagedFileError:
 
 
 def _refuse_later_version(file: Path, checkpoint: Mapping[str, Any]) -> None:
-    written = Version(str(checkpoint.get(_VERSION, L.__version__)))
+    try:
+        written = Version(str(checkpoint.get(_VERSION, L.__version__)))
+    except InvalidVersion as error:
+        raise _damaged(file, "does not say which version of Lightning wrote it") from error
     if written.release[:2] > Version(L.__version__).release[:2]:
         raise UserError(
             f"the checkpoint was written by lightning {written}; this is {L.__version__}.",

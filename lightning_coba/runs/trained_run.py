@@ -14,11 +14,13 @@ from lightning_coba.runs.collection import fits_of
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.received import (
     refuse_links_out,
+    refuse_megatron,
     refuse_remote_code,
     require_plain_adapter,
     require_plain_model,
 )
 from lightning_coba.runs.settings import read_settings
+from lightning_coba.user_files import refusals
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 #: Which weights of a run: those it ended with (of the best validation pass), a checkpoint, or those it began with.
 CHECKPOINTS = ("final", "best", "last", "base")
+_RESTORE = "Restore it, or take another checkpoint."
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,9 @@ class TrainedRun:
         from lightning_coba.models import load_tokenizer
 
         saved = self.files.tokenizer
-        return load_tokenizer(str(saved) if saved.is_dir() else self.base_model, self._remote_code())
+        source, remote = str(saved) if saved.is_dir() else self.base_model, self._remote_code()
+        with refusals("the tokenizer cannot be loaded", _RESTORE, source):
+            return load_tokenizer(source, remote)
 
     def load_model(
         self, checkpoint: str = "final", device: str = "cpu", dtype: str | None = None
@@ -214,6 +219,8 @@ class TrainedRun:
         try:
             datamodule = build("data", settings | changes, self.trust_code)
         except Exception as error:
+            if isinstance(error, UserError) and not isinstance(error, FileNotFoundError):
+                raise
             while isinstance(error.__cause__, Exception):
                 error = error.__cause__
             if isinstance(error, FileNotFoundError) and "root" not in changes:
@@ -234,11 +241,11 @@ class TrainedRun:
     def _load_base(self, dtype: str | None = None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         self._remote_code()
         model = build("model", self.settings["model"] | ({"dtype": dtype} if dtype else {}), self.trust_code)
-        if self.trust_code:
-            return model.load()
-        if (folder := Path(self.base_model).expanduser()).is_dir():
+        options = {} if self.trust_code else {"use_safetensors": True}
+        if not self.trust_code and (folder := Path(self.base_model).expanduser()).is_dir():
             require_plain_model(folder)
-        return model.load(use_safetensors=True)
+        with refusals(f"the model {self.base_model!r} cannot be loaded", _RESTORE, self.files.settings):
+            return model.load(**options)
 
     def _load_final(self, dtype: str | None) -> "PreTrainedModel | PeftModel":
         folder = self.files.adapter if self.has_adapter else self.files.model
@@ -257,11 +264,17 @@ class TrainedRun:
         if self.has_adapter:
             from peft import PeftModel
 
-            return PeftModel.from_pretrained(self._load_base(dtype)[0], str(folder))
+            base = self._load_base(dtype)[0]
+            with refusals("the adapter cannot be loaded", _RESTORE, folder):
+                return PeftModel.from_pretrained(base, str(folder))
         from transformers import AutoModelForCausalLM
 
         dtype = dtype or self.settings["model"].get("dtype", "float32")
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=self._remote_code())
+        options = {"dtype": dtype, "trust_remote_code": self._remote_code()}
+        if not self.trust_code:
+            options["use_safetensors"] = True
+        with refusals("the model cannot be loaded", _RESTORE, folder):
+            return AutoModelForCausalLM.from_pretrained(folder, **options)
 
     def _load_checkpoint(self, name: str, dtype: str | None) -> "PreTrainedModel | PeftModel":
 
@@ -277,6 +290,8 @@ class TrainedRun:
         model, tokenizer = self._load_base(dtype)
         objects = {"model": model, "tokenizer": tokenizer}
         if self.has_adapter:
+            if not self.trust_code:
+                refuse_megatron(self.settings["peft"], str(self.files.settings))
             objects["peft"] = build("peft", self.settings["peft"], self.trust_code)
         module = build("system", self.settings["system"], self.trust_code, **objects)
         saved = load_checkpoint(file)["state_dict"]

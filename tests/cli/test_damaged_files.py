@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from lightning_coba.cli import evaluate, export, replay, report
 from lightning_coba.errors import DamagedFileError, UserError
@@ -88,6 +89,19 @@ def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(here, ov
     with pytest.warns(UserWarning, match=r"last\.ckpt: the file is damaged.*previous\.ckpt"):
         here(tmp_path, *overrides, "resume=auto")
     assert [file.read_text() for file in files] == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer_states": [{"state": {}}]}, {"loops": {}}, {"lr_schedulers": [{"bogus": 1}]}],
+    ids=["optimizer", "loops", "scheduler"],
+)
+def test_a_checkpoint_that_does_not_fit_the_run_is_one_sentence(here, overrides, tmp_path, changes):
+    here(tmp_path, *overrides, "trainer.max_epochs=1")
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    torch.save(torch.load(file, weights_only=True) | changes, file)
+    with pytest.raises(DamagedFileError, match=r"last\.ckpt: the checkpoint does not fit this run"):
+        here(tmp_path, *overrides, "trainer.max_epochs=2", "resume=auto")
 
 
 def test_without_one_before_the_sentence_says_what_to_do(here, overrides, run):

@@ -54,6 +54,22 @@ def test_targets_that_are_not_listed_are_refused_and_not_imported(check, tmp_pat
     assert "--trust-code" in said
 
 
+def test_a_target_behind_a_reference_is_not_imported(check, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("open('canary', 'w').close()\ndef f(x): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for lines in ("  mixing: ${optimizer}\n", "  only: ['${optimizer}']\n"):
+        code, said = check(f"data:\n  root: {check.root}\n{lines}optimizer:\n  _target_: evil.f\n")
+        assert code == 2
+        assert "'evil.f'" in said
+
+
+def test_a_defaults_list_looks_nothing_up(check):
+    code, said = check("", defaults='  - override /data: "${oc.env:COBA_SECRET}"\n')
+    assert code == 2
+    assert "theirs.yaml:3: an entry of `defaults` looks something up" in said
+    assert "hush" not in said
+
+
 @pytest.mark.parametrize(
     "lines",
     [

@@ -23,7 +23,8 @@ def files(tmp_path):
 
 
 def checkpoint(step, **changes):
-    parts = {key: {} for key in TO_RESUME} | {"state_dict": {"weight": torch.arange(5000.0)}, "global_step": step}
+    parts = {"loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "epoch": 0}
+    parts |= {"state_dict": {"weight": torch.arange(5000.0)}, "global_step": step}
     return parts | {"pytorch-lightning_version": L.__version__} | changes
 
 
@@ -80,6 +81,13 @@ def test_a_part_that_is_missing_is_named(files, part):
     del parts[part]
     torch.save(parts, files.last_checkpoint)
     with pytest.raises(DamagedFileError, match=rf"it has no {part}\."):
+        load_checkpoint(files.last_checkpoint, TO_RESUME)
+
+
+@pytest.mark.parametrize("changes", [{"callbacks": []}, {"global_step": "x"}, {"epoch": -5}, {"loops": None}])
+def test_a_part_of_another_type_is_named(files, changes):
+    torch.save(checkpoint(1, **changes), files.last_checkpoint)
+    with pytest.raises(DamagedFileError, match=f"{next(iter(changes))} is not what Lightning writes"):
         load_checkpoint(files.last_checkpoint, TO_RESUME)
 
 

@@ -218,6 +218,43 @@ def test_pickled_weights_are_not_read(received, settings, model_folder, canary, 
         TrainedRun.open(received).load_model("base")
 
 
+def test_an_adapter_names_no_module_to_import(received, settings):
+    file = received / "adapter" / "adapter_config.json"
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole | {"megatron_config": {"a": 1}, "megatron_core": "megatron.core"}))
+    with pytest.raises(UserError, match="`megatron_config` has a module imported"):
+        TrainedRun.open(received).load_model()
+    file.write_text(json.dumps(whole))
+    settings(peft__megatron_config={"a": 1})
+    with pytest.raises(UserError, match="`megatron_config` has a module imported"):
+        TrainedRun.open(received).load_model("best")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attn_implementation": {"": "evil/kernel"}},
+        {"_attn_implementation": "evil/kernel"},
+        {"attn_implementation": "flash_attention_2"},
+        {"quantization_config": {"quant_method": "bitsandbytes"}},
+    ],
+)
+def test_a_model_asks_for_no_kernels(received, settings, model_folder, tmp_path, changes):
+    base = shutil.copytree(model_folder, tmp_path / "asking")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | changes))
+    settings(model__model=str(base))
+    with pytest.raises(UserError, match=next(iter(changes))):
+        TrainedRun.open(received).load_model("base")
+
+
+@pytest.mark.parametrize("name", ["adapter/adapter_model.safetensors", "tokenizer/tokenizer.json"])
+def test_what_is_cut_off_is_one_sentence(received, name):
+    (received / name).write_bytes((received / name).read_bytes()[:200])
+    with pytest.raises(UserError, match="cannot be loaded"):
+        TrainedRun.open(received).load_model() if "adapter" in name else TrainedRun.open(received).tokenizer
+
+
 def test_a_pickled_checkpoint_runs_nothing(received, canary):
     torch.save({"state_dict": Touch(canary)}, received / "checkpoints" / "best.ckpt")
     with pytest.raises(UserError, match=r"best\.ckpt: the file is damaged"):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from lightning_coba.runs.checkpoint_file import TO_RESUME
 from lightning_coba.runs.run_folder import RunFolder, run_length
 
 SETTINGS = {
@@ -26,7 +25,8 @@ def folder(tmp_path):
     folder.write_card(status="running")
     OmegaConf.save(OmegaConf.create(SETTINGS), folder.path / "config.yaml")
     (folder.path / "checkpoints").mkdir()
-    torch.save({key: {} for key in TO_RESUME}, folder.path / "checkpoints" / "last.ckpt")
+    parts = {"state_dict": {}, "loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+    torch.save(parts | {"global_step": 1, "epoch": 0}, folder.path / "checkpoints" / "last.ckpt")
     return folder
 
 

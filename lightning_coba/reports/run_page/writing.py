@@ -63,7 +63,7 @@ def write_run_pages(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
 def render_run_page(story: RunStory) -> str:
     """Return the page; everything that comes from the run is escaped."""
     run = story.run
-    packages = [f"{name} {version}" for name, version in (run.card.get("packages") or {}).items() if version]
+    packages = [f"{name} {version}" for name, version in mapping(run.card.get("packages")).items() if version]
     environment = PageText("Environment", [" · ".join(packages) or "not written down", str(run.folder)])
     tasks = [task_table(story)] if story.tasks else []
     blocks: list[PageBlock] = [
