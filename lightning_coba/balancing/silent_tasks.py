@@ -5,7 +5,7 @@ from lightning_coba.balancing import notices
 from lightning_coba.balancing.records import Records
 from lightning_coba.balancing.task_weights import TaskWeights
 
-#: Training batches in which a task may have had no row by chance.
+#: Training batches, and as many as there are tasks, in which a task may have had no row by chance.
 BATCHES_TO_SEE = 10
 
 
@@ -54,7 +54,8 @@ class SilentTasks:
         if num_draws is not None and enough and not self._losses_are_looked_at:
             self._losses_are_looked_at = True
             self._look_at_losses(records)
-        if (is_end or self._batches >= BATCHES_TO_SEE) and not self._rows_are_looked_at:
+        enough = max(BATCHES_TO_SEE, len(self.weights.tasks))
+        if (is_end or self._batches >= enough) and not self._rows_are_looked_at:
             self._rows_are_looked_at = True
             self._look_at_rows(trainer)
 

@@ -10,9 +10,20 @@ from contextlib import contextmanager, suppress
 
 import lightning as L
 
-from lightning_coba.cli.stopping import CODES, LONGEST_END, Stopped, has_heard, let_wait, listen, send, stopped
+from lightning_coba.cli.stopping import (
+    CODES,
+    LONGEST_END,
+    SIGNALS,
+    Stopped,
+    end_when_stuck,
+    has_heard,
+    let_wait,
+    listen,
+    send,
+    stopped,
+)
 from lightning_coba.errors import WrongUseError
-from lightning_coba.lightning_internals import leave_signals_alone, ranks_of, starts_by_spawning
+from lightning_coba.lightning_internals import leave_signals_alone, ranks_of, starts_by_command_line, starts_by_spawning
 
 _trainers: "weakref.WeakSet[L.Trainer]" = weakref.WeakSet()
 _writers: list[Callable[[BaseException], None]] = []
@@ -22,6 +33,8 @@ def watch_over(trainer: L.Trainer) -> None:
     """Take the signals of a Trainer over from Lightning, and pass them on to the ranks that it starts."""
     leave_signals_alone(trainer, _end_stuck)
     listen(started_ranks)
+    if starts_by_command_line(trainer):
+        end_when_stuck(_end_stuck)
     _trainers.add(trainer)
 
 
@@ -43,8 +56,11 @@ def write_when_stuck(write: Callable[[BaseException], None]) -> None:
 
 
 def _end_stuck(code: int) -> None:
-    """End as a rank did that has died, in the middle of whatever the main thread waits for."""
+    """End as a rank did that has died, or as a signal asks, in the middle of whatever the main thread waits for."""
+    if -code in SIGNALS:  # of a rank that did not listen yet
+        code = 128 - code
     error = Stopped(code) if code in CODES else WrongUseError(f"Another rank has ended with exit code {code}.")
+    send(started_ranks(), signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
     for write in _writers:
         with suppress(Exception):  # nothing may keep it from ending
             write(error)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,6 +21,9 @@ CODES = tuple(128 + number for number in SIGNALS)
 ONE_STOP = 1.0
 #: Seconds that a process may take to end; after them another signal ends it as it is.
 LONGEST_END = 10.0
+#: Seconds within which the main thread hears a signal, unless it waits in a library.
+LONGEST_DEAF = 4.0
+_WATCHER = "signal-watcher"
 #: Environment variable with the process that started the command; its ranks tell it what they hear.
 STARTER = "LIGHTNING_COBA_STARTER"
 
@@ -83,6 +87,30 @@ def listen(started_ranks: Callable[[], Sequence[int]] | None = None) -> dict[int
     for number in before:
         signal.signal(number, _hear)
     return before
+
+
+def end_when_stuck(end: Callable[[int], None]) -> None:
+    """Call a function, in a thread, where a signal that must not wait is not heard within some seconds.
+
+    Python hears signals in its main thread, and not while that waits in a library: for a rank that does not come, say.
+
+    Args:
+        end: ends the process; called with its exit code.
+    """
+    if any(thread.name == _WATCHER for thread in threading.enumerate()):
+        return
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        with sender, receiver:  # the thread keeps both open
+            while number := receiver.recv(1):
+                time.sleep(LONGEST_DEAF)
+                if number[0] in SIGNALS and not has_heard() and not _heard.can_wait:
+                    end(128 + number[0])
+
+    threading.Thread(target=watch, name=_WATCHER, daemon=True).start()
 
 
 def has_heard() -> bool:
