@@ -54,8 +54,8 @@ class SilentTasks:
         if num_draws is not None and enough and not self._losses_are_looked_at:
             self._losses_are_looked_at = True
             self._look_at_losses(records)
-        enough = max(BATCHES_TO_SEE, len(self.weights.tasks))
-        if (is_end or self._batches >= enough) and not self._rows_are_looked_at:
+        batches_to_see = max(BATCHES_TO_SEE, len(self.weights.tasks))
+        if (is_end or self._batches >= batches_to_see) and not self._rows_are_looked_at:
             self._rows_are_looked_at = True
             self._look_at_rows(trainer)
 

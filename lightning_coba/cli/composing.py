@@ -89,7 +89,7 @@ def _refuse_code(config: DictConfig) -> None:
         for found in re.finditer(r"\$\{", str(value)):
             if not _HARMLESS.match(str(value), found.start()):
                 raise UserError(f"`{key}` is {value!r}, which is not looked up for a file that may be foreign.", CURE)
-    refuse_unlisted("data", plain["data"])
+    refuse_unlisted("data", plain.get("data"))
 
 
 def _experiment(file: Path) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning_coba.errors import UserError
 from lightning_coba.runs.instantiation import built
+from lightning_coba.user_files import refusals
 
 #: Group of the configuration -> everything that a ``_target_`` in it may name. These are whole names, since a package
 #: holds functions that run or import what they are given. None of these does.
@@ -52,7 +53,9 @@ def build(group: str, settings: Mapping[str, Any], trust_code: bool = False, **o
         plain = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
     else:
         refuse_unlisted(group, settings)
-    return built(plain, group, **objects)
+    # Values of any kind may stand in a file that somebody else wrote, and constructors stumble over them as they like.
+    with refusals(f"`{group}` of the run does not fit", "Restore the file.", "config.yaml"):
+        return built(plain, group, **objects)
 
 
 def refuse_unlisted(group: str, settings: Any) -> None:

@@ -255,6 +255,17 @@ def test_what_is_cut_off_is_one_sentence(received, name):
         TrainedRun.open(received).load_model() if "adapter" in name else TrainedRun.open(received).tokenizer
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("data__mixing_temperature", {"a": 2}), ("data__nothing", 1), ("model__dtype", "../../x")],
+)
+def test_a_value_of_another_kind_is_one_sentence(received, settings, key, value):
+    settings(**{key: value})
+    run = TrainedRun.open(received)
+    with pytest.raises(UserError, match=r"config\.yaml|data"):
+        run.load_datamodule() if key.startswith("data") else run.load_model("base")
+
+
 def test_a_pickled_checkpoint_runs_nothing(received, canary):
     torch.save({"state_dict": Touch(canary)}, received / "checkpoints" / "best.ckpt")
     with pytest.raises(UserError, match=r"best\.ckpt: the file is damaged"):
