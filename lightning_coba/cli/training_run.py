@@ -126,20 +126,9 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
         if before:
             folder.write_entries(results_before=before)
     try:
-        with waiting_for_ranks(trainer):
-            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+        _train(trainer, module, datamodule, checkpoint)
     except DivergedError as error:
         raise with_what_is_kept(error, folder, trainer, module, best) from error
-    except UserError:
-        raise
-    except Exception as error:
-        if checkpoint is None or not raised_while_restoring(error):
-            raise
-        raise DamagedFileError(
-            f"the checkpoint does not fit this run ({reason(error)}).",
-            "Restore it, or delete it: the run then continues from an earlier checkpoint, or starts over.",
-            where=str(checkpoint),
-        ) from error
     if trainer.fast_dev_run:
         return None
 
@@ -164,6 +153,23 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
         entries = {"results": results, "objective": objective, "length": run_length(settings), **timing_of(trainer)}
         _finish(folder, entries, settled_method(trainer), is_last)
     return objective
+
+
+def _train(trainer: L.Trainer, module: L.LightningModule, datamodule: Any, checkpoint: Path | None) -> None:
+    """Fit; a checkpoint that the run cannot go on from is told as a damaged file."""
+    try:
+        with waiting_for_ranks(trainer):
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    except UserError:
+        raise
+    except Exception as error:
+        if checkpoint is None or not raised_while_restoring(error):
+            raise
+        raise DamagedFileError(
+            f"the checkpoint does not fit this run ({reason(error)}).",
+            "Restore it, or delete it: the run then continues from an earlier checkpoint, or starts over.",
+            where=str(checkpoint),
+        ) from error
 
 
 def _parts(settings: Mapping[str, Any]) -> tuple[L.LightningModule, Any]:
