@@ -28,6 +28,8 @@ from lightning_coba.runs.settings import flat
 _HARMLESS = re.compile(
     r"\$\{((?!(hydra|logger)\b)[A-Za-z_][\w.]*\}|(choice|epochs_unless_steps|fastest_precision|run_file|run_name|suite):)"
 )
+#: What these groups usually build.
+_PLAIN = {"model": "lightning_coba.models.LanguageModel", "trainer": "lightning.Trainer"}
 
 
 def composed(source: str, settings: Sequence[str] = (), trust_code: bool = False) -> Any:
@@ -76,8 +78,9 @@ def composed(source: str, settings: Sequence[str] = (), trust_code: bool = False
                 raise SettingError(f"`{group}` must not be empty.", f"Choose an option with {group}=...", key=group)
         if is_experiment and not trust_code:
             refuse_unlisted("data", needed["data"])  # again: `${...}` may have led to another node
-        is_plain = needed["trainer"].get("_target_") == "lightning.Trainer"  # else the check would import it
-        check_config({group: needed[group] for group in ("data", *(["trainer"] if is_plain else []))})
+        # Of the other groups, what is ours: the check imports what a target names.
+        plain = [group for group, target in _PLAIN.items() if needed[group].get("_target_") == target]
+        check_config({group: needed[group] for group in ("data", *plain)})
     return config
 
 
