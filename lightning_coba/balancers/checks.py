@@ -7,7 +7,9 @@ from typing import Any
 from lightning_coba.errors import UserError
 
 
-def check_number(name: str, value: Any, at_least: float | None = None, above: float | None = None) -> None:
+def check_number(
+    name: str, value: Any, at_least: float | None = None, above: float | None = None, below: float | None = None
+) -> None:
     """Raise ValueError unless ``value`` is a finite number in its domain.
 
     Args:
@@ -15,12 +17,15 @@ def check_number(name: str, value: Any, at_least: float | None = None, above: fl
         value: to check.
         at_least: smallest value allowed.
         above: value that it must exceed.
+        below: value that it must not reach.
     """
     domain = "a finite number"
     domain += f" >= {at_least:g}" if at_least is not None else ""
     domain += f" > {above:g}" if above is not None else ""
+    domain += f" and < {below:g}" if below is not None else ""
     fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or (at_least is not None and value < at_least) or (above is not None and value <= above):
+    fits = fits and (at_least is None or value >= at_least) and (above is None or value > above)
+    if not fits or (below is not None and value >= below):
         raise UserError(f"`{name}` must be {domain}; got {value!r}.")
 
 

@@ -1,5 +1,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from math import inf
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -14,11 +16,15 @@ from lightning_coba.functional import (
     divergence_factor,
     masked_slopes,
     relative_convergence_scores,
+    slope_errors,
 )
 from lightning_coba.functional.arrays import namespace
+from lightning_coba.functional.student_t import critical_t
 
 #: Loss-ratio slopes below this (per record) are the rounding noise of a constant loss. Paper form only.
 SLOPE_RESOLUTION = 1e-12
+#: Loss ratios are not told apart below this when noise is asked for: bf16, and which rows are held out, decide it.
+RATIO_RESOLUTION = 1e-3
 #: Smallest buffer of the divergence factor's history; it doubles when it is full.
 MIN_HISTORY = 1024
 
@@ -75,6 +81,10 @@ class CoBa(Balancer):
         warmup_records: W >= 1, uniform weights before record ``max(W, 2)``. Default ours; the paper: one pass.
         temperature: :math:`\tau` > 0, how sharply DF reacts (paper: 5).
         form: ``"paper"``, or ``"mftcoder"`` for parity with the released code (needs 3 <= W < N).
+        significance: None, the default and the paper's rule: every record moves the weights. A level in (0, 1), such as
+            0.01: a record moves them only if at least one task's slope differs from 0 by more than noise explains.
+            Two-sided t test of each slope at this level / K, with the scatter of its own points about their line, at
+            least 0.001; it needs 3 points. A record that does not pass enters no history. Paper form only.
 
     Raises:
         ValueError: if an argument is outside its domain.
@@ -110,6 +120,7 @@ class CoBa(Balancer):
     warmup_records: int = 3
     temperature: float = 5.0
     form: Literal["paper", "mftcoder"] = "paper"
+    significance: float | None = None
 
     needs: ClassVar[frozenset[str]] = frozenset({"losses"})  # type: ignore[misc]
     baseline_signal: ClassVar[str] = "losses"  # type: ignore[misc]
@@ -127,6 +138,19 @@ class CoBa(Balancer):
                 f"warmup_records={self.warmup_records}, window_records={self.window_records}.",
                 'Raise window_records, or use form="paper".',
             )
+        if self.significance is not None:
+            check_number("CoBa.significance", self.significance, above=0, below=1)
+            if self.form != "paper":
+                raise UserError(
+                    f'`CoBa.significance` must be None with form="mftcoder", which moves the weights with every '
+                    f"record; got {self.significance}.",
+                    'Leave it out, or use form="paper".',
+                )
+            if self.window_records < 3:
+                raise UserError(
+                    f"`CoBa.window_records` must be >= 3 with `significance`; got {self.window_records}.",
+                    "Two points say nothing about their own noise: raise it.",
+                )
 
     def init(
         self, num_tasks: int, initial: Tensor | None = None, device: torch.device | str | None = None
@@ -191,7 +215,8 @@ class CoBa(Balancer):
         x[: state.record % window] += window
         slopes, fitted = masked_slopes(x, state.ratios, state.ratios_present)
         seen = state.ratios_present[:, (state.record - 1) % window].any()
-        valid = fitted & (state.joined <= state.record - max(self.warmup_records, 2)) & seen
+        moves = seen if self.significance is None else seen & self._exceeds_noise(x, state, slopes, fitted)
+        valid = fitted & (state.joined <= state.record - max(self.warmup_records, 2)) & moves
         any_valid = valid.any()
         after = _record_slopes(state, slopes, valid, xp.where(valid, slopes, -torch.inf).max(), any_valid)
         rcs = relative_convergence_scores(slopes, valid, SLOPE_RESOLUTION)
@@ -202,14 +227,22 @@ class CoBa(Balancer):
         mixed = (factor * rcs + (1 - factor) * acs) * (valid.sum(dtype=xp.float64) / num_tasks)
         fresh = {
             "weights": xp.where(valid, mixed, 1 / num_tasks),
-            "slope": xp.where(fitted, slopes, torch.nan),
             "rcs": xp.where(valid, rcs, torch.nan),
             "acs": xp.where(valid, acs, torch.nan),
             "divergence_factor": xp.where(any_valid, factor, torch.nan),
         }
-        # A record without any task changes nothing but the rings and the record number.
-        kept: dict[str, Any] = {field: xp.where(seen, new, getattr(state, field)) for field, new in fresh.items()}
-        return after._replace(**kept)
+        # A record without any task changes nothing but the rings and the record number; one of noise only the slopes.
+        kept: dict[str, Any] = {field: xp.where(moves, new, getattr(state, field)) for field, new in fresh.items()}
+        return after._replace(**kept, slope=xp.where(seen, xp.where(fitted, slopes, torch.nan), state.slope))
+
+    def _exceeds_noise(self, x: Tensor, state: CoBaState, slopes: Tensor, fitted: Tensor) -> Tensor:
+        """Return whether any slope differs from 0 by more than the scatter of its points explains."""
+        assert self.significance is not None
+        xp = namespace(state.ratios)
+        num_tasks, window = state.ratios.shape
+        errors = slope_errors(x, state.ratios, state.ratios_present, slopes, RATIO_RESOLUTION)
+        thresholds = _critical_values(self.significance / num_tasks, window, xp, state.ratios.device)
+        return (fitted & (abs(slopes) > thresholds[state.ratios_present.sum(-1)] * errors)).any()
 
     def _mftcoder(self, state: CoBaState) -> CoBaState:
         xp = namespace(state.ratios)
@@ -239,6 +272,13 @@ class CoBa(Balancer):
     def _divergence_factor(self, state: CoBaState) -> Tensor:
         end = state.record
         return divergence_factor(state.peaks[:end], state.peaks_recorded[:end], end - 1, self.temperature)
+
+
+@cache
+def _critical_values(level: float, window: int, xp: Any, device: Any) -> Tensor:
+    """Return the critical value of t for a line through 0 to ``window`` points; cached: it moves to a device once."""
+    values = [inf if points < 3 else critical_t(level, points - 2) for points in range(window + 1)]
+    return xp.asarray(values, dtype=xp.float64, device=device)  # type: ignore[no-any-return]
 
 
 def _in_numpy(step: Callable[..., CoBaState]) -> Callable[..., CoBaState]:

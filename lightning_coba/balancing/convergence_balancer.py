@@ -1,6 +1,6 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from torch.utils.data import DataLoader
 
@@ -18,6 +18,8 @@ class ConvergenceBalancer(TaskBalancing):
         warmup_records: W, the record from which the weights move. Default 3; with the step cadence M (paper: one pass).
         temperature: how sharply the divergence factor reacts (paper: 5).
         form: ``"paper"`` or ``"mftcoder"``; see :class:`~lightning_coba.balancers.CoBa`.
+        significance: None = every record moves the weights, as in the paper; 0.01 = only records whose slopes exceed
+            their noise; see :class:`~lightning_coba.balancers.CoBa`.
         every_n_steps: see :class:`TaskBalancing`.
         held_out: see :class:`TaskBalancing`.
         baseline: see :class:`TaskBalancing`.
@@ -56,10 +58,12 @@ class ConvergenceBalancer(TaskBalancing):
         min_weight: float = 0.0,
         strict_tasks: bool = True,
         max_overhead: float | None = None,
+        significance: float | None = None,
     ) -> None:
         by_steps = every_n_steps is not None or max_overhead is not None
+        fixed = {"temperature": temperature, "form": form, "significance": significance}
         super().__init__(
-            partial(_coba, window_records, warmup_records, temperature, form, by_steps),
+            partial(_coba, window_records, warmup_records, by_steps, fixed),
             tasks=tasks,
             every_n_steps=every_n_steps,
             held_out=held_out,
@@ -76,19 +80,17 @@ class ConvergenceBalancer(TaskBalancing):
 def _coba(
     window_records: int | None,
     warmup_records: int | None,
-    temperature: float,
-    form: Literal["paper", "mftcoder"],
     by_steps: bool,
+    fixed: Mapping[str, Any],
     num_draws: int | None,
 ) -> CoBa:
     """Fill in the cadence's defaults; ``num_draws`` is M, or None with the validation cadence or before M is known."""
     if by_steps and num_draws is None:  # whether N and W go together shows when M is known
-        return CoBa(temperature=temperature, form=form)
+        return CoBa(**fixed)
     passes = CoBa.warmup_records if num_draws is None else max(num_draws, 3)
     window = CoBa.window_records if num_draws is None else 5 * passes
     return CoBa(
         window_records=window if window_records is None else window_records,
         warmup_records=passes if warmup_records is None else warmup_records,
-        temperature=temperature,
-        form=form,
+        **fixed,
     )

@@ -33,10 +33,7 @@ def two_sided_p(t: float, degrees_of_freedom: int) -> float:
     for k in range(first, n, 2):
         total += term
         term *= cos(angle) ** 2 * k / (k + 1)
-    if n % 2:
-        inside = 2 / pi * (angle + sin(angle) * total)
-    else:
-        inside = sin(angle) * total
+    inside = 2 / pi * (angle + sin(angle) * total) if n % 2 else sin(angle) * total
     return min(max(1 - inside, 0.0), 1.0)
 
 

@@ -364,3 +364,54 @@ def test_an_admitted_state_carries_the_old_tasks_unchanged():
         assert torch.equal(getattr(wider, field)[1:], getattr(state, field)), field
     assert torch.equal(wider.peaks, state.peaks)
     assert wider.joined.tolist() == [20, 0, 0]
+
+
+def noise(num_records, num_tasks=3, deviation=0.007, seed=0):
+    """Ratios that stay at 1 and scatter."""
+    shape, generator = (num_records, num_tasks), torch.Generator().manual_seed(seed)
+    return 1 + deviation * torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def test_records_within_their_noise_move_nothing_if_asked():
+    runs = [noise(40, seed=seed) for seed in range(20)]
+    moved = {
+        level: sum(bool(((weights * 3 - 1).abs() > 1e-9).any()) for weights in (replay(balancer, run) for run in runs))
+        for level, balancer in ((None, CoBa()), (0.01, CoBa(significance=0.01)))
+    }
+    assert moved[None] == 20  # the paper's rule swings with every record
+    assert moved[0.01] <= 4  # 40 records, some of whose windows share no points
+
+
+def test_a_drift_that_two_decimals_do_not_show_is_within_the_noise():
+    # As in the warm-up of a learning rate: smooth, without scatter, and next to nothing.
+    drift = 1 - torch.outer(torch.arange(12.0, dtype=torch.float64) ** 2, torch.tensor([1e-5, 2e-6, 5e-6]).double())
+    assert (replay(CoBa(), drift)[-1] * 3 - 1).abs().max() > 0.3
+    assert torch.equal(replay(CoBa(significance=0.01), drift), torch.full((12, 3), 1 / 3, dtype=torch.float64))
+
+
+def test_weights_stay_where_they_are_while_records_are_noise():
+    falling = curves(0.05, 0.1, 0.2, num_records=14)
+    flat = falling[-1] * noise(20, deviation=1e-3)
+    trail = states(CoBa(window_records=5, significance=0.01), torch.cat([falling, flat]))
+    moved = [bool((after.weights != before.weights).any()) for before, after in zip(trail, trail[1:], strict=False)]
+    assert all(moved[6:14])
+    assert not any(moved[-10:])
+    assert trail[-1].record == 34
+    assert int(trail[-1].peaks_recorded.sum()) == sum(moved)  # what moves nothing enters no history
+    assert (trail[-1].slope != trail[-2].slope).all()  # and is shown all the same
+
+
+def test_where_slopes_are_clear_the_option_changes_nothing_but_the_beginning():
+    losses = curves(0.02, 0.05, 0.1, num_records=40, noise=1e-4)
+    plain, cautious = replay(CoBa(), losses), replay(CoBa(significance=0.01), losses)
+    late = (plain - cautious).abs()[20:]
+    assert late.max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"significance": 0}, {"significance": 1.0}, {"significance": 0.01, "form": "mftcoder"}, {"window_records": 2}],
+)
+def test_significance_is_a_level_in_the_paper_form_with_three_points(arguments):
+    with pytest.raises(ValueError, match="significance"):
+        CoBa(**{"significance": 0.01, "warmup_records": 3, **arguments})

@@ -5,7 +5,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_coba import TaskWeights
 from lightning_coba.balancers import FAMO, LBTW, CoBa, GradNorm, Observation
 
-FORMS = ["paper", "mftcoder"]
+FORMS = [{"form": "paper"}, {"form": "paper", "significance": 0.01}, {"form": "mftcoder"}]
 aten = torch.ops.aten
 #: Operators that hand a value, or a size that depends on values, to the host.
 SYNCHRONISING = {
@@ -73,9 +73,9 @@ def test_the_counter_lets_device_work_pass():
     assert syncs.calls == []
 
 
-def run_on(device, form, first_record, num_records):
+def run_on(device, options, first_record, num_records):
     generator = torch.Generator().manual_seed(0)
-    balancer = CoBa(window_records=5, warmup_records=3, form=form)
+    balancer = CoBa(window_records=5, warmup_records=3, **options)
     state = balancer.init(4, device=device)._replace(record=first_record)
     rows = torch.rand(num_records, 4, generator=generator).add(0.5).to(device)
     mask = torch.ones(num_records, 4, dtype=torch.bool, device=device)
@@ -86,11 +86,11 @@ def run_on(device, form, first_record, num_records):
     return state, weights, syncs.calls
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("options", FORMS)
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_an_update_never_makes_the_host_wait(form, device):
+def test_an_update_never_makes_the_host_wait(options, device):
     for first_record, num_records in ((0, 12), (1020, 8)):  # the peaks' buffer grows at 1024
-        state, weights, calls = run_on(device, form, first_record, num_records)
+        state, weights, calls = run_on(device, options, first_record, num_records)
         assert calls == []
     assert len(state.peaks) == 2048
     assert weights.device.type == device
@@ -126,9 +126,9 @@ def test_combine_of_a_tensor_never_makes_the_host_wait(normalize):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("form", FORMS)
-def test_cuda_itself_sees_no_synchronisation(form):
-    balancer = CoBa(window_records=5, warmup_records=3, form=form)
+@pytest.mark.parametrize("options", FORMS)
+def test_cuda_itself_sees_no_synchronisation(options):
+    balancer = CoBa(window_records=5, warmup_records=3, **options)
     state = balancer.init(4, device="cuda")
     rows = torch.rand(50, 4, device="cuda") + 0.5
     mask = torch.ones(50, 4, dtype=torch.bool, device="cuda")

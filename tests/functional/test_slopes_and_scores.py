@@ -10,6 +10,7 @@ from lightning_coba.functional import (
     divergence_factor,
     masked_slopes,
     relative_convergence_scores,
+    slope_errors,
 )
 
 F64 = torch.float64
@@ -45,6 +46,20 @@ def test_masked_points_are_ignored_whatever_they_hold(hidden):
     slopes, fitted = masked_slopes(torch.arange(3, dtype=F64), y, mask)
     assert slopes.tolist() == [2.0, 0.0, 0.0]
     assert fitted.tolist() == [True, False, False]
+
+
+def test_slope_errors_are_those_of_a_least_squares_fit():
+    x = np.arange(9.0)
+    y = np.random.default_rng(0).normal(size=(2, 9))
+    mask = np.ones((2, 9), dtype=bool)
+    mask[1, [2, 5]] = False
+    slopes, _ = masked_slopes(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(mask))
+    found = slope_errors(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(mask), slopes)
+    for k in range(2):
+        _, covariance = np.polyfit(x[mask[k]], y[k, mask[k]], 1, cov=True)
+        assert found[k].item() == pytest.approx(covariance[0, 0] ** 0.5)
+    least = slope_errors(torch.from_numpy(x), torch.from_numpy(0 * y), torch.from_numpy(mask), 0 * slopes, 0.5)
+    assert least[0].item() == pytest.approx(0.5 / 60**0.5)
 
 
 def test_the_relative_score_is_its_formula():
@@ -137,15 +152,15 @@ def test_every_function_takes_arrays_as_it_takes_tensors():
             np.testing.assert_allclose(other, one.numpy(), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("form", ["paper", "mftcoder"])
-def test_tensors_take_the_steps_that_arrays_take(form):
+@pytest.mark.parametrize("options", [{"form": "paper"}, {"significance": 0.2}, {"form": "mftcoder"}])
+def test_tensors_take_the_steps_that_arrays_take(options):
     """An update on the CPU computes in NumPy, on a device in tensors; here tensors take its steps on the CPU."""
     generator = torch.Generator().manual_seed(0)
     losses = torch.randn(1100, 4, generator=generator, dtype=F64).mul(0.03).cumsum(0).exp()
     present = torch.rand(1100, 4, generator=generator) < 0.7
     present[500:510] = False
     losses[600] = math.nan
-    balancer = CoBa(8, 3, form=form)
+    balancer = CoBa(8, 3, **options)
     state, weights = balancer.init(4), []
     for row, mask in zip(losses, present, strict=True):
         state = balancer._step(state, row, mask)
