@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "inspection": {"data", "balancing.run_length"},
     "evaluation": {"data", "log_keys", "models", "reports.page", "runs"},
     "export": {"evaluation", "log_keys", "models", "runs", "simplex"},
-    "reports": {"balancers", "inspection", "log_keys", "runs", "simplex"},
+    "reports": {"balancers", "functional", "inspection", "log_keys", "runs", "simplex"},
 }
 EVERYTHING = {*MAY_IMPORT}
 MAY_IMPORT = {package: may | OF_USERS for package, may in MAY_IMPORT.items()} | {

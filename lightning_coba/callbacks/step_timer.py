@@ -1,4 +1,7 @@
+import os
+import platform
 import time
+from hashlib import sha256
 from typing import Any
 
 import lightning as L
@@ -18,7 +21,8 @@ class StepTimer(L.Callback):
 
     A stretch of steps is measured as a whole: it ends where a validation pass, a checkpoint or the training begins or
     ends, and only there the device is waited for. The first two steps after a start or a resumption are left out. Put
-    it behind the callbacks that are part of a step.
+    it behind the callbacks that are part of a step. Where the system tells how many processes want a core (the load
+    average), that is kept too: times of a busy machine cannot be compared.
 
     Example:
         >>> StepTimer().timing
@@ -27,26 +31,41 @@ class StepTimer(L.Callback):
 
     def __init__(self) -> None:
         # `steps` are those measured in `seconds`; the last step is that of the run.
-        self._measured = {"steps": 0, "seconds": 0.0, "validation_seconds": 0.0, "last_step": 0}
+        self._measured: dict[str, float] = {"steps": 0, "seconds": 0.0, "validation_seconds": 0.0, "last_step": 0}
+        self._measured |= {"load_seconds": 0.0, "began": 0.0, "ended": 0.0}  # load x seconds; of the clock
         self._first_step = 0  # to measure after this start
         self._began: tuple[float, int] | None = None
         self._pass_began: float | None = None
 
     @property
-    def timing(self) -> dict[str, float]:
-        """Return ``seconds_per_step`` (mean), ``steps`` of the run, and ``validation_seconds`` of all its passes.
+    def timing(self) -> dict[str, Any]:
+        """Return what was measured; empty before the first measured step.
 
-        Empty before the first measured step.
+        Returns:
+            ``seconds_per_step`` (mean), ``steps`` of the run, ``validation_seconds`` of all its passes; ``began`` and
+            ``ended`` (seconds since 1970); ``host``, a hash of its name; ``threads`` of the process; and ``load``, the
+            mean load average while steps were timed, where the system tells it.
         """
-        steps, seconds, validation_seconds, last_step = self._measured.values()
-        if not steps:
+        measured = self._measured
+        if not measured["steps"]:
             return {}
-        return {"seconds_per_step": seconds / steps, "steps": last_step, "validation_seconds": validation_seconds}
+        timing = {
+            "seconds_per_step": measured["seconds"] / measured["steps"],
+            "steps": measured["last_step"],
+            "validation_seconds": measured["validation_seconds"],
+            "began": measured["began"],
+            "ended": measured["ended"],
+            "host": sha256(platform.node().encode()).hexdigest()[:12],
+            "threads": torch.get_num_threads(),
+        }
+        load = measured["load_seconds"] / measured["seconds"] if measured["seconds"] else 0.0
+        return timing | ({"load": round(load, 2)} if load else {})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin the warm-up."""
         self._first_step = trainer.global_step + WARMUP_STEPS
         self._began = None
+        self._measured["began"] = self._measured["began"] or time.time()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -102,8 +121,19 @@ class StepTimer(L.Callback):
             return
         _wait_for(pl_module)
         (began, first), self._began = self._began, None
-        self._measured["seconds"] += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self._measured["seconds"] += seconds
+        self._measured["load_seconds"] += seconds * _load()
+        self._measured["ended"] = time.time()
         self._measured["steps"] += trainer.global_step - first
+
+
+def _load() -> float:
+    """Return the load average of the last minute; 0 where the system does not tell it."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows; a container without /proc
+        return 0.0
 
 
 def _wait_for(pl_module: L.LightningModule) -> None:

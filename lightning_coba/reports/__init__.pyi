@@ -23,4 +23,4 @@ from .replay.setting_figures import (
     turning_points_figure as turning_points_figure,
 )
 from .run_page.writing import write_run_page as write_run_page
-from .statistics import bootstrap_interval as bootstrap_interval
+from .statistics import paired_effect as paired_effect

@@ -40,6 +40,11 @@ def result_title(key: str) -> str:
     return _NAMES[key].capitalize() if key in _NAMES else key
 
 
+def is_share(key: str) -> bool:
+    """Return whether a result lies between 0 and 1 and is written in percent."""
+    return key in _SHARES
+
+
 def written(key: str, value: float) -> str:
     """Write a value of a result.
 

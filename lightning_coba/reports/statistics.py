@@ -1,11 +1,15 @@
 """How methods compare over tasks and seeds: pure functions on arrays of losses, NaN where a number is missing."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_coba.functional.student_t import critical_t
+
 Array = NDArray[np.float64]
-#: With fewer tasks than this, resampling them says nothing.
-FEWEST_TASKS = 3
+#: With fewer seeds than this, how much they differ is not known well enough to tell anything from it.
+FEWEST_SEEDS = 3
 
 
 def mean_and_deviation(values: ArrayLike) -> tuple[float, float]:
@@ -50,35 +54,72 @@ def relative_change(loss: ArrayLike, reference: ArrayLike) -> Array:
     return np.divide(mean, base, out=np.full(mean.shape, np.nan), where=base != 0) - 1
 
 
-def bootstrap_interval(
-    changes: ArrayLike, level: float = 0.95, num_resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float] | None:
-    """Return the percentile interval of the mean change when the tasks are drawn again.
+@dataclass(frozen=True)
+class PairedEffect:
+    """Hold a mean paired difference.
 
-    It says how far the mean rests on which tasks happened to be in the suite. How another seed would have turned out
-    is not in it: seeds are averaged before.
+    Attributes:
+        mean: Mean over seeds and tasks; NaN without a number.
+        low: Lower end of its interval; NaN where there is none.
+        high: Upper end.
+    """
+
+    mean: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval, and 0 lies outside it."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_effect(differences: ArrayLike, level: float = 0.95) -> PairedEffect:
+    r"""Return the mean of paired differences with an interval over seeds and tasks.
+
+    Seeds and tasks are both random: another seed gives other numbers, and other tasks would gain more or less. In the
+    mean squares of a two-way layout without replication,
+
+    .. math:: \mathrm{SE}^2 = \frac{\max(MS_{seed}, MS_{cell}) + \max(MS_{task} - MS_{cell}, 0)}{S K}
+
+    with a t interval of Satterthwaite's degrees of freedom (rounded down). Where seeds differ by no more than their
+    cells do, both are taken together. With one task the interval is that of the paired t test over seeds.
 
     Args:
-        changes: ``[tasks]``, one number per task, averaged over seeds.
-        level: share of the resampled means inside the interval, in (0, 1).
-        num_resamples: how often the tasks are drawn, with replacement.
-        seed: of the draws: the same numbers give the same interval.
+        differences: ``[S, K]``, method - reference for S seeds and K tasks. A task with a missing number is left out.
+        level: Probability that the interval covers the true mean, in (0, 1).
 
     Returns:
-        Its two ends; None for fewer than three tasks, whose resamples say nothing.
+        No interval for fewer than `FEWEST_SEEDS` seeds.
 
     Example:
-        >>> bootstrap_interval([-0.03, 0.0, 0.03])  # three of a kind come up in 1 of 27 draws, more than 2.5 %
-        (-0.03, 0.03)
-        >>> bootstrap_interval([-0.03, 0.0]) is None
-        True
+        >>> effect = paired_effect([[-0.031], [-0.024], [-0.029], [-0.020], [-0.026]])
+        >>> print(f"{effect.mean:.3f} {effect.low:.3f} {effect.high:.3f}")
+        -0.026 -0.031 -0.021
+
+    References:
+        Searle, Casella and McCulloch, "Variance Components", 1992; `benchmarks/report_claims.py` measures how often
+        an interval leaves 0 out where there is no difference, and where there is one.
     """
-    there = _finite(changes)
-    if there.size < FEWEST_TASKS:
-        return None
-    drawn = np.random.default_rng(seed).integers(there.size, size=(num_resamples, there.size))
-    low, high = np.quantile(there[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    cells = np.asarray(differences, dtype=np.float64)
+    cells = cells[:, np.isfinite(cells).all(axis=0)]
+    seeds, tasks = cells.shape
+    if not tasks:
+        return PairedEffect()
+    mean = float(cells.mean())
+    if seeds < FEWEST_SEEDS:
+        return PairedEffect(mean)
+    of_seeds, of_tasks = cells.mean(axis=1) - mean, cells.mean(axis=0) - mean
+    rest = cells - mean - of_seeds[:, None] - of_tasks
+    between_seeds = tasks * float(of_seeds @ of_seeds) / (seeds - 1)
+    within = float((rest**2).sum()) / ((seeds - 1) * max(tasks - 1, 1))
+    between_tasks = max(seeds * float(of_tasks @ of_tasks) / max(tasks - 1, 1) - within, 0.0)
+    # Of two estimates of one variance the larger one; with both, its degrees of freedom are those of both.
+    noise, known = max(between_seeds, within), (seeds - 1) * (1 if between_seeds > within else tasks)
+    variance = noise + between_tasks
+    freedom = variance**2 / (noise**2 / known + between_tasks**2 / max(tasks - 1, 1)) if variance else known
+    half = critical_t(1 - level, max(int(freedom), 1)) * float(np.sqrt(variance / (seeds * tasks)))
+    return PairedEffect(mean, mean - half, mean + half)
 
 
 def mean_rank(loss: ArrayLike) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace as with_fields
+from itertools import pairwise
 
 import pytest
 import torch
@@ -393,7 +394,7 @@ def test_weights_stay_where_they_are_while_records_are_noise():
     falling = curves(0.05, 0.1, 0.2, num_records=14)
     flat = falling[-1] * noise(20, deviation=1e-3)
     trail = states(CoBa(window_records=5, significance=0.01), torch.cat([falling, flat]))
-    moved = [bool((after.weights != before.weights).any()) for before, after in zip(trail, trail[1:], strict=False)]
+    moved = [bool((after.weights != before.weights).any()) for before, after in pairwise(trail)]
     assert all(moved[6:14])
     assert not any(moved[-10:])
     assert trail[-1].record == 34

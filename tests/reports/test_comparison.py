@@ -3,7 +3,9 @@ import pytest
 from written_runs import result
 
 from lightning_coba.reports import compare, group_suites
+from lightning_coba.reports.comparison.effects import difference_in_words, effect, shown
 from lightning_coba.reports.comparison.headline import headline, reading
+from lightning_coba.reports.comparison.times import busy_machine, times_in_words
 from lightning_coba.reports.formats import percent
 from lightning_coba.runs import read_run
 
@@ -43,35 +45,79 @@ def test_numbers_of_a_small_sweep_by_hand(comparison):
     np.testing.assert_allclose(found.best_step_spreads, [[0, 0], [0.5, 0]])
     assert found.worst_base == "before training"
     assert found.worst(0)[1] == pytest.approx(0.5 * 1.0)  # the untrained model loses twice as much
-    assert found.interval(0) == pytest.approx((-0.1, 0.1))
+    assert effect(found, "test_loss", 0).mean == pytest.approx(-0.1 / 3)
     assert found.notes == []
 
 
-def test_the_headline_says_what_the_numbers_say(comparison):
-    [answer] = headline(comparison(*TWO_SEEDS))
-    assert answer == (
-        "CoBa: test loss 3.3 % lower than Uniform on average over 3 tasks and 2 seeds "
-        "(95 % interval over tasks -10.0 .. +10.0 %); lower on 2 of 3 tasks; 1.50x the time per step. "
-        "The interval includes 0: other tasks could turn the difference round."
+def runs_of(method, losses, **options):
+    """Return a run per seed; `losses` are those of task a, and task b loses twice as much."""
+    return [(method, seed, {"a": loss, "b": 2 * loss}, options) for seed, loss in enumerate(losses, 1)]
+
+
+UNIFORM = runs_of("Uniform", [1.00, 1.01, 0.99, 1.02, 0.98])
+
+
+def test_a_difference_that_exceeds_what_seeds_differ_by_is_shown(comparison):
+    found = comparison(*UNIFORM, *runs_of("CoBa", [0.951, 0.962, 0.939, 0.97, 0.929]))
+    [answer] = headline(found)
+    assert answer.startswith("CoBa is better than Uniform: test loss 5.0 % lower")
+    assert "2 tasks and 5 seeds, 95 % interval -5." in answer
+    assert shown(found, "test_loss", 0) == "better"
+    worse = comparison(*UNIFORM, *runs_of("CoBa", [1.06, 1.07, 1.04, 1.07, 1.03]))
+    assert headline(worse)[0].startswith("CoBa is worse than Uniform")
+
+
+def test_a_difference_within_what_seeds_differ_by_is_not_shown(comparison):
+    found = comparison(*UNIFORM, *runs_of("CoBa", [0.90, 1.05, 0.95, 1.04, 0.97]))
+    [answer] = headline(found)
+    assert answer.startswith("CoBa: no difference shown. Test loss 1.8 % lower")
+    assert "no more than seeds and tasks differ by" in answer
+    assert "is better" not in answer
+
+
+def test_what_no_printed_digit_shows_is_no_difference(comparison):
+    found = comparison(*UNIFORM, *runs_of("CoBa", [0.9998 * run[2]["a"] for run in UNIFORM]))
+    assert shown(found, "test_loss", 0) == "no difference shown"
+    assert "less than 0.1 %" in headline(found)[0]
+    assert "0.0 .. " not in headline(found)[0]
+
+
+def test_two_methods_that_are_one_are_said_to_be(comparison):
+    found = comparison(*UNIFORM, *runs_of("CoBa", [run[2]["a"] for run in UNIFORM]))
+    [answer] = headline(found)
+    assert "changed nothing" in answer
+    assert "to the last digit" in answer
+
+
+def test_fewer_than_three_seeds_show_nothing_and_the_command_adds_some(comparison):
+    answer, more = headline(comparison(*UNIFORM[:2], *runs_of("CoBa", [0.5, 0.5])))
+    assert "no difference shown" in answer
+    assert "interval" not in answer
+    assert "seed=1,2,3,4,5" in more
+
+
+def test_intervals_of_many_methods_hold_at_once(comparison):
+    losses = [0.96, 1.0, 0.96, 1.0, 0.97]
+    alone = comparison(*UNIFORM, *runs_of("CoBa", losses))
+    others = [run for method in ("FAMO", "LBTW", "DWA", "UW") for run in runs_of(method, losses)]
+    among = comparison(*UNIFORM, *runs_of("CoBa", losses), *others)
+    one, many = (effect(found, "test_loss", found.methods.index("CoBa")) for found in (alone, among))
+    assert one.mean == pytest.approx(many.mean)
+    assert many.low < one.low
+    assert shown(alone, "test_loss", 0) == "better"
+    assert shown(among, "test_loss", among.methods.index("CoBa")) == "no difference shown"
+    assert "no difference shown: " in headline(among)[-1]
+
+
+def test_a_lower_loss_that_is_no_better_accuracy_is_said(comparison):
+    flat = {"others": {"test_accuracy": {"a": 0.5, "b": 0.6}}}
+    found = comparison(
+        *runs_of("Uniform", [1.00, 1.01, 0.99, 1.02, 0.98], others={"test_accuracy": {"a": 0.5, "b": 0.61}}),
+        *runs_of("CoBa", [0.951, 0.962, 0.939, 0.97, 0.929], **flat),
     )
-
-
-def test_a_difference_on_every_task_leaves_zero_out_of_the_interval(comparison):
-    base = {"a": 1.0, "b": 2.0, "c": 3.0}
-    worse = {task: 1.1 * loss for task, loss in base.items()}
-    answer, chance = headline(comparison(("Uniform", 1, base), ("CoBa", 1, worse)))
-    assert "10.0 % higher than Uniform" in answer
-    assert "lower on 0 of 3 tasks" in answer
-    assert "leaves 0 out" in answer
-    assert "time" not in answer  # was not recorded
-    assert chance.startswith("One seed")
-
-
-def test_two_tasks_have_no_interval(comparison):
-    answer, _ = headline(comparison(("Uniform", 1, {"a": 1.0, "b": 1.0}), ("CoBa", 1, {"a": 0.5, "b": 1.0})))
-    assert "25.0 % lower" in answer
-    assert "fewer than 3 tasks" in answer
-    assert "interval over" not in answer
+    _, accuracy = headline(found)
+    assert "token accuracy: no difference shown (-0.5 points" in accuracy
+    assert "not seen in them" in accuracy
 
 
 def test_without_uniform_the_command_that_adds_it(comparison):
@@ -88,19 +134,11 @@ def test_uniform_alone_has_nothing_to_be_compared_with(comparison):
     assert "nothing to compare" in answer
 
 
-def test_without_coba_the_best_method_is_the_subject_and_named_as_picked(comparison):
-    runs = [("Uniform", 1, {"a": 1.0}), ("FAMO", 1, {"a": 0.9}), ("LBTW", 1, {"a": 0.8})]
-    answer, picked, _ = headline(comparison(*runs))
-    assert answer.startswith("LBTW: test loss 20.0 % lower")
-    assert "LBTW (-20.0 % on average)" in picked
-    assert "picked after looking" in picked
-
-
-def test_where_uniform_is_best_it_says_so(comparison):
-    runs = [("Uniform", 1, {"a": 1.0}), ("FAMO", 1, {"a": 1.2}), ("CoBa", 1, {"a": 1.1})]
-    answer, picked, _ = headline(comparison(*runs))
-    assert "CoBa: test loss 10.0 % higher" in answer
-    assert "None of the 2 other methods" in picked
+def test_without_coba_the_first_method_is_the_subject_and_the_others_are_listed(comparison):
+    lower = [0.951, 0.962, 0.939, 0.97, 0.929]
+    answer, every = headline(comparison(*UNIFORM, *runs_of("FAMO", lower), *runs_of("LBTW", [1.2] * 5)))
+    assert answer.startswith("FAMO is better than Uniform")
+    assert "better: FAMO; worse: LBTW" in every
 
 
 def test_different_seeds_are_compared_on_the_common_ones_and_the_missing_are_named(comparison):
@@ -187,8 +225,27 @@ def test_where_higher_is_better_the_highest_is_first_and_a_rise_is_a_gain(compar
     np.testing.assert_allclose(found.changes[0], [1.0, -1 / 6])
     assert found.is_better(found.changes[0]).tolist() == [True, False]
     assert found.mean_ranks.tolist() == [1.5, 1.5]
-    assert headline(found)[0].startswith("CoBa: test_f1 41.7 % higher than Uniform on average over 2 tasks")
-    assert "higher on 1 of 2 tasks" in headline(found)[0]
+    assert difference_in_words(found, "test_f1", effect(found, "test_f1", 0).mean) == "+0.150"
+    assert "Test_f1 0.150 higher than that of Uniform" in headline(found)[0]
+
+
+def test_times_of_a_busy_machine_or_of_runs_at_once_are_left_out(comparison):
+    def timed(method, seconds, **timing):
+        card = {"timing": {"seconds_per_step": seconds, "steps": 40, "threads": 2, "host": "x", **timing}}
+        return (method, 1, {"a": 1.0 + seconds}, {"card": card})
+
+    quiet = comparison(
+        timed("Uniform", 1.0, load=2.1, began=0, ended=9), timed("CoBa", 1.5, load=2.0, began=10, ended=19)
+    )
+    assert times_in_words(quiet) == ["—", "1.50x"]
+    equal = comparison(timed("Uniform", 1.0, load=2.1), timed("CoBa", 1.05, load=2.0))
+    assert times_in_words(equal) == ["—", "about equal"]
+    busy = comparison(timed("Uniform", 1.0, load=2.1), timed("CoBa", 1.5, load=4.0))
+    assert times_in_words(busy) == ["—", "—"]
+    assert "busy" in busy_machine(busy)
+    assert "2.0" in busy_machine(busy)
+    at_once = comparison(timed("Uniform", 1.0, began=0, ended=9), timed("CoBa", 1.5, began=8, ended=19))
+    assert "at the same time" in busy_machine(at_once)
 
 
 def test_small_changes_have_no_minus_zero():

@@ -11,40 +11,51 @@ from lightning_coba.reports.comparison.method_figures import (
 from lightning_coba.runs import read_run
 
 
-@pytest.fixture
-def comparison(write_run):
+def compared(write_run, factors, seeds=(1,)):
     tasks = [f"task_{k}" for k in range(5)]
-    factors = {"Uniform": 1.0, "CoBa": 0.9, "FAMO": 1.1}
     runs = []
     for method, factor in factors.items():
-        loss = {task: factor * (1 + k) for k, task in enumerate(tasks)}
         best = {task: 10 * (1 + k % 3) for k, task in enumerate(tasks)}
-        runs += [read_run(write_run(method, 1, loss, best=best))]
+        for seed in seeds:
+            loss = {task: factor * (1 + k) * (1 + 0.01 * seed * (method != "Uniform")) for k, task in enumerate(tasks)}
+            runs.append(read_run(write_run(method, seed, loss, best=best)))
     [suite] = group_suites(runs)
     return compare(suite, suite.groups[0])
+
+
+@pytest.fixture
+def comparison(write_run):
+    return compared(write_run, {"Uniform": 1.0, "CoBa": 0.9, "FAMO": 1.1})
 
 
 def words(axes):
     return [text.get_text() for text in axes.texts]
 
 
-def test_changes_are_written_into_their_cells_with_a_row_of_means(comparison):
-    [axes] = change_figure(comparison).axes
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["CoBa", "FAMO"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [*comparison.tasks, "mean"]
-    assert words(axes)[:12] == ["-10.0", "+10.0"] * 6
+def changes_of(comparison):
+    [axes] = change_figure(comparison, method_styles(comparison.methods)).axes
+    return axes
+
+
+def test_differences_of_a_few_methods_are_points_with_their_intervals(write_run):
+    axes = changes_of(found := compared(write_run, {"Uniform": 1.0, "CoBa": 0.9}, seeds=(1, 2, 3)))
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*found.tasks, "mean"]
+    numbers = [text for text in axes.texts if text.get_text().startswith("-8.2")]
+    assert len(numbers) == 6
+    assert all(text.get_position()[0] > 1 for text in numbers)  # beside the panel: no number lies on a line
+    ends = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2 and line.get_xdata()[0] < -5]
+    assert all(low < -8.2 < high for low, high in ends)
+    assert not axes.images
+
+
+def test_differences_of_many_methods_are_a_map_with_a_row_of_means(write_run):
+    factors = {"Uniform": 1.0, "CoBa": 0.9, "FAMO": 1.1, "LBTW": 0.9998, "DWA": 1.001}
+    found = compared(write_run, {name: factor / (1.01 if factor != 1 else 1) for name, factor in factors.items()})
+    axes = changes_of(found)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["CoBa", "LBTW", "DWA", "FAMO"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*found.tasks, "mean"]
+    assert words(axes)[:24] == ["-10.0", "0.0", "+0.1", "+10.0"] * 6  # nothing has no sign
     np.testing.assert_allclose(axes.images[0].get_array()[:, 0], -10.0)
-
-
-def test_changes_of_nothing_are_pale_and_have_no_sign(write_run):
-    runs = [
-        read_run(write_run("Uniform", 1, {"a": 1.0, "b": 1.0})),
-        read_run(write_run("CoBa", 1, {"a": 0.9998, "b": 1.001})),
-    ]
-    [suite] = group_suites(runs)
-    [axes] = change_figure(compare(suite, suite.groups[0])).axes
-    assert words(axes)[:3] == ["0.0", "+0.1", "0.0"]
-    assert axes.images[0].norm.vmax >= 5
 
 
 def test_curves_have_a_panel_a_task_and_a_line_a_method(comparison):

@@ -1,4 +1,3 @@
-from itertools import product
 from math import sqrt
 
 import numpy as np
@@ -6,10 +5,10 @@ import pytest
 
 from lightning_coba.reports.statistics import (
     best_step_spread,
-    bootstrap_interval,
     mean_and_deviation,
     mean_over,
     mean_rank,
+    paired_effect,
     relative_change,
 )
 
@@ -38,33 +37,49 @@ def test_change_against_nothing_is_missing_not_infinite():
     np.testing.assert_array_equal(np.isnan(relative_change([[1.0, 1.0, NAN]], [[0.0, 2.0, 2.0]])), [True, False, True])
 
 
-def test_interval_of_four_tasks_is_that_of_all_256_draws():
-    changes = [-0.08, -0.02, 0.01, 0.03]
-    means = sorted(np.mean(draw) for draw in product(changes, repeat=4))
-    low, high = bootstrap_interval(changes, num_resamples=200_000)
-    assert low == pytest.approx(means[int(0.025 * 256)], abs=0.003)
-    assert high == pytest.approx(means[int(0.975 * 256)], abs=0.003)
+def test_with_one_task_the_interval_is_that_of_the_paired_t_test():
+    differences = np.array([0.3, -0.1, 0.4, 0.2, 0.5])
+    found = paired_effect(differences[:, None])
+    half = 2.776 * differences.std(ddof=1) / sqrt(5)
+    assert found.mean == pytest.approx(differences.mean())
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=1e-3)
+    narrower = paired_effect(differences[:, None], level=0.5)
+    assert found.low < narrower.low < found.mean < narrower.high < found.high
 
 
-def test_interval_is_narrower_for_a_lower_level_and_the_same_each_time():
-    changes = np.random.default_rng(1).normal(-0.02, 0.05, 12)
-    low, high = bootstrap_interval(changes)
-    inner_low, inner_high = bootstrap_interval(changes, level=0.5)
-    assert low < inner_low < changes.mean() < inner_high < high
-    assert bootstrap_interval(changes) == (low, high)
-    assert bootstrap_interval(changes, seed=1) != (low, high)
+def test_seeds_that_move_all_tasks_together_are_no_independent_numbers():
+    by_seed = np.array([0.9, -0.7, 0.2, 0.6, -0.1])
+    together = paired_effect(np.repeat(by_seed[:, None], 6, axis=1))
+    alone = paired_effect(by_seed[:, None])
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
 
 
-def test_interval_has_the_width_that_theory_gives():
-    changes = np.random.default_rng(0).normal(0, 1, 400)
-    low, high = bootstrap_interval(changes)
-    assert high - low == pytest.approx(2 * 1.96 * changes.std() / sqrt(400), rel=0.03)
+def test_tasks_that_gain_and_lose_widen_the_interval():
+    noise = np.random.default_rng(0).normal(0, 0.01, (5, 6))
+    alike = paired_effect(noise - 0.05)
+    unlike = paired_effect(noise - 0.05 + np.array([0.2, -0.2, 0.1, -0.1, 0.15, -0.15]))
+    assert alike.excludes_zero
+    assert not unlike.excludes_zero
 
 
-def test_two_tasks_have_no_interval_nor_do_three_of_which_one_is_missing():
-    assert bootstrap_interval([0.1, 0.2]) is None
-    assert bootstrap_interval([0.1, 0.2, NAN]) is None
-    assert bootstrap_interval([0.1, 0.1, 0.1]) == pytest.approx((0.1, 0.1))
+def test_two_seeds_have_no_interval_and_missing_tasks_are_left_out():
+    two = paired_effect([[0.1, 0.1], [0.1, 0.1]])
+    assert two.mean == pytest.approx(0.1)
+    assert not two.excludes_zero
+    holed = paired_effect([[0.1, NAN], [0.1, 0.5], [0.1, 0.5]])
+    assert (holed.mean, holed.low) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert np.isnan(paired_effect([[NAN], [NAN], [0.1]]).mean)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+@pytest.mark.parametrize("shared", [0.0, 0.5, 3.0], ids=lambda shared: f"shared {shared}")
+def test_noise_is_taken_for_a_difference_in_at_most_one_of_twenty(num_seeds, shared):
+    draw = np.random.default_rng(0).normal
+    noise = [shared * draw(size=(num_seeds, 1)) + draw(size=(num_seeds, 6)) for _ in range(2000)]
+    assert np.mean([paired_effect(one).excludes_zero for one in noise]) < 0.06
+    spread = sqrt(shared**2 + 1 / 6)  # of the mean over tasks, from seed to seed
+    found = np.mean([paired_effect(one + 2 * spread).excludes_zero for one in noise])
+    assert found > (0.8 if num_seeds == 5 else 0.35)
 
 
 def test_ranks_are_taken_within_a_seed_and_ties_share():

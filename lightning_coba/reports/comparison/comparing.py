@@ -17,7 +17,6 @@ from lightning_coba.reports.result_names import result_name
 from lightning_coba.reports.statistics import (
     Array,
     best_step_spread,
-    bootstrap_interval,
     mean_over,
     mean_rank,
     relative_change,
@@ -164,10 +163,6 @@ class Comparison:
             return None
         worst = int(np.nanargmax(changes if self.better == "min" else -changes))
         return self.tasks[worst], 1 + float(changes[worst])
-
-    def interval(self, method: int) -> tuple[float, float] | None:
-        """Return the 95 % interval over tasks of a method's mean change against uniform."""
-        return None if self.changes is None else bootstrap_interval(self.changes[method])
 
 
 def compare(suite: Suite, group: Group) -> Comparison | None:

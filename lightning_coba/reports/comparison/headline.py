@@ -1,15 +1,25 @@
 """Say in sentences what a comparison shows, and in plain words what its columns mean."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 import numpy as np
 import yaml
 
 from lightning_coba.reports.comparison.comparing import Comparison
+from lightning_coba.reports.comparison.effects import (
+    DIGITS,
+    Shown,
+    difference_in_words,
+    effect,
+    interval_in_words,
+    others,
+    shown,
+)
 from lightning_coba.reports.comparison.grouping import has_balancer
-from lightning_coba.reports.formats import DASH, count, percent
+from lightning_coba.reports.formats import DASH, count, listed
 from lightning_coba.reports.result_names import comparative, result_name, result_title, superlative, written_over_seeds
-from lightning_coba.reports.statistics import FEWEST_TASKS, Array, mean_over
+from lightning_coba.reports.statistics import FEWEST_SEEDS
 from lightning_coba.runs.card import MULTITASK
 
 #: The method that a reader of this package asks about first.
@@ -18,22 +28,20 @@ SUBJECT = "CoBa"
 
 def headline(comparison: Comparison) -> list[str]:
     """Return the answer to "is it better, and what does it cost?", computed from the numbers."""
-    changes = comparison.changes
-    if changes is None:
+    if comparison.reference is None:
         return _without_uniform(comparison)
-    change = mean_over(changes, axis=1)
-    others = [m for m in range(len(comparison.methods)) if m != comparison.reference]
-    if not others:
+    compared = others(comparison)
+    if not compared:
         return ["Only uniform weights were run: nothing to compare them with yet."]
-    subjects = [m for m in others if comparison.runs[m][0].method == SUBJECT]
-    lines = [_against_uniform(comparison, m) for m in subjects]
-    best = (min if comparison.better == "min" else max)(others, key=lambda m: change[m])
-    if not subjects:
-        lines.append(_against_uniform(comparison, best))
-    if len(others) > 1:
-        lines.append(_best_in_words(comparison, change, best))
-    if len(comparison.seeds) == 1:
-        lines.append("One seed: how much of this is chance cannot be told. Two more seeds would say.")
+    subjects = [m for m in compared if comparison.runs[m][0].method == SUBJECT] or compared[:1]
+    lines = [sentence for m in subjects for sentence in (_against_uniform(comparison, m), *_scores(comparison, m))]
+    if len(compared) > 1:
+        lines.append(_all_in_words(comparison, compared))
+    if len(comparison.seeds) < FEWEST_SEEDS:
+        lines.append(
+            f"With fewer than {FEWEST_SEEDS} seeds no difference can be told from chance. Run more of each method, "
+            "for instance: coba-train -m ... seed=1,2,3,4,5"
+        )
     return lines
 
 
@@ -50,48 +58,54 @@ def reading(column: str, comparison: Comparison) -> str:
     return next((said.format(**words) for name, said in columns.items() if name.format(**words) == column), "")
 
 
-def interval_in_words(comparison: Comparison, method: int) -> str:
-    """Return the interval of a method's mean change against uniform weights; a dash where there is none."""
-    interval = comparison.interval(method)
-    return f"{percent(interval[0])[:-2]} .. {percent(interval[1])}" if interval else DASH
-
-
 def _against_uniform(comparison: Comparison, method: int) -> str:
-    assert comparison.changes is not None
-    assert comparison.reference is not None
-    changes = comparison.changes[method]
-    mean, uniform = float(np.mean(changes)), comparison.methods[comparison.reference]
-    size = f"{100 * abs(mean):.1f} %"
-    difference = "within 0.05 % of" if size == "0.0 %" else f"{size} {'lower' if mean < 0 else 'higher'} than"
-    tasks = count(len(changes), "task")
-    interval = comparison.interval(method)
-    within = f" (95 % interval over tasks {interval_in_words(comparison, method)})" if interval else ""
-    parts = [
-        f"{comparison.methods[method]}: {comparison.name} {difference} {uniform} on average over {tasks} and "
-        f"{count(len(comparison.seeds), 'seed')}{within}",
-        f"{comparative(comparison.better)} on {int(comparison.is_better(changes).sum())} of {tasks}",
-    ]
-    if np.isfinite(time := comparison.relative_time[method]):
-        parts.append(f"{time:.2f}x the time per step")
-    if interval is None:
-        verdict = f"With fewer than {FEWEST_TASKS} tasks there is no interval."
-    elif interval[0] <= 0 <= interval[1]:
-        verdict = "The interval includes 0: other tasks could turn the difference round."
-    else:
-        verdict = "The interval leaves 0 out."
-    return f"{'; '.join(parts)}. {verdict}"
+    key, uniform = comparison.key, comparison.methods[comparison.reference or 0]
+    result, name = shown(comparison, key, method), comparison.methods[method]
+    if result == "the same":
+        return f"{name} changed nothing: its {comparison.name} is that of {uniform} to the last digit, in every run."
+    mean = effect(comparison, key, method).mean
+    size = difference_in_words(comparison, key, abs(mean)).removeprefix("+")
+    difference = f"{size} {'lower' if mean < 0 else 'higher'} than" if round(mean, DIGITS) else "less than 0.1 % from"
+    parts = f"{count(len(comparison.tasks), 'task')} and " if comparison.has_parts else ""
+    on = f"{parts}{count(len(comparison.seeds), 'seed')}"
+    interval = interval_in_words(comparison, key, method)
+    within = "" if interval == DASH else f", {_confidence(comparison)} {interval}"
+    told = f"{comparison.name} {difference} that of {uniform} (mean over {on}{within})"
+    if result == "no difference shown":
+        why = "" if interval == DASH else ", which is no more than seeds and tasks differ by"
+        return f"{name}: no difference shown. {told[0].upper()}{told[1:]}{why}."
+    return f"{name} is {result} than {uniform}: {told}."
 
 
-def _best_in_words(comparison: Comparison, change: Array, best: int) -> str:
-    if not comparison.is_better(change)[best]:
-        return (
-            f"None of the {len(change) - 1} other methods has a {comparative(comparison.better)} {comparison.name} "
-            "than uniform weights on average."
-        )
-    return (
-        f"Largest improvement of the {len(change)} methods: {comparison.methods[best]} ({percent(change[best])} on "
-        "average). It was picked after looking, so expect a little less of it next time."
-    )
+def _scores(comparison: Comparison, method: int) -> list[str]:
+    """Return what the other results show of a method, one sentence for all of them."""
+    found = {key: shown(comparison, key, method) for key in comparison.results if key != comparison.key}
+    said = []
+    for key, result in found.items():
+        if not np.isfinite(mean := effect(comparison, key, method).mean):
+            continue
+        interval = interval_in_words(comparison, key, method)
+        size = difference_in_words(comparison, key, mean) + (f", {interval}" if interval != DASH else "")
+        said.append(f"{result_name(key)}: {result}" + (f" ({size})" if result != "the same" else ""))
+    if not said:
+        return []
+    told = f"{comparison.methods[method]}, {'; '.join(said)}."
+    if shown(comparison, comparison.key, method) == "better" and "better" not in found.values():
+        told += f" So the better {comparison.name} is not seen in them."
+    return [told]
+
+
+def _all_in_words(comparison: Comparison, compared: Sequence[int]) -> str:
+    by_result: dict[Shown, list[str]] = {"better": [], "worse": [], "no difference shown": [], "the same": []}
+    for m in compared:
+        by_result[shown(comparison, comparison.key, m)].append(comparison.methods[m])
+    said = [f"{result}: {listed(methods)}" for result, methods in by_result.items() if methods]
+    return f"Of {len(compared)} methods against uniform weights, by {comparison.name}: {'; '.join(said)}."
+
+
+def _confidence(comparison: Comparison) -> str:
+    number = len(others(comparison))
+    return "95 % interval" if number == 1 else f"95 % interval for {number} methods at once"
 
 
 def _without_uniform(comparison: Comparison) -> list[str]:

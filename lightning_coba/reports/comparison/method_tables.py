@@ -1,57 +1,96 @@
 """The tables of a comparison as cells of text, for any page or screen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.reports.comparison.comparing import Comparison
+from lightning_coba.reports.comparison.effects import (
+    difference_in_words,
+    effect,
+    interval_in_words,
+    others,
+    shown,
+)
 from lightning_coba.reports.comparison.grouping import Suite
-from lightning_coba.reports.comparison.headline import interval_in_words, reading
+from lightning_coba.reports.comparison.headline import reading
+from lightning_coba.reports.comparison.times import times_in_words
 from lightning_coba.reports.formats import DASH, number, percent, seconds, share
 from lightning_coba.reports.page import Cell, PageTable
 from lightning_coba.reports.result_names import comparative, result_name, result_title, written, written_over_seeds
 from lightning_coba.reports.statistics import Array, mean_over
-from lightning_coba.runs.card import WHOLE, Better
+from lightning_coba.runs.card import WHOLE
 
 
 def summary_table(comparison: Comparison) -> PageTable:
-    """Return one row per method: how good, against what, how fast."""
-    changes, methods = comparison.changes, range(len(comparison.methods))
-    better = _best_of(comparison.better)
+    """Return one row per method: what came out, and what that shows against uniform weights."""
+    key, compared = comparison.key, others(comparison)
+    columns: dict[str, Sequence[str | Cell]] = {
+        "method": comparison.methods,
+        comparison.mean_name: [written_over_seeds(key, row) for row in comparison.mean],
+    }
+    if compared:
+        columns |= _against_uniform(comparison, key)
+    of = "All losses are" if key == TEST_LOSS else f"All values of {comparison.name} are"
+    bold = " Bold: a difference is shown." if compared else ""
+    return PageTable.of("Methods", columns, f"{of} on the test split.{bold}", reading=_readings(columns, comparison))
+
+
+def details_table(comparison: Comparison) -> PageTable | None:
+    """Return one row per method with everything else: other results, tasks, time; None where there is nothing."""
+    methods = range(len(comparison.methods))
     columns: dict[str, Sequence[str | Cell]] = {"method": comparison.methods}
-
-    def add(name: str, values: Array, write: Callable[[float], str], best: Callable[..., int] = min) -> None:
-        columns[name] = _best([write(value) for value in values], values, best)
-
-    means = [written_over_seeds(comparison.key, row) for row in comparison.mean]
-    columns[comparison.mean_name] = _best(means, comparison.mean.mean(axis=1), better)
-    if changes is not None:
-        add("change vs uniform", mean_over(changes, axis=1), percent, better)
-        is_reference = [m == comparison.reference for m in methods]
-        columns["95 % interval"] = [DASH if is_reference[m] else interval_in_words(comparison, m) for m in methods]
-        gains = [f"{gain} of {len(comparison.tasks)}" for gain in comparison.is_better(changes).sum(axis=1)]
-        columns[f"tasks {comparative(comparison.better)}"] = [DASH if is_reference[m] else gains[m] for m in methods]
-        columns["time vs uniform"] = [
-            number(value, ".2f") + "x" * bool(value > 0) for value in comparison.relative_time
-        ]
-    add("time per step", mean_over(comparison.seconds_per_step, axis=1), seconds)
-    add("mean rank", comparison.mean_ranks, lambda rank: number(rank, ".2f"))
-    if np.isfinite(against_single := comparison.changes_against_single_task).any():
-        add("vs single-task", mean_over(against_single, axis=1), percent, better)
-    if comparison.has_parts:
-        columns["worst task"] = [
-            f"{worst[0]} ({worst[1]:.2f})" if (worst := comparison.worst(m)) else DASH for m in methods
-        ]
     for key, result in [*comparison.results.items()][1:]:
-        of_seeds, best = mean_over(result.values, axis=2), _best_of(result.better)
-        shown = [written_over_seeds(key, row) for row in of_seeds]
-        columns[result_name(key)] = _best(shown, mean_over(of_seeds, axis=1), best)
+        name = result_name(key)
+        columns[name] = [written_over_seeds(key, row) for row in mean_over(result.values, axis=2)]
+        if others(comparison):
+            against = _against_uniform(comparison, key)
+            columns |= {f"{name}: {column}": cells for column, cells in against.items()}
+    if comparison.changes is not None and comparison.has_parts:
+        gains = comparison.is_better(comparison.changes).sum(axis=1)
+        columns[f"tasks {comparative(comparison.better)}"] = [
+            DASH if m == comparison.reference else f"{gains[m]} of {len(comparison.tasks)}" for m in methods
+        ]
     if comparison.has_parts:
-        add("best-step spread", mean_over(comparison.best_step_spreads, axis=1), share)
-    of = "All losses are" if comparison.key == TEST_LOSS else f"All values of {comparison.name} are"
-    reads = {name: words for name in columns if (words := reading(name, comparison))}
-    return PageTable.of("Methods", columns, f"The best of each column is bold. {of} on the test split.", reading=reads)
+        worst = [comparison.worst(m) for m in methods]
+        columns["worst task"] = [f"{found[0]} ({found[1]:.2f})" if found else DASH for found in worst]
+    if np.isfinite(against_single := comparison.changes_against_single_task).any():
+        columns["vs single-task"] = [percent(value) for value in mean_over(against_single, axis=1)]
+    if len(comparison.methods) > 1:
+        columns["mean rank"] = [number(rank, ".2f") for rank in comparison.mean_ranks]
+    if comparison.has_parts:
+        columns["best-step spread"] = [share(value) for value in mean_over(comparison.best_step_spreads, axis=1)]
+    columns["time per step"] = [seconds(value) for value in mean_over(comparison.seconds_per_step, axis=1)]
+    if comparison.reference is not None:
+        columns["time vs uniform"] = times_in_words(comparison)
+    columns = {name: cells for name, cells in columns.items() if {*cells} != {DASH}}
+    if len(columns) == 1:
+        return None
+    return PageTable.of("More about the methods", columns, reading=_readings(columns, comparison))
+
+
+def _against_uniform(comparison: Comparison, key: str) -> dict[str, list[Cell]]:
+    """Return the columns that say how a result differs from that of uniform weights."""
+    columns: dict[str, list[Cell]] = {"vs uniform": [], "95 % interval": [], "difference": []}
+    for m in range(len(comparison.methods)):
+        if m == comparison.reference:
+            texts, is_shown = [DASH] * 3, False
+        else:
+            result, mean = shown(comparison, key, m), effect(comparison, key, m).mean
+            texts = [
+                difference_in_words(comparison, key, mean) if np.isfinite(mean) else DASH,
+                interval_in_words(comparison, key, m),
+                result,
+            ]
+            is_shown = result in ("better", "worse")
+        for cells, text in zip(columns.values(), texts, strict=True):
+            cells.append(Cell(text, is_shown))
+    return columns
+
+
+def _readings(columns: Iterable[str], comparison: Comparison) -> dict[str, str]:
+    return {name: words for name in columns if (words := reading(name, comparison))}
 
 
 def task_tables(comparison: Comparison) -> list[PageTable]:
@@ -91,9 +130,8 @@ def _task_table(comparison: Comparison, key: str, extra: Mapping[str, Array]) ->
     rows = []
     for k, name in enumerate([*result.parts, "mean"]):
         texts = [written_over_seeds(key, of_method[:, k]) for of_method in with_mean]
-        cells = _best(texts, mean_over(with_mean[:, :, k], axis=1), _best_of(result.better))
-        others = [np.append(column, column.mean())[k] for column in extra.values()]
-        rows.append([Cell(name), *cells, *(Cell(written(key, value)) for value in others)])
+        texts += [written(key, np.append(column, column.mean())[k]) for column in extra.values()]
+        rows.append([Cell(name), *map(Cell, texts)])
     several = len(comparison.seeds) > 1
     seeds = f"mean over {len(comparison.seeds)} seeds ± standard deviation over seeds" if several else "one seed"
     return PageTable(
@@ -101,19 +139,6 @@ def _task_table(comparison: Comparison, key: str, extra: Mapping[str, Array]) ->
         ["task", *comparison.methods, *extra],
         rows,
         f"{'Loss per completion token on' if key == TEST_LOSS else 'On'} the test split, {seeds}. "
-        f"{comparative(result.better).capitalize()} is better; the best method of each row is bold.",
+        f"{comparative(result.better).capitalize()} is better. No cell is marked: of so many numbers some are the best "
+        "of their row by chance.",
     )
-
-
-def _best_of(better: Better) -> Callable[..., int]:
-    return min if better == "min" else max
-
-
-def _best(texts: Sequence[str], values: Array, best: Callable[..., int]) -> list[Cell]:
-    """Return cells of which the best are marked, where there is a choice."""
-    shown = [text.partition(" ±")[0] for text in texts]
-    there = [m for m, value in enumerate(values) if np.isfinite(value)]
-    if len({shown[m] for m in there}) < 2:
-        return [Cell(text) for text in texts]
-    mark = shown[best(there, key=lambda m: values[m])]  # what looks the same is marked the same
-    return [Cell(text, text_shown == mark) for text, text_shown in zip(texts, shown, strict=True)]

@@ -17,8 +17,9 @@ from lightning_coba.errors import MissingFileError
 from lightning_coba.reports.comparison.comparing import Comparison, compare
 from lightning_coba.reports.comparison.grouping import Suite, group_suites
 from lightning_coba.reports.comparison.headline import headline
-from lightning_coba.reports.comparison.method_tables import left_out_table, summary_table, task_tables
+from lightning_coba.reports.comparison.method_tables import details_table, left_out_table, summary_table, task_tables
 from lightning_coba.reports.comparison.runs_csv import write_runs_csv
+from lightning_coba.reports.comparison.times import busy_machine
 from lightning_coba.reports.formats import count, first_settings
 from lightning_coba.reports.page import PageBlock, PageFigure, PageSection, PageTable, render, render_page
 from lightning_coba.reports.result_names import result_name, result_title, superlative
@@ -28,8 +29,6 @@ from lightning_coba.runs.files import ReportFiles
 TITLE = "Comparison of runs"
 #: What stands above all comparisons.
 BEGIN = "Test numbers are on the test split. Weights were steered, and checkpoints chosen, on the validation split."
-#: Columns of the summary that fit on a screen, beside the first two: the method and its primary result.
-ON_SCREEN = ("change vs uniform", "95 % interval", "time vs uniform")
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ class ComparisonReport:
             parts += [Text(f"\n{section.title}", style="bold"), *section.on_screen()]
             tables = [block for block in section.blocks if isinstance(block, PageTable) and not block.is_text]
             for table in tables[:1]:
-                shown = table.only([*table.columns[:2], *ON_SCREEN])
-                parts.append(shown.on_screen("Results are on the TEST split."))
+                parts.append(table.on_screen("Results are on the TEST split."))
         return Lines(*parts)
 
 
@@ -109,7 +107,8 @@ def _sections(suite: Suite, anchors: set[str]) -> list[PageSection]:
         else:
             figures = _figures(comparison, styles, anchor)
             blocks: list[PageBlock] = [summary_table(comparison), *figures, *task_tables(comparison)]
-            notes = [*notes, *comparison.notes]
+            blocks += [details] if (details := details_table(comparison)) else []
+            notes = [*notes, *comparison.notes, *([busy] if (busy := busy_machine(comparison)) else [])]
             sections.append(PageSection(title, headline(comparison), _facts(comparison), notes, blocks, anchor))
     if not sections:
         sections = [PageSection(suite.name, ["No run has finished yet."], anchor=_anchor(suite.name, anchors))]
@@ -127,8 +126,8 @@ def _figures(comparison: Comparison, styles: Mapping[str, Mapping[str, Any]], an
     best = f"{result_name(objective.key)} was {superlative(objective.better)}"
     drawn = {
         "change": (
-            draw.change_figure(comparison),
-            f"Change of the {comparison.name} against uniform weights, per task and method, in percent.",
+            draw.change_figure(comparison, styles),
+            f"Difference of the {comparison.name} to uniform weights, per task and method.",
         ),
         "curves": (
             draw.curves_figure(comparison, styles),
