@@ -1,54 +1,79 @@
-"""A state as a table that a person can read."""
+"""A state as sentences and a table that a person can read."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+import torch
+
+from lightning_coba.balancers.account import LEVEL, NOTICEABLE, own_paces, scores_in_words, weights_in_words
+from lightning_coba.functional.slopes import slope_errors
+from lightning_coba.functional.student_t import critical_t
 
 #: Column title -> field of the state, in reading order.
 COLUMNS = {"loss/V(0)": "loss_ratio", "slope": "slope", "RCS": "rcs", "ACS": "acs", "weight": "weights"}
 
 
 def explain(state: Any, tasks: Sequence[str]) -> str:
-    """Say in a small table why each task has the weight it has.
+    """Say why each task has the weight that it has.
 
     Args:
-        state: state of any balancer; what it does not carry is left out of the table.
-        tasks: names, in task order.
+        state: State of any balancer; what it does not carry is left out.
+        tasks: Names, in task order.
 
     Returns:
-        Lines of text: one per task with its loss ratio, slope per record, RCS, ACS and weight, and a last line with the
-        record number and the divergence factor. A dash stands for what is not known (yet).
+        Lines of text. First who has more and who has less weight than the others and, of CoBa, why; then a table with
+        one row per task: loss ratio, slope per record, RCS, ACS, weight and the weight as a multiple of the equal
+        share; last the record number and the divergence factor. A dash stands for what is not known (yet).
 
     Example:
         >>> from lightning_coba.balancers import Uniform
         >>> print(explain(Uniform().init(2), ["code", "qa"]))
-        task  weight
-        code  0.5000
-        qa    0.5000
+        All weights are equal.
+        task  weight  multiple
+        code  0.5000      1.00
+        qa    0.5000      1.00
         record 0
     """
+    return "\n".join([*_sentences(state, tasks), *explain_table(state, tasks)])
+
+
+def explain_table(state: Any, tasks: Sequence[str]) -> list[str]:
+    """Return the table of `explain` and the line below it."""
     columns = {title: getattr(state, field).tolist() for title, field in COLUMNS.items() if hasattr(state, field)}
-    rows = [["task", *columns]]
-    rows += [[task, *(_number(values[i]) for values in columns.values())] for i, task in enumerate(tasks)]
+    rows = [["task", *columns, "multiple"]]
+    for i, task in enumerate(tasks):
+        multiple = columns["weight"][i] * len(tasks)
+        rows.append([task, *(_number(values[i]) for values in columns.values()), f"{multiple:.2f}"])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-    return "\n".join([*lines, f"record {state.record}{_verdict(getattr(state, 'divergence_factor', None))}"])
+    factor = getattr(state, "divergence_factor", None)
+    known = "" if factor is None else f", divergence factor {_number(float(factor))}"
+    return [*lines, f"record {state.record}{known}"]
+
+
+def _sentences(state: Any, tasks: Sequence[str]) -> list[str]:
+    multiples = len(tasks) * state.weights.double().cpu().numpy()
+    deviation = np.abs(multiples - 1).max()
+    factor = float(getattr(state, "divergence_factor", np.nan))
+    if deviation < 0.005:
+        warming_up = hasattr(state, "divergence_factor") and np.isnan(factor)
+        return ["All weights are equal: this is the warm-up." if warming_up else "All weights are equal."]
+    if deviation <= NOTICEABLE:
+        return [f"All weights are within {NOTICEABLE:.0%} of equal."]
+    said = [weights_in_words(tasks, multiples)]
+    if np.isnan(factor) or len(tasks) < 2:
+        return said
+    slopes, window = state.slope.cpu(), state.ratios.shape[1]
+    recorded = torch.where(state.slopes_recorded, state.slopes, torch.nan).cpu()
+    x = torch.arange(window, dtype=torch.float64)
+    x[: state.record % window] += window  # slots before the oldest record's follow those behind it
+    present = state.ratios_present.cpu()
+    errors = slope_errors(x, state.ratios.cpu(), present, slopes.nan_to_num())
+    critical = torch.tensor([critical_t(LEVEL, max(points - 2, 1)) for points in present.sum(-1).tolist()])
+    rising = slopes.nan_to_num() > critical * errors
+    return [*said, *scores_in_words(tasks, multiples, slopes, own_paces(slopes, recorded.T), factor, rising)]
 
 
 def _number(value: float) -> str:
     return "-" if value != value else f"{value:.4f}"
-
-
-def _verdict(factor: Tensor | None) -> str:
-    if factor is None:
-        return ""
-    value = float(factor)
-    if value != value:
-        return ", warm-up: uniform weights"
-    speaks = (
-        "the relative score speaks (help the slow)"
-        if value >= 0.5
-        else "the absolute score speaks (damp the diverging)"
-    )
-    return f", divergence factor {value:.4f}: {speaks}"

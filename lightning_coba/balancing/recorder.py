@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_coba.balancers.account import account
 from lightning_coba.balancers.base import (
     MATRIX_SIGNALS,
     Balancer,
@@ -12,7 +13,7 @@ from lightning_coba.balancers.base import (
     float64_device,
     moved,
 )
-from lightning_coba.balancers.explanation import explain
+from lightning_coba.balancers.explanation import explain_table
 from lightning_coba.balancers.settings import settings
 from lightning_coba.balancing.checkpoints import refuse_other_settings, same_columns, same_state
 from lightning_coba.errors import UserError
@@ -159,8 +160,10 @@ class Recorder:
         }
 
     def explain(self) -> str:
-        """Return :func:`~lightning_coba.balancers.explain` of the state, with the weights in force."""
-        return explain(self.state._replace(weights=self.weights), self.tasks)
+        """Return what the weights did in all records, and why, above a table of the last one."""
+        window = getattr(self.balancer, "window_records", 10)
+        told = account(self.tasks, self.trajectory.columns(), window)
+        return "\n".join([*told, *explain_table(self.state._replace(weights=self.weights), self.tasks)])
 
     def state_dict(self) -> dict[str, Any]:
         """Return dicts, lists, tensors, numbers and strings only."""

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -10,10 +11,13 @@ from rich.text import Text
 from lightning_coba.balancing.publish import is_log_step
 from lightning_coba.log_keys import TRAIN_LOSS, VAL_LOSS
 from lightning_coba.simplex.protocol import simplexes_of
+from lightning_coba.simplex.short_names import shortened
 from lightning_coba.simplex.standings import ARROWS, ASCII_ARROWS, Standings, standings_of, standings_table
 
 #: Rows that the names may take below the bar; a bar that fills the screen cannot be redrawn in place.
 MOST_ROWS = 4
+#: Spaces between two names.
+GAP = 2
 
 
 class TaskProgressBar(RichProgressBar):
@@ -21,9 +25,9 @@ class TaskProgressBar(RichProgressBar):
 
     Use it with any module: it reads the records of the balancers in ``trainer.callbacks``, and of any other callback or
     module that moves weights (see :class:`~lightning_coba.simplex.MovesSimplex`). A part of the line reads
-    ``de 0.82↓ w.17``: the loss is 0.82 of what it was before training and falls, the weight is 0.17. The table has
-    the loss on the validation rows, the slope, the weight and its change, and the scores of balancers that have them;
-    a task whose loss rises is red.
+    ``de 0.82↓ 1.03x``: the loss is 0.82 of what it was before training and falls, the weight is 1.03 times the equal
+    share. The table has the loss on the validation rows, the slope, the weight and its change in these multiples, and
+    the scores of balancers that have them; a task whose loss rises is red.
 
     Where the output is no terminal (a log file) a bar cannot be redrawn. One plain line after each validation pass
     takes the place of the table, and one each time the Trainer logs takes that of the bar. Where the encoding has no
@@ -109,7 +113,7 @@ class TaskProgressBar(RichProgressBar):
     def _renderables(self) -> list[RenderableType]:
         if not self._is_live or self._console is None:
             return [*self._of_bar()]
-        lines = [_line(standings, self._console, self._arrows(self._console)) for standings in self._standings]
+        lines = [line_of_tasks(standings, self._console, self._arrows(self._console)) for standings in self._standings]
         return [*self._of_bar(), *lines]
 
     def _look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -139,11 +143,14 @@ def _parts(standings: Standings, arrows: tuple[str, ...]) -> list[str]:
     return [*name, *(row.words(arrows) for row in standings.rows)]
 
 
-def _line(standings: Standings, console: Console, arrows: tuple[str, ...]) -> RenderableType:
-    """Return the names side by side, never broken inside one, in a few rows at most."""
-    parts = _parts(standings, arrows)
-    widest = max(len(part) for part in parts)
-    columns = max(console.width // (widest + 2), 1)
+def line_of_tasks(standings: Standings, console: Console, arrows: tuple[str, ...]) -> RenderableType:
+    """Return the names side by side, never broken inside one, in a few rows at most; long names are cut for it."""
+    for longest in (40, 24, 16, 12, 9):
+        rows = [replace(row, name=shortened(row.name, longest)) for row in standings.rows]
+        parts = _parts(replace(standings, rows=rows), arrows)
+        columns = max((console.width + GAP) // (max(map(len, parts)) + GAP), 1)
+        if len(parts) <= columns * MOST_ROWS:
+            break
     if len(parts) > (most := columns * MOST_ROWS):
         parts = [*parts[: most - 1], f"... {len(parts) - most + 1} more"]
-    return Columns([Text(part, style="cyan", no_wrap=True) for part in parts], padding=(0, 2, 0, 0), equal=True)
+    return Columns([Text(part, style="cyan", no_wrap=True) for part in parts], padding=(0, GAP, 0, 0), equal=True)

@@ -15,6 +15,7 @@ from lightning_coba.cli.phases import Fit
 from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.loggers import MetricsCSV, RunTensorBoard
 from lightning_coba.reports import before_after_rows, before_after_table, write_before_after, write_run_page
+from lightning_coba.reports.run_page.weight_account import account_of
 from lightning_coba.runs.checkpoint_file import load_checkpoint
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.redaction import without_secrets
@@ -101,6 +102,13 @@ def show_before_after(folder: RunFolder, before: Mapping[str, Any], results: Map
     values = before[TEST_LOSS]["values"], results[TEST_LOSS]["values"]
     write_before_after(folder.files.before_after, before_after_rows(*values))
     Console().print(before_after_table(before_after_rows(*values, tokens)))
+
+
+def show_account(folder: RunFolder, settings: Mapping[str, Any], num_steps: int) -> None:
+    """Print whether the weights did anything, and why."""
+    if folder.files.balance.is_file() and len(folder.files.balance.read_text(encoding="utf-8").splitlines()) > 1:
+        for sentence in account_of(read_balance(folder.files.balance), flat(settings), num_steps):
+            Console().print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 @rank_zero_only

@@ -20,6 +20,7 @@ from lightning_coba.cli.fit_folder import (
     open_folder,
     open_loggers,
     settled_method,
+    show_account,
     show_before_after,
     timing_of,
     write_end,
@@ -150,6 +151,7 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
         log_results(trainer, tested, folder)
         write_results(folder, trainer, module)
         show_before_after(folder, before or {}, results, getattr(datamodule, "test_tokens", None))
+        show_account(folder, settings, trainer.global_step)
         entries = {"results": results, "objective": objective, "length": run_length(settings), **timing_of(trainer)}
         _finish(folder, entries, settled_method(trainer), is_last)
     return objective

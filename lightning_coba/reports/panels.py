@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lightning_coba.reports.statistics import Array
-from lightning_coba.simplex.drawing import sheet, shortened
+from lightning_coba.simplex.drawing import sheet
 from lightning_coba.simplex.figures import COLOURS, GREY, HAIR, INK, LINESTYLES
+from lightning_coba.simplex.short_names import shortened
 
 LETTER = 0.068  # inches that a letter of the words below a title takes
 #: More numbers than this many rows are colours alone.

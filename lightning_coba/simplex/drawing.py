@@ -1,4 +1,4 @@
-"""What every figure begins with: an empty sheet, and names that leave room for the panels."""
+"""What every figure begins with: an empty sheet."""
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -11,14 +11,3 @@ def sheet(width: float, height: float, pad: float = 0.1) -> Figure:
     figure = Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
-
-
-def shortened(name: str, longest: int = 24) -> str:
-    """Cut the middle out of a name that would push the panel aside.
-
-    Example:
-        >>> shortened("a_task_with_a_long_name", longest=12)
-        'a_tas…g_name'
-    """
-    half = longest // 2
-    return name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}"

@@ -15,8 +15,9 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from lightning_coba.simplex.drawing import sheet, shortened
+from lightning_coba.simplex.drawing import sheet
 from lightning_coba.simplex.records import BalanceTable, Losses
+from lightning_coba.simplex.short_names import shortened
 
 # Petroff, "Accessible Color Sequences for Data Visualization", arXiv 2107.02270:
 # told apart with any colour vision.
@@ -28,6 +29,7 @@ LINESTYLES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1
 INK, GREY, HAIR = "#262626", "#6b6b6b", "#e3e3e3"
 LABEL_SIZE = 8.5  # points
 LABEL_GAP = 11.5  # points between the centres of two labels, a little more than a line
+CALM = 0.1  # weights that stay this close to equal are not magnified further
 MOST_LABELS = 10  # more lines than this get a legend
 MOST_MARKERS = 40  # more records than this get a plain line
 
@@ -59,16 +61,26 @@ def loss_ratio_figure(balance: BalanceTable, losses: Losses = "validation") -> F
 
 
 def weights_figure(balance: BalanceTable) -> Figure:
-    """Draw the weights of tasks, or whatever has them, against the optimizer step; equal weights, 1/K, are dashed."""
+    """Draw the weights of tasks, or whatever has them, as multiples of the equal share; that, 1/K, is dashed at 1."""
     figure, (axes,) = canvas(1, height=4.4)
-    title(axes, f"{balance.thing.capitalize()} weights", "they sum to 1; dashed = uniform, 1/K")
+    title(axes, f"{balance.thing.capitalize()} weights", "multiples of the equal share; dashed = 1, uniform weights")
     _steps(axes, balance)
-    axes.axhline(1 / len(balance.tasks), color=GREY, linewidth=0.9, linestyle="--", zorder=1)
-    axes.set_ylabel("weight")
-    lines = _draw_lines(axes, balance, balance.weight)
-    _from_zero(axes)
+    axes.axhline(1, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+    axes.set_ylabel("weight / equal share")
+    multiples = len(balance.tasks) * balance.weight
+    lines = _draw_lines(axes, balance, multiples)
+    low, high = _used_range(multiples)
+    axes.set_ylim(low, high)
     name_tasks(figure, {axes: lines})
     return figure
+
+
+def _used_range(multiples: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the range that the weights use, no narrower than `CALM` around 1; with 0 where it is near."""
+    shown = multiples[np.isfinite(multiples)]
+    low, high = (min(shown.min(), 1 - CALM), max(shown.max(), 1 + CALM)) if shown.size else (1 - CALM, 1 + CALM)
+    margin = 0.06 * (high - low)
+    return (0.0 if 0 <= low < 0.35 * high else low - margin), high + margin
 
 
 def scores_figure(balance: BalanceTable) -> Figure:

@@ -36,8 +36,8 @@ class Standing:
         val_loss: Loss of the last validation pass.
         ratio: Last recorded loss / the one before training (or of the first record).
         slope: Change of the ratio per record, as the balancer sees it; without one, from the last records.
-        weight: Share in force from now on.
-        change: Change of the weight since the record before.
+        weight: Share in force from now on, as a multiple of the equal share: 1 = 1/K.
+        change: Change of that multiple since the record before.
         rcs: Relative convergence score.
         acs: Absolute convergence score.
     """
@@ -58,10 +58,10 @@ class Standing:
         return arrows[1] if abs(self.slope) < FLAT else arrows[0] if self.slope < 0 else arrows[2]
 
     def words(self, arrows: Sequence[str] = ARROWS) -> str:
-        """Return it in a few characters: ``de 0.82↓ w.17``; without records its validation loss."""
+        """Return it in a few characters: ``de 0.82↓ 1.03x``; without records its validation loss."""
         loss = self.ratio if isfinite(self.ratio) else self.val_loss
         shown = f" {loss:.2f}{self.arrow(arrows)}" if isfinite(loss) else ""
-        return self.name + shown + (f" w{_share(self.weight)}" if isfinite(self.weight) else "")
+        return self.name + shown + (f" {self.weight:.2f}x" if isfinite(self.weight) else "")
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def standings_columns(standings: Standings, arrows: Sequence[str] = ARROWS) -> d
         "val loss": [_number(row.val_loss, ".3f") for row in rows],
         against: [_number(row.ratio, ".3f") for row in rows],
         "slope": [f"{_number(row.slope, '+.4f')} {row.arrow(arrows)}".strip() for row in rows],
-        "weight": [_number(row.weight, ".3f") for row in rows],
-        "change": [_number(row.change, "+.3f") for row in rows],
+        "weight": [_number(row.weight, ".2f") + "x" * isfinite(row.weight) for row in rows],
+        "change": [_number(row.change, "+.2f") for row in rows],
         "RCS": [_number(row.rcs, ".2f") for row in rows],
         "ACS": [_number(row.acs, ".2f") for row in rows],
     }
@@ -141,14 +141,14 @@ def _of_simplex(trainer: "L.Trainer", simplex: Simplex, named: bool) -> Standing
     table = simplex.table()
     trend = _recent_change(table.ratio, simplex.interval)
     slope = np.where(np.isnan(table.slope[-1]), trend, table.slope[-1])
-    before = table.weight[-2] if len(table.weight) > 1 else 1 / len(simplex.names)
-    change = table.weight[-1] - before
+    multiples = len(simplex.names) * table.weight
+    change = multiples[-1] - (multiples[-2] if len(multiples) > 1 else 1)
     rows = []
     for k, name in enumerate(simplex.names):
         val_loss = _val_loss(trainer, name)
         if not isfinite(val_loss) and simplex.losses == "validation":
             val_loss = table.loss[-1, k]  # logged by the module under another key
-        last = [float(column[-1, k]) for column in (table.ratio, table.weight, table.rcs, table.acs)]
+        last = [float(column[-1, k]) for column in (table.ratio, multiples, table.rcs, table.acs)]
         ratio, weight, rcs, acs = last
         rows.append(Standing(name, float(val_loss), ratio, float(slope[k]), weight, float(change[k]), rcs, acs))
     factor = float(table.divergence_factor[-1])
@@ -170,8 +170,3 @@ def _val_loss(trainer: "L.Trainer", name: str) -> float:
 
 def _number(value: float, form: str) -> str:
     return f"{value:{form}}" if isfinite(value) else ""
-
-
-def _share(weight: float) -> str:
-    """Write a weight without the zero that all of them begin with."""
-    return f"{weight:.2f}".replace("0.", ".", 1)

@@ -71,11 +71,11 @@ def test_its_weights_stand_in_the_line_and_in_the_table(terminal):
         rich._console = None  # Lightning reconfigures the one that all share
     written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "\n")
     last = written.split("validated")[-1]
-    assert re.search(r"accuracy w\.\d\d +size w\.\d\d", last)
+    assert re.search(r"accuracy \d\.\d\dx +size \d\.\d\dx", last)
     if terminal:
         header = next(line for line in last.splitlines() if line.startswith("objective"))
         assert header.split() == ["objective", "weight", "change"]
-        assert re.search(r"^size +0\.\d+ +[+-]0\.\d+", last, re.M)
+        assert re.search(r"^size +\d\.\d\dx +[+-]0\.\d+", last, re.M)
 
 
 def test_its_table_and_curves_are_drawn_in_a_notebook(monkeypatch):

@@ -13,7 +13,8 @@ from lightning_coba import ConvergenceBalancer, TaskWeights
 from lightning_coba.balancers import FAMO, CoBa, Uniform
 from lightning_coba.balancing import TaskBalancing
 from lightning_coba.callbacks import TaskProgressBar
-from lightning_coba.simplex.standings import ASCII_ARROWS, Standing, Standings, standings_table
+from lightning_coba.callbacks.task_progress_bar import line_of_tasks
+from lightning_coba.simplex.standings import ARROWS, ASCII_ARROWS, Standing, Standings, standings_table
 
 pytestmark = pytest.mark.filterwarnings(SHORT_RUNS)
 COBA = {"window_records": 3, "warmup_records": 1}
@@ -44,8 +45,8 @@ def shown():
 
 def test_a_task_in_a_few_characters():
     task = Standing("de", val_loss=2.549, ratio=0.821, slope=-0.01, weight=0.171)
-    assert task.words() == "de 0.82↓ w.17"
-    assert task.words(ASCII_ARROWS) == "de 0.82v w.17"
+    assert task.words() == "de 0.82↓ 0.17x"
+    assert task.words(ASCII_ARROWS) == "de 0.82v 0.17x"
     assert Standing("de", 2.549, ratio=1.2, slope=0.3, weight=1.0).words() == "de 1.20↑ w1.00"
     assert Standing("de", 2.549, ratio=1.2, slope=1e-6, weight=-0.25).words() == "de 1.20→ w-.25"
     assert Standing("de", 2.549).words() == "de 2.55"
@@ -58,7 +59,7 @@ def test_log_file_gets_a_line_a_validation_pass_and_no_bar(shown):
     lines = [line for line in written.splitlines() if "validated" in line]
     assert [line.split("  ")[0] for line in lines] == [f"step {n}/6" for n in (2, 4, 6)]
     for task in TASKS:
-        assert re.search(rf"  {task} \d\.\d\d[↓→↑] w\.\d\d", lines[-1])
+        assert re.search(rf"  {task} \d\.\d\d[↓→↑] \d\.\d\dx", lines[-1])
     assert not re.search("[↓→↑]", lines[0])  # one record has no direction
 
 
@@ -78,12 +79,12 @@ def test_terminal_shows_a_table_and_a_line_that_fit(shown, width):
     assert header.split() == ["task", "val", "loss", "/", "before", "slope", "weight", "change", "RCS", "ACS"]
     for task in MANY:
         assert re.search(
-            rf"^{task} +\d+\.\d+ +\d\.\d+ +[+-]0\.\d+ [↓→↑] +0\.\d+ +[+-]0\.\d+ +0\.\d+ +0\.\d+", tables[-1], re.M
+            rf"^{task} +\d+\.\d+ +\d\.\d+ +[+-]0\.\d+ [↓→↑] +\d\.\d\dx +[+-]\d\.\d+ +0\.\d+ +0\.\d+", tables[-1], re.M
         )
     after = tables[-1].splitlines()
     last_bar = max(i for i, line in enumerate(after) if "━" in line)
     below = " ".join(after[last_bar + 1 :])
-    assert all(re.search(rf"{task} \d\.\d\d[↓→↑] w\.\d\d", below) for task in MANY)
+    assert all(re.search(rf"{task} \d\.\d\d[↓→↑] \d\.\d\dx", below) for task in MANY)
     assert len(after) - last_bar - 1 <= 5
 
 
@@ -99,13 +100,28 @@ def test_rows_below_the_bar_are_few_whatever_the_number_of_tasks(shown):
     module.validation_step = validation_step
     bar = shown(module=module, width=80).split("validated")[-1].splitlines()
     below = bar[max(i for i, line in enumerate(bar) if "━" in line) + 1 :]
-    assert sum("task-" in line for line in below) == 4
-    assert "... 23 more" in below[3]
+    assert sum("1.00" in line for line in below) == 4
+    assert all(len(line) <= 80 for line in below)
+    assert "more" in below[3]
+
+
+def test_eight_tasks_with_ordinary_names_fit_the_line():
+    names = [
+        "translation_en_de", "code_completion", "qa_multilingual", "text_to_sql", "natural_language_inference",
+        "math_word_problems", "paraphrase", "intent_classification",
+    ]  # fmt: skip
+    standings = Standings([Standing(name, ratio=0.82, slope=-0.01, weight=1.03) for name in names])
+    for width in (80, 120):
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        console.print(line_of_tasks(standings, console, ARROWS))
+        lines = console.file.getvalue().splitlines()
+        assert sum(line.count("0.82↓ 1.03x") for line in lines) == 8
+        assert len(lines) <= 4
 
 
 def test_old_terminals_get_letters_they_know(shown):
     written = shown(ConvergenceBalancer(**COBA), terminal=False, encoding="cp1252", steps=4)
-    assert re.search(r"a \d\.\d\d[v=^] w\.\d\d", written)
+    assert re.search(r"a \d\.\d\d[v=^] \d\.\d\dx", written)
     table = standings_table(Standings([Standing("a", 1.0, 0.9, -0.1, 0.5)]), "title", unicode=False)
     out = io.StringIO()
     Console(file=out, width=80).print(table)

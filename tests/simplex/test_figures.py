@@ -168,7 +168,7 @@ def test_the_warmup_is_shaded_up_to_the_first_scores(figure_of):
 
 def test_the_uniform_share_is_a_dashed_line():
     (axes,) = weights_figure(table(4, 5)).axes
-    assert [line.get_linestyle() for line in axes.lines if (np.asarray(line.get_ydata()) == 0.25).all()] == ["--"]
+    assert [line.get_linestyle() for line in axes.lines if (np.asarray(line.get_ydata()) == 1).all()] == ["--"]
 
 
 def test_a_factor_above_one_is_not_cut_off():

@@ -11,8 +11,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 
 from lightning_coba.errors import UserError
 from lightning_coba.reports.panels import plain
-from lightning_coba.simplex.drawing import sheet, shortened
+from lightning_coba.simplex.drawing import sheet
 from lightning_coba.simplex.figures import COLOURS, GREY, INK, title
+from lightning_coba.simplex.short_names import shortened
 
 if TYPE_CHECKING:
     from lightning_coba.inspection.inspected_task import InspectedTask

@@ -13,6 +13,7 @@ from lightning_coba.errors import MissingFileError
 from lightning_coba.log_keys import TRAIN_LOSS
 from lightning_coba.reports.findings import TaskFinding, task_findings
 from lightning_coba.reports.past_runs.loss_table import LossTable
+from lightning_coba.reports.run_page.weight_account import account_of
 from lightning_coba.reports.statistics import Array
 from lightning_coba.runs.card import MULTITASK, mapping, number
 from lightning_coba.runs.collection import Run, read_run
@@ -37,6 +38,7 @@ class RunStory:
         tasks: How each task fared; empty where no loss was followed.
         verdicts: Task -> what it came to, in the words of ``task_columns.yaml``.
         notes: What a reader has to know first.
+        account: What the weights did, and why; empty where nothing has weights.
     """
 
     run: Run
@@ -47,6 +49,7 @@ class RunStory:
     tasks: Sequence[TaskFinding]
     verdicts: Mapping[str, str]
     notes: Sequence[str]
+    account: Sequence[str]
 
     def having(self, verdict: str) -> list[TaskFinding]:
         """Return the tasks with a verdict."""
@@ -78,7 +81,8 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
     unfinished = "" if run.is_complete else f"The run is {run.status}: {run.error.removesuffix('.')}."
     notes = [note for note in (unfinished, complaint, *_oddities(run, balance, losses)) if note]
     tasks = [] if run.objective.better == "max" else _follow(run, balance if losses == "validation" else None)
-    return RunStory(run, balance, losses, _training(run), _steps(run), tasks, _verdicts(tasks), notes)
+    account = account_of(balance, run.settings, run.steps) if balance is not None else []
+    return RunStory(run, balance, losses, _training(run), _steps(run), tasks, _verdicts(tasks), notes, account)
 
 
 def _training(run: Run) -> Curves:

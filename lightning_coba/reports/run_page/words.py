@@ -16,7 +16,9 @@ from lightning_coba.runs.collection import Run
 
 def headline(story: RunStory) -> list[str]:
     """Return what a reader wants to know first, computed from the numbers."""
-    return [_what_was_trained(story), *_results_in_words(story.run), *_verdicts_in_words(story)]
+    did, *why = story.account or [""]
+    first = [did] if did else []
+    return [*first, _what_was_trained(story), *_results_in_words(story.run), *_verdicts_in_words(story), *why]
 
 
 def values_in_words(run: Run, key: str, result: Result) -> str:

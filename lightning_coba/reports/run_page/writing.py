@@ -124,8 +124,7 @@ def task_table(story: RunStory) -> PageTable:
         "slope": [number(of[-1], "+.4f") if of.size else DASH for of in records["slope"]],
         "RCS": [number(of[-1], ".2f") if of.size else DASH for of in records["rcs"]],
         "ACS": [number(of[-1], ".2f") if of.size else DASH for of in records["acs"]],
-        "first weight": [number(of[0]) if of.size else DASH for of in records["weight"]],
-        "last weight": [number(of[-1]) if of.size else DASH for of in records["weight"]],
+        "last weight": [f"{len(tasks) * of[-1]:.2f}x" if of.size else DASH for of in records["weight"]],
     }
     columns = {name: cells for name, cells in columns.items() if {*cells} != {DASH}}
     meanings = yaml.safe_load(files(__package__).joinpath("task_columns.yaml").read_text(encoding="utf-8"))

@@ -1,0 +1,28 @@
+"""What the weights of a run did: the sentences of its page, and of the end of the command."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_coba.balancers.account import account
+from lightning_coba.runs.own_balancer import own_balancer
+from lightning_coba.simplex.records import BalanceTable
+
+
+def account_of(balance: BalanceTable, settings: Mapping[str, Any] | None, num_steps: float = math.nan) -> list[str]:
+    """Return what the weights did, the most important sentence first; whether it helped one run cannot show.
+
+    Args:
+        balance: The records.
+        settings: The run's configuration as ``{"a.b": value}``; None where it is not known.
+        num_steps: Optimizer steps of the run.
+    """
+    prefix = "balancer."
+    own = {key.removeprefix(prefix): value for key, value in (settings or {}).items() if key.startswith(prefix)}
+    balancer = own_balancer(own, balance)
+    window = balancer.window_records if balancer else 10
+    history = vars(balance) | {"record": balance.records, "step": balance.steps}
+    did, *why = account(balance.tasks, history, window, num_steps)
+    if own.get("_target_") and "times the equal share" in did:
+        why.append("Whether this lowered any loss, only a run with balancer=uniform beside it can show: coba-report.")
+    return [did, *why]
