@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightning_coba.reports.comparison.comparing import Comparison
-from lightning_coba.reports.comparison.effects import effect, is_relative, others, task_effects
+from lightning_coba.reports.comparison.effects import INTERVAL, effect, is_relative, others, task_effects
 from lightning_coba.reports.comparison.grouping import REFERENCE
 from lightning_coba.reports.formats import percent
 from lightning_coba.reports.panels import (
@@ -60,7 +60,7 @@ def change_figure(comparison: Comparison, styles: Mapping[str, Mapping[str, Any]
     if len(compared) <= MOST_DOTTED:
         colours = [styles[name]["color"] for name in methods]
         figure, axes = _dots(scale, rows, methods, colours, found)
-        reach = "lines: 95 % intervals" if len(comparison.seeds) >= FEWEST_SEEDS else "too few seeds for intervals"
+        reach = f"lines: {INTERVAL}s" if len(comparison.seeds) >= FEWEST_SEEDS else "too few seeds for intervals"
         title(axes, heading, f"{'left' if is_min else 'right'} of 0 is better; {reach}")
         return figure
     changes = scale * np.array([[one.mean for one in of_method] for of_method in found]).T
