@@ -61,7 +61,7 @@ def test_a_difference_that_exceeds_what_seeds_differ_by_is_shown(comparison):
     found = comparison(*UNIFORM, *runs_of("CoBa", [0.951, 0.962, 0.939, 0.97, 0.929]))
     [answer] = headline(found)
     assert answer.startswith("CoBa is better than Uniform: test loss 5.0 % lower")
-    assert "2 tasks and 5 seeds, 95 % interval -5." in answer
+    assert "2 tasks and 5 seeds, 96 % interval -5." in answer
     assert shown(found, "test_loss", 0) == "better"
     worse = comparison(*UNIFORM, *runs_of("CoBa", [1.06, 1.07, 1.04, 1.07, 1.03]))
     assert headline(worse)[0].startswith("CoBa is worse than Uniform")
@@ -250,3 +250,21 @@ def test_times_of_a_busy_machine_or_of_runs_at_once_are_left_out(comparison):
 
 def test_small_changes_have_no_minus_zero():
     assert [percent(x) for x in (-0.0004, 0.0004, -0.0006)] == ["0.0 %", "0.0 %", "-0.1 %"]
+
+
+def test_a_loss_that_rose_from_0_is_not_called_the_same(comparison):
+    runs = [(method, seed, {"a": 1.0, "b": b}) for seed in (1, 2, 3) for method, b in (("Uniform", 0.0), ("CoBa", 0.5))]
+    found = comparison(*runs)
+    assert shown(found, "test_loss", found.methods.index("CoBa")) == "no difference shown"
+
+
+def test_without_any_relative_change_the_headline_says_why(comparison):
+    runs = [(method, seed, {"a": loss}) for seed in (1, 2, 3) for method, loss in (("Uniform", 0.0), ("CoBa", 0.5))]
+    assert "test loss is 0" in headline(comparison(*runs))[0]
+
+
+def test_a_steady_difference_below_the_printed_digits_is_not_blamed_on_the_seeds(comparison):
+    [sentence] = headline(comparison(*runs_of("Uniform", [7.807] * 3), *runs_of("CoBa", [7.808] * 3)))
+    assert "no difference shown" in sentence
+    assert "too small" in sentence
+    assert "seeds and tasks differ" not in sentence

@@ -98,7 +98,7 @@ def test_the_page_is_one_file_without_scripts_or_network(html):
 def test_what_a_person_needs_first_is_five_columns_and_bold_where_a_difference_is_shown(html):
     methods, losses, accuracy, _, more, _ = html.tables
     assert methods == [
-        ["method", "mean test loss", "vs uniform", "95 % interval", "difference"],
+        ["method", "mean test loss", "vs uniform", "96 % interval", "difference"],
         ["CoBa", "1.050 ± 0.000", "*-10.0 %", "*-10.0 .. -10.0 %", "*better"],
         ["Uniform", "1.167 ± 0.000", "—", "—", "—"],
         ["FAMO", "1.400 ± 0.000", "*+20.0 %", "*+20.0 .. +20.0 %", "*worse"],

@@ -3,6 +3,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
+from lightning_coba.reports.comparison.effects import LEVEL
 from lightning_coba.reports.statistics import (
     best_step_spread,
     mean_and_deviation,
@@ -98,3 +99,12 @@ def test_spread_of_best_steps():
     assert best_step_spread([30, 30], 60) == 0
     assert np.isnan(best_step_spread([30], 60))
     assert np.isnan(best_step_spread([10, 20], 0))
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5, 5.0])
+def test_noise_is_rarely_claimed_and_a_difference_of_twice_the_spread_mostly_is(shared):
+    rng = np.random.default_rng(3)
+    noise = shared * rng.normal(size=(2000, 5, 1)) + rng.normal(size=(2000, 5, 6))  # 2000 sweeps, 5 seeds, 6 tasks
+    true_difference = 2 * noise.mean(axis=2).std()
+    assert np.mean([paired_effect(sweep, LEVEL).excludes_zero for sweep in noise]) <= 0.05
+    assert np.mean([paired_effect(sweep + true_difference, LEVEL).low > 0 for sweep in noise]) >= 0.8

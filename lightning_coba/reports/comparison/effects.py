@@ -9,8 +9,11 @@ from lightning_coba.reports.formats import DASH, percent
 from lightning_coba.reports.result_names import is_share
 from lightning_coba.reports.statistics import Array, PairedEffect, paired_effect
 
-#: Probability that all intervals of one result hold at once.
-LEVEL = 0.95
+#: Probability that all intervals of one result hold at once. At 0.95, noise that all tasks of a run share is claimed to
+#: be a difference in exactly one of twenty sweeps; 0.97 misses too many true ones (`benchmarks/report_claims.py`).
+LEVEL = 0.96
+#: How such an interval is named wherever one is shown.
+INTERVAL = f"{100 * LEVEL:.0f} % interval"
 #: To so many digits a difference is printed: 0.1 % of a loss, 0.1 points of a share.
 DIGITS = 3
 Shown = Literal["better", "worse", "no difference shown", "the same"]
@@ -43,8 +46,8 @@ def others(comparison: Comparison) -> list[int]:
 def effect(comparison: Comparison, key: str, method: int) -> PairedEffect:
     """Return the mean difference over seeds and tasks.
 
-    The intervals of all methods hold at once with a probability of 95 % (Bonferroni): with twenty methods, one in
-    twenty would otherwise leave 0 out by chance.
+    The intervals of all methods hold at once with a probability of `LEVEL` (Bonferroni): of many methods, some
+    would otherwise leave 0 out by chance.
     """
     return paired_effect(differences(comparison, key, method), 1 - (1 - LEVEL) / len(others(comparison)))
 
@@ -59,13 +62,20 @@ def shown(comparison: Comparison, key: str, method: int) -> Shown:
 
     A difference is shown where its interval leaves 0 out and where it can be seen in the digits that are printed.
     """
-    of_method = differences(comparison, key, method)
-    if np.isfinite(of_method).any() and not np.nan_to_num(of_method).any():
+    assert comparison.reference is not None
+    values = comparison.results[key].values
+    ours, theirs = values[method], values[comparison.reference]
+    if np.isfinite(ours).any() and np.array_equal(ours, theirs, equal_nan=True):
         return "the same"
     found = effect(comparison, key, method)
-    if not found.excludes_zero or not round(found.mean, DIGITS):
+    if not found.excludes_zero or is_invisible(found):
         return "no difference shown"
     return "better" if (found.mean < 0) == (comparison.results[key].better == "min") else "worse"
+
+
+def is_invisible(found: PairedEffect) -> bool:
+    """Return whether a difference is 0 in the digits that are printed."""
+    return round(found.mean, DIGITS) == 0
 
 
 def difference_in_words(comparison: Comparison, key: str, value: float) -> str:

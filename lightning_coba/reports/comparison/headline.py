@@ -9,10 +9,12 @@ import yaml
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.effects import (
     DIGITS,
+    INTERVAL,
     Shown,
     difference_in_words,
     effect,
     interval_in_words,
+    is_invisible,
     others,
     shown,
 )
@@ -50,6 +52,7 @@ def reading(column: str, comparison: Comparison) -> str:
     words = {
         "name": comparison.name,
         "better": comparative(comparison.better),
+        "interval": INTERVAL,
         "objective": result_name(comparison.objective.key),
         "best_objective": superlative(comparison.objective.better),
         "base": "a run on that task alone" if comparison.worst_base == "single-task" else comparison.worst_base,
@@ -63,9 +66,14 @@ def _against_uniform(comparison: Comparison, method: int) -> str:
     result, name = shown(comparison, key, method), comparison.methods[method]
     if result == "the same":
         return f"{name} changed nothing: its {comparison.name} is that of {uniform} to the last digit, in every run."
-    mean = effect(comparison, key, method).mean
-    size = difference_in_words(comparison, key, abs(mean)).removeprefix("+")
-    difference = f"{size} {'lower' if mean < 0 else 'higher'} than" if round(mean, DIGITS) else "less than 0.1 % from"
+    found = effect(comparison, key, method)
+    if not np.isfinite(found.mean):
+        return (
+            f"{name}: no difference shown. A change relative to {uniform} cannot be given where its "
+            f"{comparison.name} is 0."
+        )
+    size = difference_in_words(comparison, key, 10**-DIGITS if is_invisible(found) else abs(found.mean)).lstrip("+")
+    difference = f"less than {size} from" if is_invisible(found) else f"{size} {_direction(found.mean)} than"
     parts = f"{count(len(comparison.tasks), 'task')} and " if comparison.has_parts else ""
     on = f"{parts}{count(len(comparison.seeds), 'seed')}"
     interval = interval_in_words(comparison, key, method)
@@ -73,6 +81,7 @@ def _against_uniform(comparison: Comparison, method: int) -> str:
     told = f"{comparison.name} {difference} that of {uniform} (mean over {on}{within})"
     if result == "no difference shown":
         why = "" if interval == DASH else ", which is no more than seeds and tasks differ by"
+        why = ", which is too small to see in the digits shown here" if found.excludes_zero else why
         return f"{name}: no difference shown. {told[0].upper()}{told[1:]}{why}."
     return f"{name} is {result} than {uniform}: {told}."
 
@@ -105,7 +114,11 @@ def _all_in_words(comparison: Comparison, compared: Sequence[int]) -> str:
 
 def _confidence(comparison: Comparison) -> str:
     number = len(others(comparison))
-    return "95 % interval" if number == 1 else f"95 % interval for {number} methods at once"
+    return INTERVAL if number == 1 else f"{INTERVAL} for {number} methods at once"
+
+
+def _direction(difference: float) -> str:
+    return "lower" if difference < 0 else "higher"
 
 
 def _without_uniform(comparison: Comparison) -> list[str]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightning_coba.reports.comparison.comparing import Comparison
-from lightning_coba.reports.comparison.effects import effect, is_relative, others, task_effects
+from lightning_coba.reports.comparison.effects import INTERVAL, effect, is_relative, others, shown, task_effects
 from lightning_coba.reports.comparison.grouping import REFERENCE
 from lightning_coba.reports.formats import percent
 from lightning_coba.reports.panels import (
@@ -60,7 +60,7 @@ def change_figure(comparison: Comparison, styles: Mapping[str, Mapping[str, Any]
     if len(compared) <= MOST_DOTTED:
         colours = [styles[name]["color"] for name in methods]
         figure, axes = _dots(scale, rows, methods, colours, found)
-        reach = "lines: 95 % intervals" if len(comparison.seeds) >= FEWEST_SEEDS else "too few seeds for intervals"
+        reach = f"lines: {INTERVAL}s" if len(comparison.seeds) >= FEWEST_SEEDS else "too few seeds for intervals"
         title(axes, heading, f"{'left' if is_min else 'right'} of 0 is better; {reach}")
         return figure
     changes = scale * np.array([[one.mean for one in of_method] for of_method in found]).T
@@ -75,11 +75,13 @@ def change_figure(comparison: Comparison, styles: Mapping[str, Mapping[str, Any]
         write=lambda value: percent(value / 100)[:-2] if unit else f"{value:+.3f}",
     )
     if comparison.has_parts:
-        for text in axes.texts[-len(methods) :]:
-            text.set_fontweight("bold")
+        for text, m in zip(axes.texts[-len(methods) :], compared, strict=True):
+            if shown(comparison, key, m) in ("better", "worse"):
+                text.set_fontweight("bold")
         axes.axhline(len(rows) - 1.5, color=INK, linewidth=1.2)
     better = "below 0 = lower" if is_min else "above 0 = higher"
-    title(axes, heading, f"blue, {better} = better; mean over seeds")
+    bold = "; bold: a difference is shown" if comparison.has_parts else ""
+    title(axes, heading, f"blue, {better} = better; mean over seeds{bold}")
     return figure
 
 
@@ -103,7 +105,7 @@ def _dots(
             y = row + place
             axes.plot([scale * one.low, scale * one.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
             axes.plot(scale * one.mean, y, "o", color=colour, markersize=5)
-            text = f"{scale * one.mean:+.1f}" if scale == 100 else f"{one.mean:+.3f}"
+            text = percent(one.mean)[:-2] if scale == 100 else f"{one.mean:+.3f}"
             axes.text(1.015, y, text if np.isfinite(one.mean) else "", color=colour, **beside)
     axes.set_yticks(range(len(rows)), [short(name) for name in rows])
     if len(rows) > 1:
@@ -152,9 +154,9 @@ def best_steps_figure(comparison: Comparison) -> Figure | None:
 
 def _leave_out_start(axes: Axes, curves: Sequence[tuple[Array, Array]]) -> None:
     """End the axis where the losses of the first quarter begin to dwarf the differences between methods."""
-    shown = np.concatenate([losses[steps >= 0.25 * steps[-1]] for steps, losses in curves if len(steps)] or [[]])
-    shown = shown[np.isfinite(shown)]
-    if shown.size and np.ptp(shown):
-        margin = 0.06 * np.ptp(shown)
-        axes.set_ylim(shown.min() - margin, shown.max() + margin)
+    later = np.concatenate([losses[steps >= 0.25 * steps[-1]] for steps, losses in curves if len(steps)] or [[]])
+    later = later[np.isfinite(later)]
+    if later.size and np.ptp(later):
+        margin = 0.06 * np.ptp(later)
+        axes.set_ylim(later.min() - margin, later.max() + margin)
     axes.set_xlim(left=0)

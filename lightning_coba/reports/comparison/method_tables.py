@@ -7,6 +7,7 @@ import numpy as np
 from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.reports.comparison.comparing import Comparison
 from lightning_coba.reports.comparison.effects import (
+    INTERVAL,
     difference_in_words,
     effect,
     interval_in_words,
@@ -72,7 +73,7 @@ def details_table(comparison: Comparison) -> PageTable | None:
 
 def _against_uniform(comparison: Comparison, key: str) -> dict[str, list[Cell]]:
     """Return the columns that say how a result differs from that of uniform weights."""
-    columns: dict[str, list[Cell]] = {"vs uniform": [], "95 % interval": [], "difference": []}
+    columns: dict[str, list[Cell]] = {"vs uniform": [], INTERVAL: [], "difference": []}
     for m in range(len(comparison.methods)):
         if m == comparison.reference:
             texts, is_shown = [DASH] * 3, False
