@@ -82,7 +82,13 @@ def _add_check(made: argparse.ArgumentParser) -> None:
         "settings", metavar="KEY=VALUE", nargs="*", help="a setting of coba-train, such as data.chat=true"
     )
     made.add_argument("--out", default="data_report", metavar="DIR", help="folder to write to (default: %(default)s)")
+    _add_timing(made)
     add_trust(made, remote=False)
+
+
+def _add_timing(made: argparse.ArgumentParser) -> None:
+    about = "do not load the model to time a few steps, which takes about a minute"
+    made.add_argument("--no-timing", dest="timing", action="store_false", help=about)
 
 
 def _add_init(made: argparse.ArgumentParser) -> None:
@@ -95,6 +101,7 @@ def _add_init(made: argparse.ArgumentParser) -> None:
     what = "columns or templates of what is read and what is learned, instead of a guess, for the tasks that have them"
     typed("--columns", metavar=("PROMPT", "COMPLETION"), nargs=2, help=what)
     typed("--messages", metavar="COLUMN", help="column of conversations, for the tasks that have it")
+    _add_timing(made)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -128,22 +135,23 @@ def _refuse_run(folder: str, command: str) -> None:
 
 def check(given: argparse.Namespace) -> bool:
     """Inspect the data, print and write what was found, and return whether training would run."""
-    from omegaconf import OmegaConf
     from rich.console import Console
 
     from lightning_coba.cli.composing import composed
-    from lightning_coba.inspection import RunLength, inspect_data
+    from lightning_coba.cli.forecasting import run_length, settings_of, timed
+    from lightning_coba.inspection import inspect_data
     from lightning_coba.inspection.model_context import context_of
     from lightning_coba.models.tokenizer import load_tokenizer
     from lightning_coba.reports.data_report.writing import write_data_report
     from lightning_coba.runs.building import build
 
     config = composed(given.dir, given.settings, given.trust_code)
-    settings: Any = OmegaConf.to_container(config.data, resolve=True)
-    data = build("data", settings, given.trust_code)
+    settings = settings_of(config)
+    data = build("data", settings["data"], given.trust_code)
     data.tokenizer = load_tokenizer(config.model.model)
-    trainer = {name: config.trainer[name] for name in RunLength.__dataclass_fields__ if name in config.trainer}
-    found = inspect_data(data, RunLength(**trainer), context_of(data.tokenizer))
+    found = inspect_data(data, run_length(settings), context_of(data.tokenizer))
+    if given.timing and found.steps is not None and not found.stops_training:
+        found = timed(found, settings, is_own=given.trust_code or not given.dir.endswith(".yaml"))
     facts = (
         f"tokenizer {config.model.model} · max_length {data.max_length} · batch_size {data.batch_size} · "
         f"{data.mixing.rule} mixing"
@@ -164,10 +172,11 @@ def init(given: argparse.Namespace) -> bool:
     from rich.console import Console
 
     from lightning_coba.cli.composing import composed
+    from lightning_coba.cli.forecasting import timed_draft
     from lightning_coba.data import tasks_at
     from lightning_coba.inspection.column_guess import rules_of
     from lightning_coba.inspection.model_context import context_of
-    from lightning_coba.inspection.run_draft import draft_run, draft_yaml, write_draft
+    from lightning_coba.inspection.run_draft import RunDraft, draft_run, draft_yaml, write_draft
     from lightning_coba.models.tokenizer import load_tokenizer
 
     tasks = tasks_at(given.dir)
@@ -182,10 +191,18 @@ def init(given: argparse.Namespace) -> bool:
     except UserError as error:
         cure = f"{error.cure} {_all_bad_rows(tasks, columns)}"
         raise UserError(error.what, cure, where=error.where) from error
-    text = draft_yaml(draft, given.dir, out.stem, config_dir, given.model)
-    write_draft(out, text, given.force)
+
+    def write(draft: RunDraft, force: bool = True) -> None:
+        write_draft(out, draft_yaml(draft, given.dir, out.stem, config_dir, given.model), force)
+
+    write(draft, given.force)
+    forecast = None
+    if given.timing:
+        draft, forecast = timed_draft(draft, out, write)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(text, markup=False)
+    console.print(out.read_text(encoding="utf-8"), markup=False)
+    for sentence in forecast.sentences() if forecast else ():
+        console.print(sentence, markup=False)
     console.print(f"Written to {out}. Read it, edit it, and then:\n", markup=False)
     train = f"coba-train --config-dir {shlex.quote(config_dir)} experiment={out.stem}"
     for line in (f"coba-data check {shlex.quote(str(out))}", train, f"{train} balancer=uniform", "coba-report runs"):

@@ -42,7 +42,7 @@ def one(inspection, words):
 
 
 def test_clean_data_has_no_findings(inspect):
-    found = inspect(Task("a", **clean()), length=RunLength(max_steps=40, val_check_interval=2))
+    found = inspect(Task("a", **clean(400)), length=RunLength(max_steps=400, val_check_interval=20))
     assert told(found) == []
     assert not found.stops_training
 
@@ -143,9 +143,9 @@ def test_the_cure_of_a_prompt_without_an_end_can_be_typed(inspect):
     "changed", [{"completion": "    return 1"}, {"prompt": "caf\u00e9\u2003"}, {"prompt": "\u65e5\n"}]
 )
 def test_indentation_accents_and_wide_spaces_are_no_faults(inspect, changed):
-    splits = clean()
+    splits = clean(400)
     splits["test"][3] |= changed
-    found = inspect(Task("a", **splits), length=RunLength(max_steps=40, val_check_interval=2))
+    found = inspect(Task("a", **splits), length=RunLength(max_steps=400, val_check_interval=20))
     assert told(found) == []
 
 
