@@ -105,9 +105,11 @@ def minutes(seconds: float) -> str:
     """Return a time in words.
 
     Example:
-        >>> minutes(42), minutes(640), minutes(9000)
-        ('42 s', '11 min', '2.5 h')
+        >>> minutes(42), minutes(200), minutes(640), minutes(9000)
+        ('42 s', '3.3 min', '11 min', '2.5 h')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{seconds / 60:.1f} min"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
