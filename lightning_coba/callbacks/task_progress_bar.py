@@ -67,7 +67,9 @@ class TaskProgressBar(RichProgressBar):
     def configure_columns(self, trainer: L.Trainer) -> list[ProgressColumn]:
         """Let the bar of training say what is left of the whole run."""
         columns = super().configure_columns(trainer)
-        return [_TimeColumn(column.style, self) if isinstance(column, CustomTimeColumn) else column for column in columns]
+        return [
+            _TimeColumn(column.style, self) if isinstance(column, CustomTimeColumn) else column for column in columns
+        ]
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Return the loss; the weights would not fit beside a bar."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.cli.command_line import add_trust, command_parser, plain_errors
+from lightning_coba.cli.command_line import add_trust, command_parser, plain_errors, quiet_dependencies
 from lightning_coba.cli.templates import unescaped
 from lightning_coba.errors import UserError
 
@@ -38,6 +38,9 @@ DIR is whatever data.root of coba-train may be: a folder with a sub-folder or a 
 KEY=VALUE is what coba-train takes: data.* for how rows are read and steps are made, model.model for the tokenizer,
 trainer.* for the length of the run.
 
+Unless there is an error, the model is loaded and trained for a few steps, in a process of its own that leaves nothing
+behind: minutes, memory and the share of validation follow from them. This takes about a minute; --no-timing skips it.
+
 Written: OUT/data.html (one file, to send around) and OUT/data.png. Nothing of yours is changed. What was read and
 tokenised is kept for the training. The exit code is 0 if training would run, 1 if there are errors, 2 for wrong usage.
 """
@@ -54,6 +57,9 @@ each task by itself; where that is not sure, the error lists them and what to ty
 that have these columns, and the others are told by their names as before. For tasks with yet other columns, repeat it:
 
   coba-data init my_tasks --columns '{en}\\n' de --columns '{symbol}\\n' name
+
+A few steps are then timed, for the minutes and the memory of the run; batches become smaller where memory does not
+suffice. This takes about a minute; --no-timing skips it.
 
 Written: experiment/<name of DIR>.yaml, or --out FILE, which must be in a folder named `experiment`. It is used with
 
@@ -113,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.error(f"unrecognized arguments: {' '.join(word for word in left if word not in behind)}")
     if behind:
         given.settings = [*given.settings, *behind]
+    quiet_dependencies()
     with plain_errors(command):
         _refuse_run(given.dir, f"{command.prog} {given.command}")
         well = given.run(given)
@@ -177,6 +184,7 @@ def init(given: argparse.Namespace) -> bool:
     from lightning_coba.inspection.column_guess import rules_of
     from lightning_coba.inspection.model_context import context_of
     from lightning_coba.inspection.run_draft import RunDraft, draft_run, draft_yaml, write_draft
+    from lightning_coba.models.precision import fastest_precision
     from lightning_coba.models.tokenizer import load_tokenizer
 
     tasks = tasks_at(given.dir)
@@ -192,8 +200,10 @@ def init(given: argparse.Namespace) -> bool:
         cure = f"{error.cure} {_all_bad_rows(tasks, columns)}"
         raise UserError(error.what, cure, where=error.where) from error
 
+    precision = fastest_precision()
+
     def write(draft: RunDraft, force: bool = True) -> None:
-        write_draft(out, draft_yaml(draft, given.dir, out.stem, config_dir, given.model), force)
+        write_draft(out, draft_yaml(draft, given.dir, out.stem, config_dir, given.model, precision), force)
 
     write(draft, given.force)
     forecast = None

@@ -26,7 +26,9 @@ def run_length(settings: Mapping[str, Any]) -> "RunLength":
     """Return the length of a run, and what its balancer makes of validation passes."""
     from lightning_coba.inspection import RunLength
 
-    trainer = {name: settings["trainer"][name] for name in RunLength.__dataclass_fields__ if name in settings["trainer"]}
+    trainer = {
+        name: settings["trainer"][name] for name in RunLength.__dataclass_fields__ if name in settings["trainer"]
+    }
     coba = coba_of_passes(settings["balancer"] or {})
     window, warmup = (None, None) if coba is None else (coba.window_records, coba.warmup_records)
     return RunLength(**trainer, window_records=window, warmup_records=warmup)
@@ -49,7 +51,9 @@ def timed(found: "Inspection", settings: Mapping[str, Any], is_own: bool = True)
     return found.timed(measured, **_around(settings))
 
 
-def timed_draft(draft: "RunDraft", out: Path, write: Callable[["RunDraft"], None]) -> "tuple[RunDraft, Forecast | None]":
+def timed_draft(
+    draft: "RunDraft", out: Path, write: Callable[["RunDraft"], None]
+) -> "tuple[RunDraft, Forecast | None]":
     """Time a draft, with smaller batches where memory does not suffice and fewer passes where they take too long.
 
     Args:
@@ -86,7 +90,7 @@ def timed_draft(draft: "RunDraft", out: Path, write: Callable[["RunDraft"], None
 
 def _announce(settings: Mapping[str, Any]) -> None:
     model = (settings["model"] or {}).get("model")
-    _say(f"Loading {model} and timing a few steps, about a minute; --no-timing leaves this out.")
+    _say(f"Loading {model} and timing a few steps, about a minute; --no-timing skips this.")
 
 
 def _say_unknown(error: NotTimedError) -> None:

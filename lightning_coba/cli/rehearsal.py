@@ -48,7 +48,9 @@ def rehearsed(settings: Mapping[str, Any], is_own: bool = True) -> "Measured":
 
     trainer = settings["trainer"]
     if trainer.get("devices", 1) not in (1, "1", "auto") or trainer.get("strategy", "auto") != "auto":
-        raise NotTimedError("only runs on one device are timed.", "Time it with trainer.devices=1 trainer.strategy=auto.")
+        raise NotTimedError(
+            "only runs on one device are timed.", "Time it with trainer.devices=1 trainer.strategy=auto."
+        )
     if not is_own:
         _refuse_foreign(settings)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,6 +127,7 @@ def main() -> None:
 
     given, result = map(Path, sys.argv[1:])
     warnings.simplefilter("ignore")
+    told: dict[str, Any]
     try:
         told = {"measured": _measured(json.loads(given.read_text()))._asdict()}
     except (MemoryError, torch.OutOfMemoryError):

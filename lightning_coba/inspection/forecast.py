@@ -83,9 +83,8 @@ class Forecast(NamedTuple):
     def sentences(self) -> list[str]:
         """Say it."""
         of = self.measured
-        tests = f"{['', 'a test', 'two tests'][self.tests]}"
-        before = "the pass before training" if self.baseline_passes else ""
-        around = " and ".join(part for part in ("loading", before, tests) if part).replace(" and ", ", ", 1)
+        before = ["the pass before training"] if self.baseline_passes else []
+        around = f"{', '.join(['loading', *before])} and {'a test' if self.tests == 1 else 'two tests'}"
         where = f"{of.device}, {of.precision}" + (f", {of.threads} threads" if of.threads else "")
         said = [
             f"The run will take about {minutes(self.seconds)}: {minutes(self.training_seconds)} of training, "
@@ -96,7 +95,7 @@ class Forecast(NamedTuple):
         ]
         if of.load > BUSY * of.cores:
             said.append(
-                f"The machine was busy (load {of.load:.1f} on {of.cores} cores): the run takes less time when it is not."
+                f"The machine was busy (load {of.load:.1f} on {of.cores} cores): at rest, the run takes less time."
             )
         return said
 

@@ -80,13 +80,13 @@ class _Sample(NamedTuple):
         numbers: Which ones, in the order in which they are run.
         costs: Tokens that each of them computes.
         all_costs: The same of all that there are.
-        count: How many there are.
+        total: How many there are.
     """
 
     numbers: np.ndarray
     costs: np.ndarray
     all_costs: np.ndarray
-    count: int
+    total: int
 
     def mean_seconds(self, seconds: Sequence[float], skip: int = 0) -> float:
         """Return what one of all takes on average, from what those took that were run."""
@@ -95,15 +95,15 @@ class _Sample(NamedTuple):
 
     def total_seconds(self, seconds: Sequence[float]) -> float:
         """Return what all take together."""
-        return self.mean_seconds(seconds) * self.count if self.count else 0.0
+        return self.mean_seconds(seconds) * self.total if self.total else 0.0
 
 
-def _sample(costs: np.ndarray, numbers: np.ndarray, count: int, most: int, warmup: int) -> _Sample:
+def _sample(costs: np.ndarray, numbers: np.ndarray, total: int, most: int, warmup: int) -> _Sample:
     """Choose the most expensive one for the memory, and others that are spread over the costs."""
     order = np.argsort(costs)
     places = [len(order) - 1, *(int(place * len(order)) for place in (*_PLACES[: warmup - 1], *_PLACES[:most]))]
     chosen = order[places] if len(order) else order
-    return _Sample(numbers[chosen], costs[chosen], costs, count)
+    return _Sample(numbers[chosen], costs[chosen], costs, total)
 
 
 class _ShortData(L.LightningDataModule):

@@ -195,7 +195,9 @@ def _lengths(tables: Sequence[RowTable], measured: Sequence[tuple[np.ndarray, np
     return Lengths(usual, longest, context, max_length, sum(map(len, answers)), is_sample, dropped)
 
 
-def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: str | None) -> str:
+def draft_yaml(
+    draft: RunDraft, root: str, name: str, config_dir: str, model: str | None, precision: str = "32-true"
+) -> str:
     """Return the file's text.
 
     Args:
@@ -204,6 +206,7 @@ def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: st
         name: Name of the experiment.
         config_dir: What ``--config-dir`` of coba-train must be.
         model: Hub id, folder or file of the model; ``None`` = the default one.
+        precision: What the machine computes in, as Lightning names it.
     """
     files = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
@@ -219,6 +222,7 @@ def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: st
         name=name,
         config_dir=config_dir,
         model=model,
+        precision=precision,
         columns=columns,
         is_alike=all(other.rules == columns[0].rules for other in columns),
         rows_a_step=_ROWS_A_STEP,

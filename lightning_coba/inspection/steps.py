@@ -17,6 +17,7 @@ _COST_OF_LEARNING = 3  # of a row: forward once, and backward for twice as much
 #: Share of validation from which on it is worth a note, and a warning.
 NOTED_SHARE, WARNED_SHARE = 0.25, 0.5
 _SHARE_AIMED_AT = 0.2
+_FEWEST_ROWS = 8  # of a task in a pass, where fewer passes would be too few
 #: Share of the steps below which a task is rare.
 RARE_BELOW = 0.5
 
@@ -215,17 +216,21 @@ def share_findings(facts: StepFacts, share: float | None = None) -> list[Finding
 
 
 def _cheaper_validation(facts: StepFacts, share: float) -> str:
-    """Return the settings that leave validation a fifth: fewer rows as long as their loss says something, then passes."""
+    """Return the settings that leave validation a fifth.
+
+    First fewer rows, while their loss says something; then fewer passes, while they are enough for the balancer.
+    """
+    length, most = facts.length, int(facts.validation.max())
+    steps, records = length.steps(facts.steps_an_epoch), length.records(facts.steps_an_epoch)
     part = _SHARE_AIMED_AT / (1 - _SHARE_AIMED_AT) * (1 - share) / share  # of it that may stay
-    most = int(facts.validation.max())
     rows = min(most, max(FEWEST_HELD_OUT_ROWS, int(part * most)))
-    kept = np.minimum(facts.validation, rows).sum() / facts.validation.sum()
+    fewest = min(records, (length.window_records or 0) + (length.warmup_records or 0) or 1)
+    passes = min(records, max(fewest, int(records * part * most / rows)))
+    rows = min(rows, max(_FEWEST_ROWS, int(records * part * most / passes)))
     typed = [f"data.validation_rows={rows}"] if rows < most else []
-    if part < kept:
-        steps = facts.length.steps(facts.steps_an_epoch)
-        passes = max(1, int(facts.length.records(facts.steps_an_epoch) * part / kept))
-        typed.append(_validated_every(-(-steps // passes), facts.length))
-    return f"Set {' '.join(typed)}."
+    if passes < records:
+        typed.append(_validated_every(-(-steps // passes), length))
+    return f"Set {' '.join(typed)}." if typed else "Train longer: trainer.max_steps=..."
 
 
 def _record_findings(facts: StepFacts) -> list[Finding]:

@@ -24,7 +24,17 @@ MANY = ("deutsch", "francais", "code_python", "summaries", "qa", "math-word-prob
 def shown():
     """Return a function that fits with the bar and returns what was written, without the codes of a terminal."""
 
-    def run(*callbacks, module=None, terminal=True, width=120, encoding="utf-8", steps=6, raw=False, checkpoint=None, **options):
+    def run(
+        *callbacks,
+        module=None,
+        terminal=True,
+        width=120,
+        encoding="utf-8",
+        steps=6,
+        raw=False,
+        checkpoint=None,
+        **options,
+    ):
         buffer = io.BytesIO()
         out = io.TextIOWrapper(buffer, encoding=encoding, errors="strict")
         bar = TaskProgressBar(console_kwargs={"file": out, "force_terminal": terminal, "width": width})
