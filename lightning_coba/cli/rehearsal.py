@@ -6,13 +6,11 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.errors import UserError
-from lightning_coba.runs.building import CURE
 
 if TYPE_CHECKING:
     from lightning_coba.inspection.forecast import Measured
@@ -39,7 +37,7 @@ def rehearsed(settings: Mapping[str, Any], is_own: bool = True) -> "Measured":
 
     Args:
         settings: The resolved configuration, of `GROUPS` and ``seed``.
-        is_own: Whether the configuration is the user's own, and may name anything to build.
+        is_own: Whether the configuration is the user's own: it may name anything to build, and models with code.
 
     Raises:
         NotTimedError: They cannot be run; the message says why.
@@ -52,7 +50,7 @@ def rehearsed(settings: Mapping[str, Any], is_own: bool = True) -> "Measured":
             "only runs on one device are timed.", "Time it with trainer.devices=1 trainer.strategy=auto."
         )
     if not is_own:
-        _refuse_foreign(settings)
+        raise NotTimedError("an experiment is timed only where it is trusted.", "If it is your own, add --trust-code.")
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder, "settings.json"), Path(folder, "result.json")
         given.write_text(json.dumps({"began": time.time(), **settings}))
@@ -65,31 +63,6 @@ def rehearsed(settings: Mapping[str, Any], is_own: bool = True) -> "Measured":
         raise OutOfMemoryError("memory does not suffice.", "Lower data.batch_size or data.max_length.")
     last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
     raise NotTimedError(told.get("error") or f"its rehearsal ended with {last!r}.", "")
-
-
-def _refuse_foreign(settings: Mapping[str, Any]) -> None:
-    """Refuse what names something that none of our own options builds, or code that comes with a model."""
-    import yaml
-
-    ours = set()
-    for group in GROUPS:
-        for file in Path(config_folder(), group).glob("*.yaml"):
-            ours |= set(_targets(yaml.safe_load(file.read_text(encoding="utf-8"))))
-    foreign = set(_targets({group: settings[group] for group in GROUPS if group != "data"})) - ours
-    if foreign or (settings["model"] or {}).get("trust_remote_code"):
-        what = ", ".join(sorted(map(str, foreign))) or "code of the model's"
-        raise NotTimedError(f"the configuration names {what}, which only a trusted one may run.", CURE)
-
-
-def _targets(node: Any) -> Iterator[Any]:
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield node["_target_"]
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
 
 
 def _measured(settings: Mapping[str, Any]) -> "Measured":

@@ -229,7 +229,9 @@ def _cheaper_validation(facts: StepFacts, share: float) -> str:
     rows = min(rows, max(_FEWEST_ROWS, int(records * part * most / passes)))
     typed = [f"data.validation_rows={rows}"] if rows < most else []
     if passes < records:
-        typed.append(_validated_every(-(-steps // passes), length))
+        interval = -(-steps // passes)
+        interval = interval if steps // interval >= fewest else max(1, steps // passes)
+        typed.append(_validated_every(interval, length))
     return f"Set {' '.join(typed)}." if typed else "Train longer: trainer.max_steps=..."
 
 

@@ -33,7 +33,7 @@ def test_from_a_folder_to_a_trained_run(my_tasks, capsys, model_folder, command,
     (tmp_path / "experiment" / "my_tasks.yaml").write_text(written.replace("bf16-mixed", "32-true"))  # of any machine
     for line in ("coba-data check experiment/my_tasks.yaml", "coba-train --config-dir . experiment=my_tasks"):
         assert f"  {line}\n" in printed
-    main(["check", "experiment/my_tasks.yaml", "trainer.accelerator=cpu"])
+    main(["check", "experiment/my_tasks.yaml", "trainer.accelerator=cpu", "--trust-code"])
     assert {path.name for path in tmp_path.iterdir()} == {"my_tasks", "experiment", "data_report"}
     shown = capsys.readouterr().out
     assert "Training would run" in shown
@@ -204,12 +204,7 @@ def test_a_model_that_is_not_there_is_not_timed(my_tasks, capsys, model_folder, 
     assert "Training would run" in shown.out
 
 
-def test_a_configuration_of_somebody_else_builds_nothing_to_be_timed(my_tasks, capsys, model_folder, tmp_path):
-    file = tmp_path / "experiment" / "foreign.yaml"
-    file.parent.mkdir()
-    file.write_text(
-        "# @package _global_\ndefaults:\n  - override /data: files\ndata:\n  root: my_tasks\n  only: [chat]\n"
-        f"model:\n  model: {model_folder}\noptimizer:\n  _target_: pathlib.Path.touch\n"
-    )
-    main(["check", str(file)])
-    assert "pathlib.Path.touch, which only a trusted one may run" in capsys.readouterr().err
+def test_an_experiment_that_is_not_trusted_is_not_timed(my_tasks, capsys, model_folder):
+    untimed(["init", "my_tasks", "--model", str(model_folder)])
+    main(["check", "experiment/my_tasks.yaml"])
+    assert "add --trust-code" in capsys.readouterr().err
