@@ -76,19 +76,25 @@ def expected_records(trainer: L.Trainer, every_n_steps: int | None) -> float:
     Returns:
         Number of records still to come; ``inf`` where the run has no known end.
     """
+    rule, last = _rule(trainer), trainer.global_step + expected_steps(trainer)
+    if every_n_steps is not None:
+        return expected_steps(trainer) // every_n_steps if math.isfinite(last) else math.inf
+    if not trainer.enable_validation or not rule.batches:
+        return 0
+    if not rule.interval or not math.isfinite(last) or not math.isfinite(rule.batches):
+        return math.inf
+    return rule.num_records(int(last), trainer.global_step) if last > trainer.global_step else 0
+
+
+def expected_steps(trainer: L.Trainer) -> float:
+    """Return how many optimizer steps a fit still takes; ``inf`` where the run has no known end."""
     rule = _rule(trainer)
     last = math.inf if trainer.max_steps == -1 else trainer.max_steps
     if math.isfinite(rule.batches) and trainer.max_epochs not in (None, -1):
         begun = min(max(trainer.global_step - trainer.current_epoch * rule.steps_per_epoch, 0), rule.steps_per_epoch)
         epochs = trainer.max_epochs - trainer.current_epoch
         last = min(last, trainer.global_step + epochs * rule.steps_per_epoch - begun)
-    if every_n_steps is not None:
-        return max(last - trainer.global_step, 0) // every_n_steps if math.isfinite(last) else math.inf
-    if not trainer.enable_validation or not rule.batches:
-        return 0
-    if not rule.interval or not math.isfinite(last) or not math.isfinite(rule.batches):
-        return math.inf
-    return rule.num_records(int(last), trainer.global_step) if last > trainer.global_step else 0
+    return max(last - trainer.global_step, 0)
 
 
 def validation_is_due(trainer: L.Trainer, batch_idx: int) -> bool:

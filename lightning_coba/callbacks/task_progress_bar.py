@@ -1,14 +1,19 @@
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import CustomTimeColumn
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.columns import Columns
 from rich.console import Console, RenderableType
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from lightning_coba.balancing.publish import is_log_step
+from lightning_coba.balancing.remaining_time import RemainingTime
+from lightning_coba.lightning_internals import batch_progress
 from lightning_coba.log_keys import TRAIN_LOSS, VAL_LOSS
 from lightning_coba.simplex.protocol import simplexes_of
 from lightning_coba.simplex.short_names import shortened
@@ -29,6 +34,9 @@ class TaskProgressBar(RichProgressBar):
     share. The table has the loss on the validation rows, the slope, the weight and its change in these multiples, and
     the scores of balancers that have them; a task whose loss rises is red.
 
+    The time behind the bar is what the epoch took so far, and what is left of the whole run, with the validation passes
+    to come.
+
     Where the output is no terminal (a log file) a bar cannot be redrawn. One plain line after each validation pass
     takes the place of the table, and one each time the Trainer logs takes that of the bar. Where the encoding has no
     arrows, ``v``, ``=`` and ``^`` stand for falls, stays and rises.
@@ -45,6 +53,27 @@ class TaskProgressBar(RichProgressBar):
         self._said = ""
         self._standings: list[Standings] = []
         self._records_shown = -1
+        self._remaining = RemainingTime()
+        self._pass_batches = 0
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Batches of the epoch, or as many as the last optimizer step of the run leaves of it."""
+        trainer = self.trainer
+        if trainer.max_steps <= 0:
+            return trainer.num_training_batches
+        accumulate = trainer.accumulate_grad_batches
+        done = batch_progress(trainer).current.processed  # above 0 where a fit goes on within an epoch
+        done = 0 if done >= trainer.num_training_batches else done // accumulate * accumulate  # asked between epochs
+        left = (trainer.max_steps - trainer.global_step) * accumulate
+        return min(trainer.num_training_batches, done + left)
+
+    def configure_columns(self, trainer: L.Trainer) -> list[ProgressColumn]:
+        """Let the bar of training say what is left of the whole run."""
+        columns = super().configure_columns(trainer)
+        return [
+            _TimeColumn(column.style, self) if isinstance(column, CustomTimeColumn) else column for column in columns
+        ]
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Return the loss; the weights would not fit beside a bar."""
@@ -59,6 +88,7 @@ class TaskProgressBar(RichProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin with what a checkpoint brought."""
         super().on_train_start(trainer, pl_module)
+        self._remaining.begin_training(trainer)
         self._records_shown = -1
         self._look(trainer, pl_module)
 
@@ -74,9 +104,27 @@ class TaskProgressBar(RichProgressBar):
         elif TRAIN_LOSS in trainer.callback_metrics:
             self._say(trainer, f"train_loss {float(trainer.callback_metrics[TRAIN_LOSS]):.3f}")
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
+        """Move the bar, and estimate what is left."""
+        super().on_train_batch_end(trainer, pl_module, *arguments)
+        self._remaining.end_step(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin to measure a pass."""
+        super().on_validation_start(trainer, pl_module)
+        self._pass_batches = 0
+        self._remaining.begin_pass()
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
+        """Move the bar of the pass."""
+        super().on_validation_batch_end(trainer, pl_module, *arguments)
+        self._pass_batches += 1
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say how everything stands."""
         super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._remaining.end_pass(trainer, self._pass_batches)
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._console is None:
             return
         self._standings = standings_of(trainer, pl_module)
@@ -128,6 +176,22 @@ class TaskProgressBar(RichProgressBar):
             return
         self._said = line
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _TimeColumn(CustomTimeColumn):
+    """Time of a bar, and what is left: of training the whole run, its validation passes included."""
+
+    def __init__(self, style: Any, bar: TaskProgressBar) -> None:
+        super().__init__(style)
+        self._bar = bar
+
+    def render(self, task: Task) -> Text:
+        """Write it."""
+        left = self._bar._remaining.seconds
+        if task.id != self._bar.train_progress_bar_id or left is None:
+            return super().render(task)
+        elapsed = timedelta(seconds=int(task.elapsed or 0))
+        return Text(f"{elapsed} • {timedelta(seconds=int(left))} left", style=self.style)
 
 
 def _num_records(trainer: L.Trainer, pl_module: L.LightningModule) -> int:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.cli.command_line import add_trust, command_parser, plain_errors
+from lightning_coba.cli.command_line import add_trust, command_parser, plain_errors, quiet_dependencies
 from lightning_coba.cli.templates import unescaped
 from lightning_coba.errors import UserError
 
@@ -38,6 +38,9 @@ DIR is whatever data.root of coba-train may be: a folder with a sub-folder or a 
 KEY=VALUE is what coba-train takes: data.* for how rows are read and steps are made, model.model for the tokenizer,
 trainer.* for the length of the run.
 
+Unless there is an error, the model is loaded and trained for a few steps, in a process of its own that leaves nothing
+behind: minutes, memory and the share of validation follow from them. This takes about a minute; --no-timing skips it.
+
 Written: OUT/data.html (one file, to send around) and OUT/data.png. Nothing of yours is changed. What was read and
 tokenised is kept for the training. The exit code is 0 if training would run, 1 if there are errors, 2 for wrong usage.
 """
@@ -54,6 +57,9 @@ each task by itself; where that is not sure, the error lists them and what to ty
 that have these columns, and the others are told by their names as before. For tasks with yet other columns, repeat it:
 
   coba-data init my_tasks --columns '{en}\\n' de --columns '{symbol}\\n' name
+
+A few steps are then timed, for the minutes and the memory of the run; batches become smaller where memory does not
+suffice. This takes about a minute; --no-timing skips it.
 
 Written: experiment/<name of DIR>.yaml, or --out FILE, which must be in a folder named `experiment`. It is used with
 
@@ -82,7 +88,13 @@ def _add_check(made: argparse.ArgumentParser) -> None:
         "settings", metavar="KEY=VALUE", nargs="*", help="a setting of coba-train, such as data.chat=true"
     )
     made.add_argument("--out", default="data_report", metavar="DIR", help="folder to write to (default: %(default)s)")
+    _add_timing(made)
     add_trust(made, remote=False)
+
+
+def _add_timing(made: argparse.ArgumentParser) -> None:
+    about = "do not load the model to time a few steps, which takes about a minute"
+    made.add_argument("--no-timing", dest="timing", action="store_false", help=about)
 
 
 def _add_init(made: argparse.ArgumentParser) -> None:
@@ -95,6 +107,7 @@ def _add_init(made: argparse.ArgumentParser) -> None:
     what = "columns or templates of what is read and what is learned, instead of a guess, for the tasks that have them"
     typed("--columns", metavar=("PROMPT", "COMPLETION"), nargs=2, help=what)
     typed("--messages", metavar="COLUMN", help="column of conversations, for the tasks that have it")
+    _add_timing(made)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -106,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.error(f"unrecognized arguments: {' '.join(word for word in left if word not in behind)}")
     if behind:
         given.settings = [*given.settings, *behind]
+    quiet_dependencies()
     with plain_errors(command):
         _refuse_run(given.dir, f"{command.prog} {given.command}")
         well = given.run(given)
@@ -128,22 +142,23 @@ def _refuse_run(folder: str, command: str) -> None:
 
 def check(given: argparse.Namespace) -> bool:
     """Inspect the data, print and write what was found, and return whether training would run."""
-    from omegaconf import OmegaConf
     from rich.console import Console
 
     from lightning_coba.cli.composing import composed
-    from lightning_coba.inspection import RunLength, inspect_data
+    from lightning_coba.cli.forecasting import run_length, settings_of, timed
+    from lightning_coba.inspection import inspect_data
     from lightning_coba.inspection.model_context import context_of
     from lightning_coba.models.tokenizer import load_tokenizer
     from lightning_coba.reports.data_report.writing import write_data_report
     from lightning_coba.runs.building import build
 
     config = composed(given.dir, given.settings, given.trust_code)
-    settings: Any = OmegaConf.to_container(config.data, resolve=True)
-    data = build("data", settings, given.trust_code)
+    settings = settings_of(config)
+    data = build("data", settings["data"], given.trust_code)
     data.tokenizer = load_tokenizer(config.model.model)
-    trainer = {name: config.trainer[name] for name in RunLength.__dataclass_fields__ if name in config.trainer}
-    found = inspect_data(data, RunLength(**trainer), context_of(data.tokenizer))
+    found = inspect_data(data, run_length(settings), context_of(data.tokenizer))
+    if given.timing and found.steps is not None and not found.stops_training:
+        found = timed(found, settings, is_own=given.trust_code or not given.dir.endswith(".yaml"))
     facts = (
         f"tokenizer {config.model.model} · max_length {data.max_length} · batch_size {data.batch_size} · "
         f"{data.mixing.rule} mixing"
@@ -164,10 +179,12 @@ def init(given: argparse.Namespace) -> bool:
     from rich.console import Console
 
     from lightning_coba.cli.composing import composed
+    from lightning_coba.cli.forecasting import timed_draft
     from lightning_coba.data import tasks_at
     from lightning_coba.inspection.column_guess import rules_of
     from lightning_coba.inspection.model_context import context_of
-    from lightning_coba.inspection.run_draft import draft_run, draft_yaml, write_draft
+    from lightning_coba.inspection.run_draft import RunDraft, draft_run, draft_yaml, write_draft
+    from lightning_coba.models.precision import fastest_precision
     from lightning_coba.models.tokenizer import load_tokenizer
 
     tasks = tasks_at(given.dir)
@@ -182,10 +199,20 @@ def init(given: argparse.Namespace) -> bool:
     except UserError as error:
         cure = f"{error.cure} {_all_bad_rows(tasks, columns)}"
         raise UserError(error.what, cure, where=error.where) from error
-    text = draft_yaml(draft, given.dir, out.stem, config_dir, given.model)
-    write_draft(out, text, given.force)
+
+    precision = fastest_precision()
+
+    def write(draft: RunDraft, force: bool = True) -> None:
+        write_draft(out, draft_yaml(draft, given.dir, out.stem, config_dir, given.model, precision), force)
+
+    write(draft, given.force)
+    forecast = None
+    if given.timing:
+        draft, forecast = timed_draft(draft, out, write)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(text, markup=False)
+    console.print(out.read_text(encoding="utf-8"), markup=False)
+    for sentence in forecast.sentences() if forecast else ():
+        console.print(sentence, markup=False)
     console.print(f"Written to {out}. Read it, edit it, and then:\n", markup=False)
     train = f"coba-train --config-dir {shlex.quote(config_dir)} experiment={out.stem}"
     for line in (f"coba-data check {shlex.quote(str(out))}", train, f"{train} balancer=uniform", "coba-report runs"):

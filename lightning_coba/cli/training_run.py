@@ -117,6 +117,7 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
     if trainer.is_global_zero:
         if hasattr(datamodule, "summary"):
             console.print(datamodule.summary())
+        console.print(f"Precision {trainer.precision} (trainer.precision)", highlight=False)
         if not trainer.fast_dev_run:
             open_folder(fit, folder, trainer, {"objective": _objective(module)} | card_of(module, datamodule))
             open_loggers(settings, trainer, checkpoint)

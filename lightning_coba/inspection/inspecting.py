@@ -18,6 +18,7 @@ from lightning_coba.data.tokens.tokenization import select_rows
 from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.inspection.example import Example, example_of
 from lightning_coba.inspection.findings import Finding, fault_findings, most_severe_first
+from lightning_coba.inspection.forecast import Forecast, Measured
 from lightning_coba.inspection.inspected_task import InspectedTask
 from lightning_coba.inspection.lengths import length_faults, size_findings, uncut_lengths
 from lightning_coba.inspection.overlaps import (
@@ -26,7 +27,7 @@ from lightning_coba.inspection.overlaps import (
     known_answer_findings,
     shared_prompt_findings,
 )
-from lightning_coba.inspection.steps import RunLength, StepFacts, step_facts, step_findings
+from lightning_coba.inspection.steps import RunLength, StepFacts, share_findings, step_facts, step_findings
 from lightning_coba.inspection.texts import contradiction_findings, label_findings, text_faults
 
 
@@ -39,17 +40,36 @@ class Inspection:
         tasks: The tasks that can be read and split.
         examples: One rendered row per task.
         steps: What the optimizer is fed; None where that cannot be planned.
+        forecast: What the run will take; None where it was not timed.
     """
 
     findings: Sequence[Finding]
     tasks: Sequence[InspectedTask] = ()
     examples: Sequence[Example] = ()
     steps: StepFacts | None = None
+    forecast: Forecast | None = None
 
     @property
     def stops_training(self) -> bool:
         """Whether there is an error."""
         return any(finding.level == "error" for finding in self.findings)
+
+    def timed(self, measured: Measured, baseline_passes: int = 1, tests: int = 2) -> "Inspection":
+        """Return the same with what the run will take; validation is then judged by its time.
+
+        Args:
+            measured: What a rehearsal took.
+            baseline_passes: Validation passes before training.
+            tests: Tests before and after training.
+        """
+        if self.steps is None:
+            return self
+        length, an_epoch = self.steps.length, self.steps.steps_an_epoch
+        forecast = Forecast(measured, length.steps(an_epoch), length.records(an_epoch), baseline_passes, tests)
+        counted = share_findings(self.steps)
+        others = [found for found in self.findings if found not in counted]
+        findings = [*others, *share_findings(self.steps, forecast.validation_share)]
+        return replace(self, findings=most_severe_first(findings), forecast=forecast)
 
 
 def inspect_data(
@@ -212,4 +232,6 @@ def _steps(datamodule: MultitaskDataModule, tasks: Sequence[InspectedTask], leng
         datamodule.batch_tokens,
         datamodule.seed,
     )
-    return step_facts([task.name for task in tasks], tokens, planner, length)
+    shown = [task.kept["validation"][: task.shown["validation"]] for task in tasks]
+    validation = [task.tokens.numbers("num_tokens")[rows] for task, rows in zip(tasks, shown, strict=True)]
+    return step_facts([task.name for task in tasks], tokens, planner, length, validation)

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
+from lightning_coba.data.planning.mixing import Mixing
+from lightning_coba.data.planning.planner import Planner
 from lightning_coba.data.reading.row_cache import RowTable, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
 from lightning_coba.errors import FileInTheWayError, UserError
 from lightning_coba.inspection.column_guess import Columns
 from lightning_coba.inspection.lengths import uncut_lengths
+from lightning_coba.inspection.steps import RARE_BELOW
 
 #: Tasks with more rows than this are measured on so many, evenly spread.
 _ROWS_MEASURED = 5000
@@ -24,8 +27,15 @@ _TOKENS_A_BATCH = 16_384
 _EPOCHS = 3
 _FEWEST_STEPS, _MOST_STEPS = 200, 3000
 _MOST_EPOCHS = 10  # for the fewest steps: a small set is not to be learned by heart
-_RECORDS = 40
 _CARVED = 0.1
+#: Validation passes and rows of a task in each, best first: passes at most, at least so many, and rows.
+_VALIDATIONS = ((40, 26, 64), (40, 13, 32), (40, 13, 16))
+#: Rows that are validated for one that is trained on: about a quarter of the time, since to learn a row takes two to
+#: three times as long as to read it.
+_VALIDATED = 2 / 3
+_SHARE_ALLOWED = 0.25  # of validation in the time
+#: How often a run may show a row of the smallest task before every step is made to hold all tasks.
+_MOST_REPEATS = 30
 #: A task this many times larger than another would crowd it out of most steps.
 _UNEVEN = 10
 
@@ -61,8 +71,10 @@ class RunDraft:
         columns: Task -> its rules, and what they were told from.
         sizes: Task -> rows of its train split, after carving.
         lengths: How long the rows are.
+        mixing: How the tasks share an epoch.
         batch_size: Rows at a time.
         max_steps: Optimizer steps.
+        validation_rows: Rows of a task in a validation pass, at most.
         interval: Optimizer steps between two validation passes.
     """
 
@@ -70,9 +82,25 @@ class RunDraft:
     columns: Mapping[str, Columns]
     sizes: Mapping[str, int]
     lengths: Lengths
+    mixing: str
     batch_size: int
     max_steps: int
+    validation_rows: int
     interval: int
+
+    @property
+    def passes(self) -> int:
+        """Validation passes of the run."""
+        return self.max_steps // self.interval
+
+    def with_smaller_batches(self) -> "RunDraft":
+        """Return the same with half as many rows at a time, in steps of the same size."""
+        return replace(self, batch_size=self.batch_size // 2)
+
+    def with_share(self, share: float) -> "RunDraft":
+        """Return the same with fewer validation passes, where they were measured to take too much of the time."""
+        passes = self.passes * _SHARE_ALLOWED / (1 - _SHARE_ALLOWED) * (1 - share) / max(share, 1e-9)
+        return self if share <= _SHARE_ALLOWED else replace(self, interval=_interval(self.max_steps, int(passes)))
 
 
 def draft_run(
@@ -92,28 +120,70 @@ def draft_run(
     """
     ruled = [replace(task, **columns[task.name].rules) for task in tasks]
     tables = row_tables(ruled)
-    sizes = {task.name: _train_rows(table) for task, table in zip(ruled, tables, strict=True)}
-    lengths = _lengths(tables, tokenizer, context or tokenizer.model_max_length)
+    sizes = {task.name: _rows(table, "train") for task, table in zip(ruled, tables, strict=True)}
+    measured = [_measured_lengths(table, tokenizer) for table in tables]
+    lengths = _lengths(tables, measured, context or tokenizer.model_max_length)
     batch_size = max(1, min(_ROWS_A_STEP, _TOKENS_A_BATCH // lengths.max_length))
     an_epoch = -(-sum(sizes.values()) // _ROWS_A_STEP)
     fewest = min(_FEWEST_STEPS, _MOST_EPOCHS * an_epoch)
     steps = int(np.clip(_EPOCHS * an_epoch, fewest, _MOST_STEPS))
-    return RunDraft(ruled, columns, sizes, lengths, batch_size, steps, max(1, steps // _RECORDS))
+    mixing = _mixing([*sizes.values()], [whole.clip(max=lengths.max_length) for whole, _ in measured], steps)
+    validation_rows, interval = _validation([_rows(table, "validation") for table in tables], steps)
+    return RunDraft(ruled, columns, sizes, lengths, mixing, batch_size, steps, validation_rows, interval)
 
 
-def _train_rows(table: RowTable) -> int:
+def _rows(table: RowTable, split: str) -> int:
+    """Return the rows of a split, which may still be carved from train."""
     own = table.splits()
+    if split != "train":
+        return len(own[split]) if split in own else round(len(own["train"]) * _CARVED)
     return round(len(own["train"]) * (1 - _CARVED * (len(SPLITS) - len(own))))
 
 
-def _lengths(tables: Sequence[RowTable], tokenizer: Any, context: int) -> Lengths:
-    lengths, answers = [], []
-    for table in tables:
-        total = len(table.store)
-        sample = np.linspace(0, total - 1, min(total, _ROWS_MEASURED)).astype(np.int64)
-        whole, learned = uncut_lengths(table, sample, tokenizer)
-        lengths.append(whole)
-        answers.append(learned)
+def _mixing(sizes: Sequence[int], lengths: Sequence[np.ndarray], steps: int) -> str:
+    """Return the rule of mixing that leaves no task in few steps, as far as it does not show the same rows for ever."""
+    rule = "proportional" if max(sizes) < _UNEVEN * max(1, min(sizes)) else "temperature"
+    tasks = len(sizes)
+    if not 1 < tasks <= _ROWS_A_STEP or min(sizes) < 1:
+        return rule
+    resized = [np.resize(of_task, size) for of_task, size in zip(lengths, sizes, strict=True)]
+    plan = Planner(resized, Mixing(rule), "all", _ROWS_A_STEP).plan(0)
+    num_steps = len(plan.steps) - 1
+    step_of = np.repeat(np.arange(num_steps), np.diff(plan.steps))
+    held = np.unique(step_of * tasks + plan.rows[:, 0]) % tasks
+    presence = np.bincount(held, minlength=tasks) / num_steps
+    repeats = steps * _ROWS_A_STEP / tasks / min(sizes)
+    return "stratified" if presence.min() < RARE_BELOW and repeats <= _MOST_REPEATS else rule
+
+
+def _validation(sizes: Sequence[int], steps: int) -> tuple[int, int]:
+    """Return the rows of a task in a validation pass, and the steps between two passes.
+
+    Where the passes that a balancer needs take more of the time than they should, they are made all the same.
+    """
+    allowed = _VALIDATED * steps * _ROWS_A_STEP
+    for most, fewest, rows in _VALIDATIONS:
+        passes = min(most, int(allowed / max(1, sum(min(size, rows) for size in sizes))))
+        if passes >= fewest:
+            break
+    return rows, _interval(steps, passes)
+
+
+def _interval(steps: int, passes: int) -> int:
+    """Return the steps between so many passes, or as many as CoBa's warm-up and window have."""
+    fewest = _VALIDATIONS[-1][1]
+    interval = -(-steps // max(passes, fewest))
+    return interval if steps // interval >= fewest else max(1, steps // fewest)
+
+
+def _measured_lengths(table: RowTable, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens of a task's rows, evenly spread ones of many, and how many of each are learned."""
+    total = len(table.store)
+    return uncut_lengths(table, np.linspace(0, total - 1, min(total, _ROWS_MEASURED)).astype(np.int64), tokenizer)
+
+
+def _lengths(tables: Sequence[RowTable], measured: Sequence[tuple[np.ndarray, np.ndarray]], context: int) -> Lengths:
+    lengths, answers = zip(*measured, strict=True)
     # Task by task: the rows of a small one may all be longer than nearly all of the others.
     usual = max(int(np.quantile(task, 0.99, method="lower")) for task in lengths)
     longest = max(int(task.max()) for task in lengths)
@@ -125,7 +195,9 @@ def _lengths(tables: Sequence[RowTable], tokenizer: Any, context: int) -> Length
     return Lengths(usual, longest, context, max_length, sum(map(len, answers)), is_sample, dropped)
 
 
-def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: str | None) -> str:
+def draft_yaml(
+    draft: RunDraft, root: str, name: str, config_dir: str, model: str | None, precision: str = "32-true"
+) -> str:
     """Return the file's text.
 
     Args:
@@ -134,6 +206,7 @@ def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: st
         name: Name of the experiment.
         config_dir: What ``--config-dir`` of coba-train must be.
         model: Hub id, folder or file of the model; ``None`` = the default one.
+        precision: What the machine computes in, as Lightning names it.
     """
     files = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
@@ -149,9 +222,9 @@ def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: st
         name=name,
         config_dir=config_dir,
         model=model,
+        precision=precision,
         columns=columns,
         is_alike=all(other.rules == columns[0].rules for other in columns),
-        uneven=_UNEVEN,
         rows_a_step=_ROWS_A_STEP,
         tasks=[where | dict(own.rules) for where, own in zip(named, columns, strict=True)],
     )

@@ -25,14 +25,24 @@ MANY = ("deutsch", "francais", "code_python", "summaries", "qa", "math-word-prob
 def shown():
     """Return a function that fits with the bar and returns what was written, without the codes of a terminal."""
 
-    def run(*callbacks, module=None, terminal=True, width=120, encoding="utf-8", steps=6, raw=False, **options):
+    def run(
+        *callbacks,
+        module=None,
+        terminal=True,
+        width=120,
+        encoding="utf-8",
+        steps=6,
+        raw=False,
+        checkpoint=None,
+        **options,
+    ):
         buffer = io.BytesIO()
         out = io.TextIOWrapper(buffer, encoding=encoding, errors="strict")
         bar = TaskProgressBar(console_kwargs={"file": out, "force_terminal": terminal, "width": width})
         own = {"enable_progress_bar": True, "log_every_n_steps": 1, "max_steps": steps, "max_epochs": -1}
         options = QUIET | own | options
         trainer = L.Trainer(**options, val_check_interval=2, num_sanity_val_steps=-1, callbacks=[*callbacks, bar])
-        trainer.fit(module or Foreign(), train_loader(), val_loader())
+        trainer.fit(module or Foreign(), train_loader(), val_loader(), ckpt_path=checkpoint)
         out.flush()
         written = buffer.getvalue().decode(encoding)
         return written if raw else re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).replace("\r", "\n")
@@ -47,7 +57,7 @@ def test_a_task_in_a_few_characters():
     task = Standing("de", val_loss=2.549, ratio=0.821, slope=-0.01, weight=0.171)
     assert task.words() == "de 0.82↓ 0.17x"
     assert task.words(ASCII_ARROWS) == "de 0.82v 0.17x"
-    assert Standing("de", 2.549, ratio=1.2, slope=0.3, weight=1.0).words() == "de 1.20↑ w1.00"
+    assert Standing("de", 2.549, ratio=1.2, slope=0.3, weight=1.0).words() == "de 1.20↑ 1.00x"
     assert Standing("de", 2.549, ratio=1.2, slope=1e-6, weight=-0.25).words() == "de 1.20→ w-.25"
     assert Standing("de", 2.549).words() == "de 2.55"
     assert Standing("de", weight=0.5).words() == "de w.50"
@@ -187,3 +197,25 @@ def test_bar_itself_shows_the_loss_only():
     module = Foreign(steers=False)
     trainer.fit(module, DataLoader(rows(8), batch_size=4), val_loader())
     assert set(bar.get_metrics(trainer, module)) <= {"loss"}
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+@pytest.mark.parametrize(("accumulate", "end"), [(1, (4, 4)), (2, (2, 2))])  # the same epoch, and the next one
+def test_a_resumed_bar_counts_no_further_than_the_run(shown, tmp_path, accumulate, end):
+    file = tmp_path / "half.ckpt"
+
+    class Saving(L.Callback):
+        def on_train_end(self, trainer, pl_module):
+            trainer.save_checkpoint(file)
+
+    options = {"accumulate_grad_batches": accumulate, "log_every_n_steps": 0}
+    shown(Saving(), module=Foreign(steers=False), steps=3, **options)
+    written = shown(module=Foreign(steers=False), steps=4, checkpoint=file, **options)
+    counts = [(int(done), int(total)) for done, total in re.findall(r"Epoch.* (\d+)/(\d+)", written)]
+    assert counts[-1] == end
+    assert all(done <= total for done, total in counts)
+
+
+def test_the_bar_says_what_is_left_of_the_run(shown):
+    written = shown(ConvergenceBalancer(**COBA))
+    assert re.search(r"6/6 0:00:\d\d • 0:00:00 left", written)

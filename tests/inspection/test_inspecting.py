@@ -3,12 +3,14 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lightning_coba.data import MultitaskDataModule, Task
 from lightning_coba.inspection import RunLength, inspect_data
+from lightning_coba.inspection.forecast import Measured
 
 
 def rows(count, start=0, prompt="{} is:\n", completion="c{}"):
@@ -42,7 +44,7 @@ def one(inspection, words):
 
 
 def test_clean_data_has_no_findings(inspect):
-    found = inspect(Task("a", **clean()), length=RunLength(max_steps=40, val_check_interval=2))
+    found = inspect(Task("a", **clean(400)), length=RunLength(max_steps=400, val_check_interval=20))
     assert told(found) == []
     assert not found.stops_training
 
@@ -143,9 +145,9 @@ def test_the_cure_of_a_prompt_without_an_end_can_be_typed(inspect):
     "changed", [{"completion": "    return 1"}, {"prompt": "caf\u00e9\u2003"}, {"prompt": "\u65e5\n"}]
 )
 def test_indentation_accents_and_wide_spaces_are_no_faults(inspect, changed):
-    splits = clean()
+    splits = clean(400)
     splits["test"][3] |= changed
-    found = inspect(Task("a", **splits), length=RunLength(max_steps=40, val_check_interval=2))
+    found = inspect(Task("a", **splits), length=RunLength(max_steps=400, val_check_interval=20))
     assert told(found) == []
 
 
@@ -311,6 +313,51 @@ def test_too_few_validation_passes_are_found(inspect, interval, level):
     assert [finding.level for finding in about] == ([level] if level else [])
     if level:
         assert "trainer.val_check_interval=1 trainer.check_val_every_n_epoch=null" in about[0].cure
+
+
+def share_of(inspection):
+    return [finding for finding in inspection.findings if finding.what.startswith("validation takes")]
+
+
+@pytest.mark.parametrize(("interval", "level"), [(1, "warning"), (5, "note"), (20, None)])
+def test_validation_that_costs_too_much_is_found(inspect, interval, level):
+    length = RunLength(max_steps=100, val_check_interval=interval, check_val_every_n_epoch=None)
+    found = share_of(inspect(Task("a", **clean(400)), length=length))
+    assert [finding.level for finding in found] == ([level] if level else [])
+    if level:
+        assert f"{100 // interval} passes over 32 rows" in found[0].what
+        assert "beside 400" in found[0].what
+
+
+def test_what_to_type_makes_validation_cheap(inspect):
+    length = RunLength(max_steps=100, val_check_interval=4, accumulate_grad_batches=4, check_val_every_n_epoch=None)
+    found = inspect(Task("a", **clean(400)), length=length, batch_size=1)
+    [share] = share_of(found)
+    typed = dict(re.findall(r"(\w+)=(\d+)", share.cure))
+    assert int(typed["val_check_interval"]) % 4 == 0
+    length = replace(length, val_check_interval=int(typed["val_check_interval"]))
+    rows = int(typed["validation_rows"])
+    assert share_of(inspect(Task("a", **clean(400)), length=length, batch_size=1, validation_rows=rows)) == []
+
+
+def test_measured_times_say_more_than_counts(inspect):
+    length = RunLength(max_steps=100, val_check_interval=1, check_val_every_n_epoch=None)
+    found = inspect(Task("a", **clean(400)), length=length)
+    of = {
+        "test_seconds": 5.0,
+        "timed_steps": 9,
+        "peak_bytes": 2e9,
+        "device": "CPU",
+        "threads": 2,
+        "precision": "32-true",
+    }
+    quick = found.timed(Measured(3.0, 1.0, load=0.0, cores=2, **of))
+    assert [share.what[:21] for share in share_of(quick)] == []
+    assert quick.forecast.seconds == 300 + 100 + 1 + 10
+    assert quick.forecast.validation_share == 0.25
+    [slow] = share_of(found.timed(Measured(1.0, 2.0, load=0.0, cores=2, **of)))
+    assert slow.level == "warning"
+    assert "67% of the time, as measured" in slow.what
 
 
 def test_a_datamodule_without_tokenizer_is_refused():

@@ -60,7 +60,7 @@ def test_long_rows_share_a_step_over_several_batches(draft):
     assert found["batch_size"][0] < 16
     interval, steps = (found[name][0] for name in ("val_check_interval", "max_steps"))
     assert interval % found["accumulate_grad_batches"][0] == 0
-    assert 40 <= steps // (interval // found["accumulate_grad_batches"][0]) <= 60
+    assert 26 <= steps // (interval // found["accumulate_grad_batches"][0]) <= 40
 
 
 @pytest.mark.parametrize(("count", "steps"), [(20, 10), (4000, 600), (21_000, 3000)])
@@ -73,6 +73,30 @@ def test_unequal_tasks_are_mixed_by_temperature(draft):
     mixing, why = draft(Task("a", rows(400)), Task("b", rows(30)))["mixing"]
     assert mixing == "temperature"
     assert "a has 13 times the rows of b" in why
+
+
+def test_tasks_of_other_lengths_are_in_every_step(draft):
+    mixing, why = draft(Task("long", rows(300, width=90)), Task("short", rows(60)))["mixing"]
+    assert mixing == "stratified"
+    assert "every step holds every task" in why
+
+
+@pytest.mark.parametrize(("num_tasks", "count", "rows_a_task"), [(2, 4000, 64), (8, 600, 64), (8, 80, 30)])
+def test_validation_takes_less_than_a_quarter(tokenizer, num_tasks, count, rows_a_task):
+    held_out = [{"question": f"v{i}", "answer": "yes"} for i in range(100)]
+    tasks = [Task(f"task{i}", rows(count), held_out, held_out) for i in range(num_tasks)]
+    found = draft_run(tasks, rules_of(tasks), tokenizer)
+    assert found.validation_rows <= rows_a_task
+    assert found.passes >= 13  # the warm-up and the window of CoBa
+    assert found.passes * num_tasks * found.validation_rows < found.max_steps * 16  # a row is learned for three
+
+
+def test_passes_that_were_measured_to_be_slow_become_fewer(tokenizer):
+    tasks = [Task("a", rows(4000))]
+    found = draft_run(tasks, rules_of(tasks), tokenizer)
+    assert found.with_share(0.2) is found
+    assert found.with_share(0.4).passes == pytest.approx(found.passes / 2, abs=1)
+    assert found.with_share(0.99).passes == 13
 
 
 def test_carved_rows_are_not_counted(tokenizer):

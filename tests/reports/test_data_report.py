@@ -37,7 +37,7 @@ def inspection(tokenizer):
 @pytest.fixture
 def steps():
     rows = np.array([[3, 1], [0, 4], [4, 0]])
-    return StepFacts(("sums", "qa"), rows, rows * 10, rows * 2, 0.25, RunLength())
+    return StepFacts(("sums", "qa"), rows, rows * 10, rows * 2, 0.25, RunLength(), np.array([8, 8]), 160)
 
 
 def cells(table):
@@ -53,7 +53,7 @@ def test_the_table_of_tasks_holds_sizes_lengths_and_shares(inspection, steps):
 
 
 def test_tasks_that_are_not_planned_have_no_share(inspection):
-    steps = StepFacts(("qa",), *[np.ones((1, 1), dtype=int)] * 3, 0.0, RunLength())
+    steps = StepFacts(("qa",), *[np.ones((1, 1), dtype=int)] * 3, 0.0, RunLength(), np.ones(1), 8)
     assert cells(task_table(inspection.tasks, steps))["sums"]["learned"] == "-"
 
 

@@ -81,11 +81,16 @@ def run_sentence(steps: "StepFacts") -> str:
     """Say how long the run is and how often it is validated."""
     an_epoch, length = steps.steps_an_epoch, steps.length
     tokens, learned = steps.tokens.sum(), steps.completion_tokens.sum()
-    return (
+    said = (
         f"An epoch has {an_epoch:,} optimizer steps, {tokens:,} tokens that are read and {learned:,} that are learned; "
         f"{steps.padding:.1%} of the batches is padding. The run has {length.steps(an_epoch):,} steps and "
-        f"{length.records(an_epoch)} validation passes: CoBa's weights move from pass {length.warmup_records} on, and "
-        f"its slopes look back on {length.window_records}."
+        f"{length.records(an_epoch)} validation passes"
+    )
+    if length.window_records is None:
+        return f"{said}."
+    return (
+        f"{said}: CoBa's weights move from pass {length.warmup_records} on, and its slopes look back on "
+        f"{length.window_records}."
     )
 
 

@@ -43,6 +43,8 @@ class DataReport:
             parts += _on_screen(task_table(found.tasks, found.steps))
         if found.steps is not None:
             parts += [*_on_screen(step_table(found.steps, most=4)), Text(run_sentence(found.steps))]
+        if found.forecast is not None:
+            parts += [Text("\nWhat it will cost", style="bold"), *map(Text, found.forecast.sentences())]
         if found.examples:
             parts.append(Text("\nA row of each task: dim is read, green is learned\n", style="italic"))
         parts += map(_example_line, found.examples)
@@ -100,7 +102,9 @@ def headline(inspection: "Inspection") -> list[str]:
     told = [count(counts[level], level) for level in _STYLES if counts[level]]
     verdict = "Training would stop" if inspection.stops_training else "Training would run"
     sentences = [f"{verdict}: {', '.join(told) or 'nothing to correct'}."]
-    return sentences if inspection.steps is None else [*sentences, run_sentence(inspection.steps)]
+    if inspection.steps is not None:
+        sentences.append(run_sentence(inspection.steps))
+    return sentences if inspection.forecast is None else [*sentences, *inspection.forecast.sentences()]
 
 
 def _on_screen(table: PageTable) -> list[RenderableType]:
