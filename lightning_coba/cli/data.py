@@ -4,6 +4,7 @@ import argparse
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,9 +34,9 @@ Read your data the way training will, and say what would stop it or do it harm, 
   coba-data check all.jsonl model.model=HuggingFaceTB/SmolLM2-360M data.mixing=temperature trainer.max_steps=500
 """
 CHECK_EPILOG = """\
-DIR is whatever data.root of coba-train may be: a folder with a sub-folder or a file per task, or one file with a column
-`task`. JSONL, CSV, TSV, Parquet. Or it is a file of `coba-data init`, which then says how the data is read. Every
-KEY=VALUE is what coba-train takes: data.* for how rows are read and steps are made, model.model for the tokenizer,
+DIR is whatever data.root of coba-train may be: a folder with a sub-folder or a file per task; one file with a column
+`task`; hf:org/name or hf:org/name:configuration of the Hugging Face hub; or several, as '[one,two]'. JSONL, JSON arrays,
+CSV, TSV, Parquet. Or it is a file of `coba-data init`, which then says how the data is read. Every KEY=VALUE is what coba-train takes: data.* for how rows are read and steps are made, model.model for the tokenizer,
 trainer.* for the length of the run.
 
 Written: OUT/data.html (one file, to send around) and OUT/data.png. Nothing of yours is changed. What was read and
@@ -47,9 +48,10 @@ Look at your data and write a configuration to train on it, with a comment at ea
   coba-data init my_tasks
   coba-data init my_tasks --columns '{en}\\n' de
   coba-data init all.jsonl --model HuggingFaceTB/SmolLM2-360M --out conf/experiment/first.yaml
+  coba-data init '[hf:openai/gsm8k:main,hf:rajpurkar/squad]' --out experiment/two.yaml
 """
 INIT_EPILOG = """\
-Columns are told by their names (prompt/completion, question/answer, instruction/input/output, messages and so on), in
+DIR is what `coba-data check` takes. Columns are told by their names (prompt/completion, question/answer, instruction/input/output, messages and so on), in
 each task by itself; where that is not sure, the error lists them and what to type. What is typed counts for the tasks
 that have these columns, and the others are told by their names as before. For tasks with yet other columns, repeat it:
 
@@ -140,7 +142,9 @@ def check(given: argparse.Namespace) -> bool:
 
     config = composed(given.dir, given.settings, given.trust_code)
     settings: Any = OmegaConf.to_container(config.data, resolve=True)
-    data = build("data", settings, given.trust_code)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it warns of is among the findings
+        data = build("data", settings, given.trust_code)
     data.tokenizer = load_tokenizer(config.model.model)
     trainer = {name: config.trainer[name] for name in RunLength.__dataclass_fields__ if name in config.trainer}
     found = inspect_data(data, RunLength(**trainer), context_of(data.tokenizer))
@@ -165,15 +169,17 @@ def init(given: argparse.Namespace) -> bool:
 
     from lightning_coba.cli.composing import composed
     from lightning_coba.data import tasks_at
+    from lightning_coba.data.reading.root import suite_of, typed_root
+    from lightning_coba.data.reading.slug import slug
     from lightning_coba.inspection.column_guess import rules_of
     from lightning_coba.inspection.model_context import context_of
     from lightning_coba.inspection.run_draft import draft_run, draft_yaml, write_draft
     from lightning_coba.models.tokenizer import load_tokenizer
 
-    tasks = tasks_at(given.dir)
+    tasks = tasks_at(typed_root(given.dir))
     pairs = [{"prompt": unescaped(prompt), "completion": unescaped(learned)} for prompt, learned in given.columns]
     columns = rules_of(tasks, [*pairs, *({"messages": column} for column in given.messages)])
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(given.dir).resolve().name.partition(".")[0])
+    name = slug(suite_of(typed_root(given.dir)).partition(".")[0])
     out = Path(given.out or Path("experiment") / f"{name}.yaml")
     config_dir = str(out.parent.parent)
     tokenizer = load_tokenizer(given.model or composed(given.dir).model.model)

@@ -64,7 +64,8 @@ def test_options_reach_the_reading(my_tasks, capsys, model_folder):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["check", "nowhere"], "must be a folder"),
+        (["check", "nowhere"], "There is no folder or file 'nowhere'"),
+        (["check", "org/name"], "write hf:org/name."),
         (["check", "experiment/no.yaml"], "Write one with coba-data init DIR"),
         (["init", "my_tasks", "--out", "here.yaml"], "in a folder named 'experiment'"),
         (["check", "my_tasks", "model.model=./nowhere"], "a folder of save_pretrained, or a .gguf file"),
