@@ -176,10 +176,11 @@ def init(given: argparse.Namespace) -> bool:
     from lightning_coba.inspection.run_draft import draft_run, draft_yaml, write_draft
     from lightning_coba.models.tokenizer import load_tokenizer
 
-    tasks = tasks_at(typed_root(given.dir))
+    root = typed_root(given.dir)
+    tasks = tasks_at(root)
     pairs = [{"prompt": unescaped(prompt), "completion": unescaped(learned)} for prompt, learned in given.columns]
     columns = rules_of(tasks, [*pairs, *({"messages": column} for column in given.messages)])
-    name = slug(suite_of(typed_root(given.dir)).partition(".")[0])
+    name = slug(suite_of(root).partition(".")[0])
     out = Path(given.out or Path("experiment") / f"{name}.yaml")
     config_dir = str(out.parent.parent)
     tokenizer = load_tokenizer(given.model or composed(given.dir).model.model)
@@ -188,7 +189,7 @@ def init(given: argparse.Namespace) -> bool:
     except UserError as error:
         cure = f"{error.cure} {_all_bad_rows(tasks, columns)}"
         raise UserError(error.what, cure, where=error.where) from error
-    text = draft_yaml(draft, given.dir, out.stem, config_dir, given.model)
+    text = draft_yaml(draft, root, out.stem, config_dir, given.model)
     write_draft(out, text, given.force)
     console = Console(highlight=False, soft_wrap=True)
     console.print(text, markup=False)

@@ -191,7 +191,7 @@ def _tokenised(
     stores = token_tables(tables, datamodule.tokenizer, datamodule.max_length, datamodule.num_proc)
     tasks = []
     for name, table, store in zip(splits, tables, stores, strict=True):
-        overlong, cut = store.numbers("overlong"), store.numbers("cut")
+        overlong, cut = store.numbers("overlong"), store.numbers("num_lost") > 0
         left = disjoined[name].rows
         kept = {split: left[split][~overlong[left[split]]] for split in SPLITS}
         shown = {split: len(kept[split][:limit]) for split, limit in zip(SPLITS, limits, strict=True)}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
+from lightning_coba.data.reading.root import Root
 from lightning_coba.data.reading.row_cache import RowTable, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
 from lightning_coba.errors import FileInTheWayError, UserError
@@ -125,12 +126,12 @@ def _lengths(tables: Sequence[RowTable], tokenizer: Any, context: int) -> Length
     return Lengths(usual, longest, context, max_length, sum(map(len, answers)), is_sample, dropped)
 
 
-def draft_yaml(draft: RunDraft, root: str, name: str, config_dir: str, model: str | None) -> str:
+def draft_yaml(draft: RunDraft, root: Root, name: str, config_dir: str, model: str | None) -> str:
     """Return the file's text.
 
     Args:
         draft: The settings; see `draft_run`.
-        root: Where the data lies, as it was typed.
+        root: Where the data lies.
         name: Name of the experiment.
         config_dir: What ``--config-dir`` of coba-train must be.
         model: Hub id, folder or file of the model; ``None`` = the default one.

@@ -225,6 +225,7 @@ def test_test_tokens_are_those_that_are_evaluated(make_datamodule):
     assert dm.test_tokens == counted
 
 
+@pytest.mark.filterwarnings("ignore:.*lose the beginning of their prompt")
 def test_summary_shows_each_task(make_datamodule):
     dm = make_datamodule(validation_rows=4, max_length=6)
     dm.setup("fit")
