@@ -1,6 +1,6 @@
 """What :class:`~lightning_coba.TaskBalancing` refuses, announces and warns of: the sentences a user may read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -154,26 +154,23 @@ def refuse_never_received(callback: str, learned: Iterable[str], received: set[s
         )
 
 
-def unknown_names(callback: str, monitor: str, logged: Mapping[str, Any]) -> RuntimeError:
-    """Return the error for a record of tasks that nobody named."""
-    return WrongUseError(
-        f"{callback} knows no task names.",
-        f"Give it tasks=[...], or the module `task_names`, or log keys such as {monitor.format(task='code')!r} in "
-        f"validation_step. Logged: {', '.join(logged) or 'nothing'}.",
-    )
+def announce_names(callback: str, names: Iterable[str], left_out: Sequence[str] = ()) -> None:
+    """Print the names that were learned from logged keys, and which keys were taken for summaries."""
+    told = f"{callback} balances the tasks that it found logged: {', '.join(names)}."
+    if left_out:
+        told += f" Left out as a summary of them: {', '.join(left_out)}; if that is a task, name all with tasks=[...]."
+    rank_zero_info(told)
 
 
-def announce_names(callback: str, names: Iterable[str]) -> None:
-    """Print the names that were learned from logged keys."""
-    rank_zero_info(f"{callback} balances the tasks that it found logged: {', '.join(names)}.")
-
-
-def announce_first_record(callback: str) -> None:
-    """Print that no baseline could be measured."""
-    rank_zero_info(
-        f"{callback}: no pass before training (num_sanity_val_steps=0, fast_dev_run, or nothing was logged in "
-        "it), so each task's baseline V(0) is its first record."
-    )
+def announce_first_record(callback: str, trainer: L.Trainer) -> None:
+    """Print that no baseline could be measured, and why."""
+    if trainer.fast_dev_run:
+        why = "fast_dev_run validates nothing before training"
+    elif not trainer.num_sanity_val_steps:
+        why = "num_sanity_val_steps=0 leaves out the validation pass before training"
+    else:
+        why = "no task's loss was logged or returned in a validation pass before training"
+    rank_zero_info(f"{callback}: {why}, so each task's baseline V(0) is its first record.")
 
 
 def announce_settings(

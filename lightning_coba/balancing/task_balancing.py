@@ -23,6 +23,7 @@ from lightning_coba.balancing.silent_tasks import SilentTasks
 from lightning_coba.balancing.step_watch import StepWatch
 from lightning_coba.balancing.task_names import attached_weights, bind_known_names
 from lightning_coba.balancing.task_weights import TaskWeights
+from lightning_coba.balancing.unfound_losses import unknown_names
 from lightning_coba.balancing.usage import Usage
 from lightning_coba.lightning_internals import graph_kept_after_backward, hand_back_callbacks
 from lightning_coba.log_keys import BALANCE
@@ -365,7 +366,7 @@ class TaskBalancing(L.Callback):
 
     def _watch_steps(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not self.tasks:
-            raise notices.unknown_names(type(self).__name__, self._monitored.monitor, trainer.callback_metrics)
+            raise unknown_names(type(self).__name__, self._monitored, trainer.callback_metrics)
         notices.refuse_optimizers(trainer.optimizers, self.label)
         self._steps.watch(self.balancer, module, self.parameters)
         if self._steps.takes_gradients:

@@ -207,7 +207,10 @@ class TaskWeights(nn.Module):
 
     def _index(self, task: str) -> int:
         if task not in self.tasks:
-            raise KeyError(f"{task!r} is no task. The tasks are: {', '.join(self.tasks)}.")
+            raise KeyError(
+                f"{task!r} is no task. The tasks are: {', '.join(self.tasks)}. Give the callback (or TaskWeights) the "
+                "names under which training_step has its losses: tasks=[...]."
+            )
         return self.tasks.index(task)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskWeights":
