@@ -5,10 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 LOADER_SUFFIX = re.compile(r"/dataloader_idx_\d+$")
 #: What stands in a key where it is no task's: a value over all of them, or over time.
-SUMMARIES = frozenset(
-    "all average avg combined epoch macro mean micro mixed overall step sum summed tot total".split()
-)
-_VALIDATION = frozenset("dev eval evaluation heldout val valid validation".split())
+SUMMARIES = {"all", "average", "avg", "combined", "epoch", "macro", "mean", "micro", "overall", "step", "sum", "total"}
+_VALIDATION = {"dev", "eval", "evaluation", "heldout", "val", "valid", "validation"}
 _WORD = re.compile(r"[^/_.: -]+")
 
 

@@ -57,8 +57,9 @@ class TaskBalancing(L.Callback):
         every_n_steps: None = as the balancer says (its ``cadence``): after each validation pass, or every optimizer
             step for a balancer on training steps; n >= 1 = every n optimizer steps. Held-out losses then need the
             module's ``task_losses(batch)`` and ``held_out``.
-        held_out: Step cadence only: task -> DataLoader over a map-style dataset. Default:
-            ``trainer.datamodule.held_out_dataloaders()``.
+        held_out: Step cadence only: task -> DataLoader over a map-style dataset. A record's mini-batch is split over
+            the tasks: with batch size B and K tasks it holds ceil(B / K) rows of every task, drawn by the seed. The
+            baseline reads all rows, B at a time. Default: ``trainer.datamodule.held_out_dataloaders()``.
         baseline: V(0): ``"measure"`` (a full held-out pass before training), ``"first_record"``, or task -> loss (a
             task left out: its first record).
         monitor: Key pattern under which ``validation_step`` logs task losses; not needed where it returns

@@ -35,9 +35,10 @@ Read your data the way training will, and say what would stop it or do it harm, 
 """
 CHECK_EPILOG = """\
 DIR is whatever data.root of coba-train may be: a folder with a sub-folder or a file per task; one file with a column
-`task`; hf:org/name or hf:org/name:configuration of the Hugging Face hub; or several, as '[one,two]'. JSONL, JSON arrays,
-CSV, TSV, Parquet. Or it is a file of `coba-data init`, which then says how the data is read. Every KEY=VALUE is what coba-train takes: data.* for how rows are read and steps are made, model.model for the tokenizer,
-trainer.* for the length of the run.
+`task`; hf:org/name or hf:org/name:configuration of the Hugging Face hub; or several of these, as '[one,two]'. Files are
+JSONL, JSON arrays, CSV, TSV or Parquet. Or it is a file of `coba-data init`, which then says how the data is read.
+Every KEY=VALUE is what coba-train takes: data.* for how rows are read and steps are made, model.model for the
+tokenizer, trainer.* for the length of the run.
 
 Written: OUT/data.html (one file, to send around) and OUT/data.png. Nothing of yours is changed. What was read and
 tokenised is kept for the training. The exit code is 0 if training would run, 1 if there are errors, 2 for wrong usage.
@@ -51,9 +52,10 @@ Look at your data and write a configuration to train on it, with a comment at ea
   coba-data init '[hf:openai/gsm8k:main,hf:rajpurkar/squad]' --out experiment/two.yaml
 """
 INIT_EPILOG = """\
-DIR is what `coba-data check` takes. Columns are told by their names (prompt/completion, question/answer, instruction/input/output, messages and so on), in
-each task by itself; where that is not sure, the error lists them and what to type. What is typed counts for the tasks
-that have these columns, and the others are told by their names as before. For tasks with yet other columns, repeat it:
+DIR is what `coba-data check` takes. Columns are told by their names (prompt/completion, question/answer,
+instruction/input/output, messages and so on), in each task by itself; where that is not sure, the error lists them and
+what to type. What is typed counts for the tasks that have these columns, and the others are told by their names as
+before. For tasks with yet other columns, repeat it:
 
   coba-data init my_tasks --columns '{en}\\n' de --columns '{symbol}\\n' name
 
@@ -79,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_check(made: argparse.ArgumentParser) -> None:
     made.set_defaults(run=check)
-    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or a file per task, or one file; or .yaml")
+    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or file per task, one file, hf:ID, or .yaml")
     made.add_argument(
         "settings", metavar="KEY=VALUE", nargs="*", help="a setting of coba-train, such as data.chat=true"
     )
@@ -89,7 +91,7 @@ def _add_check(made: argparse.ArgumentParser) -> None:
 
 def _add_init(made: argparse.ArgumentParser) -> None:
     made.set_defaults(run=init)
-    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or a file per task, or one file")
+    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or file per task, one file, or hf:ID")
     made.add_argument("--out", metavar="FILE", help="file to write (default: experiment/<name of DIR>.yaml)")
     made.add_argument("--force", action="store_true", help="replace a file that is there")
     made.add_argument("--model", metavar="MODEL", help="hub id, folder or .gguf (default: that of model=smollm2)")

@@ -50,7 +50,10 @@ def test_other_names_than_those_logged_are_answered_before_training_with_the_tas
     module = Foreign()
     told = refusal(module, ConvergenceBalancer(tasks=["x", "y"]))
     assert "no loss of the tasks x, y" in told
-    assert "Logged: val_loss/a, val_loss/b, val_loss/c. Give ConvergenceBalancer the argument tasks=['a', 'b', 'c']" in told
+    assert (
+        "Logged: val_loss/a, val_loss/b, val_loss/c. Give ConvergenceBalancer the argument tasks=['a', 'b', 'c']"
+        in told
+    )
     assert module.in_force == []
 
 
@@ -77,7 +80,9 @@ def test_a_summary_of_the_tasks_is_no_task_and_is_said_to_be_left_out(said):
     callback = ConvergenceBalancer(monitor="val_loss_{task}")
     fit(Logging("val_loss_{task}", "val_loss_combined"), callback, max_epochs=1)
     assert callback.tasks == tuple(NAMES)
-    assert "a, b, c. Left out as a summary of them: val_loss_combined; if that is a task, name all with tasks=" in said[0]
+    assert (
+        "a, b, c. Left out as a summary of them: val_loss_combined; if that is a task, name all with tasks=" in said[0]
+    )
 
 
 @pytest.mark.parametrize(

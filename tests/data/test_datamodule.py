@@ -332,7 +332,7 @@ def test_step_of_a_resumed_run_keeps_its_size(make_datamodule):
     resumed.setup("fit")
     resumed.trainer = trainer_stub(accumulate=2)
     resumed.load_state_dict(state)
-    complaint = r"hold 16 rows and keep them: 8 a process and micro-batch.*so that their product is 16"
+    complaint = r"optimizer steps of 16 rows .* reads 8 rows per micro-batch.*so that their product is 16"
     with pytest.warns(UserWarning, match=complaint):
         loader = resumed.train_dataloader()
     assert loader.planner.step_size == 16

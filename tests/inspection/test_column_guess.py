@@ -64,7 +64,10 @@ def test_a_column_that_some_rows_lack_is_not_taken():
 
 
 def test_what_is_not_read_and_an_empty_input_are_told():
-    rows = [{"instruction": "i", "input": "", "output": "o", "id": 1}, {"instruction": "i", "input": "x", "output": "o"}]
+    rows = [
+        {"instruction": "i", "input": "", "output": "o", "id": 1},
+        {"instruction": "i", "input": "x", "output": "o"},
+    ]
     why = guess_columns(Task("t", rows)).why
     assert "where 'input' is empty, the prompt has an empty line; not read: 'id'" in why
     partly = guess_columns(Task("t", [{"instruction": "i", "output": "o"}, rows[1]]))

@@ -47,7 +47,7 @@ def origin_prefix(file: Path) -> str:
 
 
 def is_data_file(file: Path) -> bool:
-    """Whether a file in a folder holds rows: its name says so, and of a ``.json``, which may be anything, its beginning."""
+    """Tell whether a file in a folder holds rows: by its name, and ``.json`` by its beginning too."""
     suffix = data_suffix(file.name)
     return suffix is not None and (suffix not in (".json", ".json.gz") or holds_rows(file))
 

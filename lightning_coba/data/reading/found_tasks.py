@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import has_magic
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def find_tasks(root: Root, column: str = "task", **rules: Any) -> FoundTasks:
 
 def _joined(found: Sequence[FoundTasks]) -> FoundTasks:
     tasks = sorted((task for one in found for task in one.tasks), key=lambda task: task.name)
-    for task, other in zip(tasks, tasks[1:], strict=False):
+    for task, other in pairwise(tasks):
         if task.name == other.name:
             raise UserError(f"two of the places have a task named {task.name!r}.", "Rename one of the two.")
     renamed = {name: original for one in found for name, original in one.renamed.items()}
@@ -157,7 +158,9 @@ def _tasks_of_folder(folder: Path, column: str, rules: Mapping[str, Any]) -> Fou
         return _named(by_folder, rules)
     if not files:
         there = _listed(entry.name for entry in entries_of(folder)) or "nothing"
-        raise MissingFileError(f"No task was found in {str(folder)!r}, which holds {there}.", _LAYOUT.format(root=folder))
+        raise MissingFileError(
+            f"No task was found in {str(folder)!r}, which holds {there}.", _LAYOUT.format(root=folder)
+        )
     names = {name for names in SPLIT_NAMES.values() for name in names}
     _, first = next(read_file(files[0]), (0, {}))
     if names & {stem(file) for file in files} or column in first:

@@ -17,7 +17,7 @@ from lightning_coba.data.reading.files import find_files, is_saved_dataset, save
 from lightning_coba.data.reading.formats import Records, origin_prefix, read_file, rows_of_batch
 from lightning_coba.data.reading.hub import HubId, hub_id, load_split, unmarked_hub_id
 from lightning_coba.data.reading.task import Task
-from lightning_coba.errors import MissingFileError, UserError
+from lightning_coba.errors import UserError
 from lightning_coba.user_files import refusals
 
 _ROWS_PER_READ = 1024
@@ -144,5 +144,7 @@ def _hub_part(dataset: HubId, split: str, where: str, there_is_no: str = "") -> 
     try:
         return _dataset_part(load_split(dataset, split), where)
     except UserError as error:
-        no_path = f"there is no file or folder {there_is_no!r} (read from {str(Path.cwd())!r}), and " if there_is_no else ""
+        no_path = (
+            f"there is no file or folder {there_is_no!r} (read from {str(Path.cwd())!r}), and " if there_is_no else ""
+        )
         raise type(error)(f"{no_path}{error.what}", error.cure, where=where) from error

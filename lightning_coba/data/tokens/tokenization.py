@@ -101,7 +101,7 @@ def select_rows(
         kept,
         num_tokens,
         num_learned[~too_long],
-        np.count_nonzero(num_lost),
+        int(np.count_nonzero(num_lost)),
         len(rows) - len(kept),
         int((num_tokens + num_lost).max(initial=0)),
     )

@@ -72,7 +72,12 @@ BAD = [
     ("a.jsonl", [GOOD, "", '["p", "c"]'], ":3: the line must be a JSON object; got list", 'Write {"prompt"'),
     ("a.json", ["{", '"data": []}'], ":1: the line is not valid JSON (", "or one array of objects: [{...}, {...}]"),
     ("a.json", [f"[{GOOD},", '"p"]'], " row 1: the row must be a JSON object; got str", 'Write {"prompt"'),
-    ("a.json", [f"[{GOOD},", GOOD], ": the file is not valid JSON (Expecting ',' delimiter, line 3", "one array of obj"),
+    (
+        "a.json",
+        [f"[{GOOD},", GOOD],
+        ": the file is not valid JSON (Expecting ',' delimiter, line 3",
+        "one array of obj",
+    ),
     ("a.json", [f"[{GOOD},", b'"\xff"]'], ":2: the line is not UTF-8", "Save the file as UTF-8"),
     ("a.jsonl", [b'{"prompt": "\xff"}'], ":1: the line is not UTF-8", "Save the file as UTF-8"),
     ("a.csv", ["prompt", "a", b"\xff"], ":3: the line is not UTF-8", "Save the file as UTF-8"),

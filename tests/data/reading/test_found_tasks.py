@@ -164,7 +164,7 @@ def test_what_lies_beside_the_tasks_is_named_once(tmp_path):
     write(tmp_path / "b" / "deep" / "train.jsonl", ROW)
     for name in ("c.jsonl", "README.md", ".hidden"):
         write(tmp_path / name, ROW)
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="Not read") as warned:
         assert [task.name for task in tasks_at(tmp_path)] == ["a"]
     [told] = [str(warning.message) for warning in warned]
     assert told.startswith(f"Not read: {tmp_path}/a/old.txt, {tmp_path}/b, {tmp_path}/c.jsonl. Rows are read from")

@@ -8,7 +8,7 @@ from lightning_coba.data import Task
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "qa\n", "ü", None, ".", "..", "../x", "-x", ".hidden", "x\0"])
 def test_name_with_other_characters_is_refused(name):
-    with pytest.raises(ValueError, match="`Task.name` may hold letters without accents, digits.* Call it '"):
+    with pytest.raises(ValueError, match=r"`Task.name` may hold letters without accents, digits.* Call it '"):
         Task(name, "train.jsonl")
 
 

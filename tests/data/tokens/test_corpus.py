@@ -89,7 +89,7 @@ def test_prompts_that_are_cut_are_warned_of_once_per_task_with_what_to_set(token
     long = [{"prompt": "x" * (90 if i < 31 else 9) + f"{i}\n", "completion": "c"} for i in range(40)]
     few = rows("b", 300)
     few[0]["prompt"] = "x" * 90
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="lose the beginning") as warned:
         load_corpus([Task("a", long), Task("b", few)], tokenizer, 64)
     [told] = [str(warning.message) for warning in warned]  # one row of 300 is no reason to warn
     assert told.startswith("Task 'a': 31 of 40 rows lose the beginning of their prompt")
