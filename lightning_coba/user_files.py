@@ -119,6 +119,15 @@ def read_text(file: Path) -> str:
     """
     with open_file(file) as stream, refusals("the file cannot be read", "Check its disk.", file):
         content = stream.read()
+    return decoded(content, file)
+
+
+def decoded(content: bytes, file: Path) -> str:
+    """Return the text that a file holds; a byte-order mark is left out.
+
+    Raises:
+        UserError: It is not UTF-8; the message names the line.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -69,7 +69,7 @@ class Baseline:
         if stream is not None and not trainer.fast_dev_run:
             self.keep(stream.measure(stream.everything(), trainer, module))
         if self._measured is None:
-            notices.announce_first_record(self.caller)
+            notices.announce_first_record(self.caller, trainer)
         return self._measured
 
 

@@ -21,7 +21,7 @@ class ConvergenceBalancer(TaskBalancing):
         significance: None = every record moves the weights, as in the paper; 0.01 = only records whose slopes exceed
             their noise; see :class:`~lightning_coba.balancers.CoBa`.
         every_n_steps: see :class:`TaskBalancing`.
-        held_out: see :class:`TaskBalancing`.
+        held_out: see :class:`TaskBalancing`; every record takes ceil(B / K) rows of every task.
         baseline: see :class:`TaskBalancing`.
         monitor: see :class:`TaskBalancing`.
         attribute: see :class:`TaskBalancing`.

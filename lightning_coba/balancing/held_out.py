@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_coba.balancing.loss_sums import LossSums, MeasuredLosses
 from lightning_coba.data.stream import Stream
-from lightning_coba.errors import UserError
+from lightning_coba.errors import UserError, WrongUseError
 from lightning_coba.functional import TaskLosses, undisturbed
 
 REFUSAL = (
@@ -114,6 +114,12 @@ class HeldOutStream:
         if isinstance(losses, TaskLosses):
             own = _mapped(losses, lambda field: field[..., task : task + 1])
         else:
+            if self.tasks[task] not in losses:
+                raise WrongUseError(
+                    f"`task_losses` gave no loss of {self.tasks[task]!r} on its held-out rows, only of "
+                    f"{', '.join(map(repr, losses)) or 'nothing'}.",
+                    "Let it return {task: loss} under the names of the tasks.",
+                )
             mean = losses[self.tasks[task]].reshape(1)
             own = TaskLosses(mean, torch.ones_like(mean))
         return own if len(mine) else _nothing(own)

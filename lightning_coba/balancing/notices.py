@@ -1,6 +1,6 @@
 """What :class:`~lightning_coba.TaskBalancing` refuses, announces and warns of: the sentences a user may read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -35,7 +35,7 @@ def check_arguments(
     if max_overhead is not None and every_n_steps is not None:
         raise UserError(
             f"`max_overhead` must be None where `every_n_steps` is given; got {max_overhead} and {every_n_steps}.",
-            "The first finds the second: leave one of them out.",
+            "`max_overhead` chooses the interval itself: leave one of the two out.",
         )
     if isinstance(baseline, str) and baseline not in ("measure", "first_record"):
         raise UserError(f'`baseline` must be "measure", "first_record" or {{task: V(0)}}; got {baseline!r}.')
@@ -120,7 +120,8 @@ def refuse_optimizers(optimizers: Iterable[Any], method: str) -> None:
     """Raise ValueError for an optimizer that evaluates the loss several times a step: which of them is the step?"""
     if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in optimizers):
         raise UserError(
-            f"{method} works on one evaluation of the losses a step, and LBFGS makes several.", "Use another."
+            f"{method} works on one evaluation of the losses per step, and LBFGS makes several.",
+            "Use another optimizer.",
         )
 
 
@@ -148,32 +149,29 @@ def refuse_never_received(callback: str, learned: Iterable[str], received: set[s
     never = [task for task in learned if task not in received]
     if received and never:
         raise WrongUseError(
-            f"`combine` received {', '.join(sorted(received))} in a whole epoch, but never the logged "
-            f"{', '.join(never)}.",
+            f"`combine` received {', '.join(sorted(received))} in a whole epoch, and never {', '.join(never)}, which "
+            "counts as a task because its loss is logged.",
             f"Name the tasks: {callback}(tasks={sorted(received)}).",
         )
 
 
-def unknown_names(callback: str, monitor: str, logged: Mapping[str, Any]) -> RuntimeError:
-    """Return the error for a record of tasks that nobody named."""
-    return WrongUseError(
-        f"{callback} knows no task names.",
-        f"Give it tasks=[...], or the module `task_names`, or log keys such as {monitor.format(task='code')!r} in "
-        f"validation_step. Logged: {', '.join(logged) or 'nothing'}.",
-    )
+def announce_names(callback: str, names: Iterable[str], left_out: Sequence[str] = ()) -> None:
+    """Print the names that were learned from logged keys, and which keys were taken for summaries."""
+    told = f"{callback} balances the tasks that it found logged: {', '.join(names)}."
+    if left_out:
+        told += f" Left out as a summary of them: {', '.join(left_out)}; if that is a task, name all with tasks=[...]."
+    rank_zero_info(told)
 
 
-def announce_names(callback: str, names: Iterable[str]) -> None:
-    """Print the names that were learned from logged keys."""
-    rank_zero_info(f"{callback} balances the tasks that it found logged: {', '.join(names)}.")
-
-
-def announce_first_record(callback: str) -> None:
-    """Print that no baseline could be measured."""
-    rank_zero_info(
-        f"{callback}: no pass before training (num_sanity_val_steps=0, fast_dev_run, or nothing was logged in "
-        "it), so each task's baseline V(0) is its first record."
-    )
+def announce_first_record(callback: str, trainer: L.Trainer) -> None:
+    """Print that no baseline could be measured, and why."""
+    if trainer.fast_dev_run:
+        why = "fast_dev_run validates nothing before training"
+    elif not trainer.num_sanity_val_steps:
+        why = "num_sanity_val_steps=0 leaves out the validation pass before training"
+    else:
+        why = "no task's loss was logged or returned in a validation pass before training"
+    rank_zero_info(f"{callback}: {why}, so each task's baseline V(0) is its first record.")
 
 
 def announce_settings(
@@ -217,8 +215,8 @@ def announce_one_task(callback: str) -> None:
 def announce_interval(callback: str, budget: StepBudget) -> None:
     """Print the interval that keeps records within their share of the time."""
     rank_zero_info(
-        f"{callback}: a step takes {budget.step_seconds:.3g} s, a record {budget.record_seconds:.3g} s more; a record "
-        f"every {budget.interval} steps keeps its share at or under {budget.share:g} (max_overhead)."
+        f"{callback}: a step takes {budget.step_seconds:.3g} s, and a record {budget.record_seconds:.3g} s more. "
+        f"Every {budget.interval} steps, records take a share of {budget.share:g} of the time or less (max_overhead)."
     )
 
 
@@ -250,14 +248,14 @@ def warn_of_unused_weights(callback: str, module: L.LightningModule, attribute: 
 def warn_of_missing_losses(callback: str, tasks: Iterable[str], records: int) -> None:
     """Warn that tasks had no finite held-out loss in any record so far."""
     rank_zero_warn(
-        f"{callback}: no finite held-out loss of {', '.join(tasks)} in the first {records} records, so nothing is "
-        "known of how it converges. Look at its validation rows, and at what validation gives for it."
+        f"{callback}: no finite held-out loss of {', '.join(tasks)} in the first {records} records, so how it "
+        "converges is unknown. Check that it has validation rows, and that validation_step logs or returns its loss."
     )
 
 
 def warn_of_untrained_tasks(callback: str, tasks: Iterable[str], batches: int) -> None:
     """Warn that declared tasks were in no training batch so far."""
     rank_zero_warn(
-        f"{callback}: no training row of {', '.join(tasks)} in the first {batches} batches. Look at its training rows "
-        "and at how often they are drawn, or leave it out of the tasks."
+        f"{callback}: no training row of {', '.join(tasks)} in the first {batches} batches. Check that it has training "
+        "rows and how often they are drawn, or leave it out of the tasks."
     )

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from lightning_coba.balancers.base import float64_device, moved
+from lightning_coba.balancing.logged_keys import LOADER_SUFFIX, is_summary, plain_keys
 from lightning_coba.balancing.loss_sums import LossSums, MeasuredLosses
 from lightning_coba.errors import UserError, WrongUseError
 from lightning_coba.functional import TaskLosses
-
-LOADER_SUFFIX = re.compile(r"/dataloader_idx_\d+$")
 
 
 class ReturnedLosses:
@@ -72,14 +71,16 @@ class MonitoredKeys:
         self._pattern = re.compile(f"{before}(?P<task>.+){after}")
 
     def learn(self, metrics: Mapping[str, Tensor]) -> list[str]:
-        """Return the task names that match, in logged order, without loader suffixes and step/epoch twins."""
-        keys = dict.fromkeys(LOADER_SUFFIX.sub("", key) for key in metrics)
-        matches = (self._pattern.fullmatch(key) for key in keys if not self._is_twin(key, keys))
-        return [match["task"] for match in matches if match and not match["task"].startswith("dataloader_idx_")]
+        """Return the task names that match, in logged order; a summary such as ``combined`` is none."""
+        return [name for name in self._matching(metrics) if not is_summary(name)]
 
-    @staticmethod
-    def _is_twin(key: str, keys: Mapping[str, None]) -> bool:
-        return any(key.endswith(end) and key.removesuffix(end) in keys for end in ("_step", "_epoch"))
+    def summaries(self, metrics: Mapping[str, Tensor]) -> list[str]:
+        """Return the keys that match and whose name is rather that of a summary of the tasks."""
+        return [self.monitor.format(task=name) for name in self._matching(metrics) if is_summary(name)]
+
+    def _matching(self, metrics: Mapping[str, Tensor]) -> list[str]:
+        matches = (self._pattern.fullmatch(key) for key in plain_keys(metrics))
+        return [match["task"] for match in matches if match and not match["task"].startswith("dataloader_idx_")]
 
     def find(self, metrics: Mapping[str, Tensor], tasks: Sequence[str]) -> dict[str, str]:
         """Return the logged key of every task that has one; unnamed loader keys are taken in loader order."""
@@ -101,17 +102,8 @@ class MonitoredKeys:
             metrics: what is logged now.
             tasks: names, in task order.
             stale: what was logged before this pass; a value that is still the same object was not logged in it.
-
-        Raises:
-            RuntimeError: if no task has a key at all; lists the keys that there are.
         """
         found = self.find(metrics, tasks)
-        if not found:
-            raise WrongUseError(
-                f"`monitor={self.monitor!r}` matches no logged key for the tasks {', '.join(tasks)}.",
-                f"Logged: {', '.join(metrics) or 'nothing'}. In validation_step write "
-                f"self.log({self.monitor.format(task=tasks[0])!r}, loss), or set `monitor`.",
-            )
         fresh = {task: metrics[key] for task, key in found.items() if stale.get(key) is not metrics[key]}
         device = next((value.device for value in fresh.values()), None)
         nan = torch.tensor(torch.nan, dtype=torch.float64, device=float64_device(device))
@@ -143,7 +135,7 @@ def measured_keys(
     """Return what a module logged in a pass; the ranks must have logged the same.
 
     Raises:
-        RuntimeError: No task has a key, or the ranks logged different losses.
+        RuntimeError: The ranks logged different losses.
     """
     losses, present = monitored.read(metrics, tasks, stale)
     check_ranks_agree(trainer, module, losses)

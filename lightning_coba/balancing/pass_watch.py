@@ -11,6 +11,7 @@ from lightning_coba.balancing.pass_losses import MonitoredKeys, ReturnedLosses, 
 from lightning_coba.balancing.recorder import Shown
 from lightning_coba.balancing.records import Records
 from lightning_coba.balancing.task_weights import TaskWeights
+from lightning_coba.balancing.unfound_losses import is_logged_elsewhere, other_pattern, unfound_tasks, unknown_names
 from lightning_coba.lightning_internals import sanity_metrics
 
 
@@ -65,12 +66,16 @@ class PassWatch:
             if visible:
                 self.baseline.keep(self._measured(trainer, module))
                 records.last_step = trainer.global_step  # the baseline's parameters make no record
+            elif records.cadence.needs and self.weights.tasks:
+                self._refuse_unfound(trainer, only_if_elsewhere=True)
             return
         if records.last_step == trainer.global_step:
             return  # the same parameters as at the last record
         begin_records()
         if not visible and not records.cadence.needs:
             return  # nothing to see, and nothing that has to be seen
+        if not visible:
+            self._refuse_unfound(trainer)
         measured = self._measured(trainer, module)
         signals = measured.signals()
         if records.cadence.adds_up_steps:
@@ -83,9 +88,16 @@ class PassWatch:
         if names:
             self.learned = True
             self.weights.bind(names)
-            notices.announce_names(self.records.caller, names)
-        elif not trainer.sanity_checking and not self.records.cadence.by_steps:
-            raise notices.unknown_names(self.records.caller, self.monitored.monitor, metrics)
+            notices.announce_names(self.records.caller, names, self.monitored.summaries(metrics))
+            return
+        has_to_know = not trainer.sanity_checking and not self.records.cadence.by_steps
+        if has_to_know or other_pattern(self.monitored, metrics):
+            raise unknown_names(self.records.caller, self.monitored, metrics)
+
+    def _refuse_unfound(self, trainer: L.Trainer, only_if_elsewhere: bool = False) -> None:
+        tasks, metrics = self.weights.tasks, _logged(trainer)
+        if not only_if_elsewhere or is_logged_elsewhere(self.monitored, tasks, metrics):
+            raise unfound_tasks(self.records.caller, self.monitored, tasks, metrics)
 
     def _is_visible(self, trainer: L.Trainer) -> bool:
         """Return whether the module showed any task's loss; every rank has to ask."""

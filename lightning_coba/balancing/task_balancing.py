@@ -23,6 +23,7 @@ from lightning_coba.balancing.silent_tasks import SilentTasks
 from lightning_coba.balancing.step_watch import StepWatch
 from lightning_coba.balancing.task_names import attached_weights, bind_known_names
 from lightning_coba.balancing.task_weights import TaskWeights
+from lightning_coba.balancing.unfound_losses import unknown_names
 from lightning_coba.balancing.usage import Usage
 from lightning_coba.lightning_internals import graph_kept_after_backward, hand_back_callbacks
 from lightning_coba.log_keys import BALANCE
@@ -56,8 +57,9 @@ class TaskBalancing(L.Callback):
         every_n_steps: None = as the balancer says (its ``cadence``): after each validation pass, or every optimizer
             step for a balancer on training steps; n >= 1 = every n optimizer steps. Held-out losses then need the
             module's ``task_losses(batch)`` and ``held_out``.
-        held_out: Step cadence only: task -> DataLoader over a map-style dataset. Default:
-            ``trainer.datamodule.held_out_dataloaders()``.
+        held_out: Step cadence only: task -> DataLoader over a map-style dataset. A record's mini-batch is split over
+            the tasks: with batch size B and K tasks it holds ceil(B / K) rows of every task, drawn by the seed. The
+            baseline reads all rows, B at a time. Default: ``trainer.datamodule.held_out_dataloaders()``.
         baseline: V(0): ``"measure"`` (a full held-out pass before training), ``"first_record"``, or task -> loss (a
             task left out: its first record).
         monitor: Key pattern under which ``validation_step`` logs task losses; not needed where it returns
@@ -365,7 +367,7 @@ class TaskBalancing(L.Callback):
 
     def _watch_steps(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not self.tasks:
-            raise notices.unknown_names(type(self).__name__, self._monitored.monitor, trainer.callback_metrics)
+            raise unknown_names(type(self).__name__, self._monitored, trainer.callback_metrics)
         notices.refuse_optimizers(trainer.optimizers, self.label)
         self._steps.watch(self.balancer, module, self.parameters)
         if self._steps.takes_gradients:

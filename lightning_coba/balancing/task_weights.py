@@ -30,10 +30,13 @@ class KeptLosses(NamedTuple):
 
 
 class TaskWeights(nn.Module):
-    r"""Hold one loss weight a task, and combine the tasks' losses into the scalar that is minimised.
+    r"""Hold one loss weight per task, and combine the tasks' losses into the scalar that is minimised.
 
     A module that owns ``TaskWeights(tasks)`` trains with uniform weights; a balancing callback moves them. The weights
     are a mirror of the callback's state: they are no parameters and are not in the module's ``state_dict``.
+
+    The callback gives ``task_weights`` to a module that has none. A module that is also trained or tested without the
+    callback makes it in ``__init__``: ``self.task_weights = TaskWeights()``, with or without the names.
 
     ``combine`` returns :math:`\frac{K}{P}\sum_{i\ \mathrm{present}} w_i l_i` for K tasks of which P are present, so
     uniform weights give the plain mean over the present tasks. If your module *summed* its losses before, the loss
@@ -207,7 +210,10 @@ class TaskWeights(nn.Module):
 
     def _index(self, task: str) -> int:
         if task not in self.tasks:
-            raise KeyError(f"{task!r} is no task. The tasks are: {', '.join(self.tasks)}.")
+            raise KeyError(
+                f"{task!r} is no task. The tasks are: {', '.join(self.tasks)}. Give the callback (or TaskWeights) the "
+                "names under which training_step has its losses: tasks=[...]."
+            )
         return self.tasks.index(task)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskWeights":

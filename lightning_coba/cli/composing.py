@@ -18,6 +18,7 @@ from lightning_coba.cli.hints import hint_for
 from lightning_coba.cli.own_files import check_file, chosen_files, located, refuse_lookups_in_defaults
 from lightning_coba.cli.resolving import resolved
 from lightning_coba.cli.templates import quoted_templates
+from lightning_coba.data.reading.root import typed_root
 from lightning_coba.errors import MissingFileError, SettingError, UserError
 from lightning_coba.runs.building import CURE, refuse_unlisted
 from lightning_coba.runs.card import MULTITASK
@@ -60,7 +61,7 @@ def composed(source: str, settings: Sequence[str] = (), trust_code: bool = False
             config = compose("train", typed, return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         if not is_experiment:
-            config.data.root = source
+            config.data.root = typed_root(source)
     except Exception as error:  # of Hydra, which raises what it likes about files of another form
         hint = hint_for(typed) if trust_code or not is_experiment else None  # it imports what targets name
         raise told_of(error, hint, own) from None

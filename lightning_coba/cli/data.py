@@ -4,6 +4,7 @@ import argparse
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,10 +34,11 @@ Read your data the way training will, and say what would stop it or do it harm, 
   coba-data check all.jsonl model.model=HuggingFaceTB/SmolLM2-360M data.mixing=temperature trainer.max_steps=500
 """
 CHECK_EPILOG = """\
-DIR is whatever data.root of coba-train may be: a folder with a sub-folder or a file per task, or one file with a column
-`task`. JSONL, CSV, TSV, Parquet. Or it is a file of `coba-data init`, which then says how the data is read. Every
-KEY=VALUE is what coba-train takes: data.* for how rows are read and steps are made, model.model for the tokenizer,
-trainer.* for the length of the run.
+DIR is whatever data.root of coba-train may be: a folder with a sub-folder or a file per task; one file with a column
+`task`; hf:org/name or hf:org/name:configuration of the Hugging Face hub; or several of these, as '[one,two]'. Files are
+JSONL, JSON arrays, CSV, TSV or Parquet. Or it is a file of `coba-data init`, which then says how the data is read.
+Every KEY=VALUE is what coba-train takes: data.* for how rows are read and steps are made, model.model for the
+tokenizer, trainer.* for the length of the run.
 
 Unless there is an error, the model is loaded and trained for a few steps, in a process of its own that leaves nothing
 behind: minutes, memory and the share of validation follow from them. This takes about a minute; --no-timing skips it.
@@ -50,11 +52,13 @@ Look at your data and write a configuration to train on it, with a comment at ea
   coba-data init my_tasks
   coba-data init my_tasks --columns '{en}\\n' de
   coba-data init all.jsonl --model HuggingFaceTB/SmolLM2-360M --out conf/experiment/first.yaml
+  coba-data init '[hf:openai/gsm8k:main,hf:rajpurkar/squad]' --out experiment/two.yaml
 """
 INIT_EPILOG = """\
-Columns are told by their names (prompt/completion, question/answer, instruction/input/output, messages and so on), in
-each task by itself; where that is not sure, the error lists them and what to type. What is typed counts for the tasks
-that have these columns, and the others are told by their names as before. For tasks with yet other columns, repeat it:
+DIR is what `coba-data check` takes. Columns are told by their names (prompt/completion, question/answer,
+instruction/input/output, messages and so on), in each task by itself; where that is not sure, the error lists them and
+what to type. What is typed counts for the tasks that have these columns, and the others are told by their names as
+before. For tasks with yet other columns, repeat it:
 
   coba-data init my_tasks --columns '{en}\\n' de --columns '{symbol}\\n' name
 
@@ -83,7 +87,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_check(made: argparse.ArgumentParser) -> None:
     made.set_defaults(run=check)
-    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or a file per task, or one file; or .yaml")
+    made.add_argument(
+        "dir", metavar="DIR", help="a folder with a sub-folder or file per task, one file, hf:ID, or .yaml"
+    )
     made.add_argument(
         "settings", metavar="KEY=VALUE", nargs="*", help="a setting of coba-train, such as data.chat=true"
     )
@@ -99,7 +105,7 @@ def _add_timing(made: argparse.ArgumentParser) -> None:
 
 def _add_init(made: argparse.ArgumentParser) -> None:
     made.set_defaults(run=init)
-    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or a file per task, or one file")
+    made.add_argument("dir", metavar="DIR", help="a folder with a sub-folder or file per task, one file, or hf:ID")
     made.add_argument("--out", metavar="FILE", help="file to write (default: experiment/<name of DIR>.yaml)")
     made.add_argument("--force", action="store_true", help="replace a file that is there")
     made.add_argument("--model", metavar="MODEL", help="hub id, folder or .gguf (default: that of model=smollm2)")
@@ -154,7 +160,9 @@ def check(given: argparse.Namespace) -> bool:
 
     config = composed(given.dir, given.settings, given.trust_code)
     settings = settings_of(config)
-    data = build("data", settings["data"], given.trust_code)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it warns of is among the findings
+        data = build("data", settings["data"], given.trust_code)
     data.tokenizer = load_tokenizer(config.model.model)
     found = inspect_data(data, run_length(settings), context_of(data.tokenizer))
     if given.timing and found.steps is not None and not found.stops_training:
@@ -181,16 +189,19 @@ def init(given: argparse.Namespace) -> bool:
     from lightning_coba.cli.composing import composed
     from lightning_coba.cli.forecasting import timed_draft
     from lightning_coba.data import tasks_at
+    from lightning_coba.data.reading.root import suite_of, typed_root
+    from lightning_coba.data.reading.slug import slug
     from lightning_coba.inspection.column_guess import rules_of
     from lightning_coba.inspection.model_context import context_of
     from lightning_coba.inspection.run_draft import RunDraft, draft_run, draft_yaml, write_draft
     from lightning_coba.models.precision import fastest_precision
     from lightning_coba.models.tokenizer import load_tokenizer
 
-    tasks = tasks_at(given.dir)
+    root = typed_root(given.dir)
+    tasks = tasks_at(root)
     pairs = [{"prompt": unescaped(prompt), "completion": unescaped(learned)} for prompt, learned in given.columns]
     columns = rules_of(tasks, [*pairs, *({"messages": column} for column in given.messages)])
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(given.dir).resolve().name.partition(".")[0])
+    name = slug(suite_of(root).partition(".")[0])
     out = Path(given.out or Path("experiment") / f"{name}.yaml")
     config_dir = str(out.parent.parent)
     tokenizer = load_tokenizer(given.model or composed(given.dir).model.model)
@@ -203,7 +214,7 @@ def init(given: argparse.Namespace) -> bool:
     precision = fastest_precision()
 
     def write(draft: RunDraft, force: bool = True) -> None:
-        write_draft(out, draft_yaml(draft, given.dir, out.stem, config_dir, given.model, precision), force)
+        write_draft(out, draft_yaml(draft, root, out.stem, config_dir, given.model, precision), force)
 
     write(draft, given.force)
     forecast = None

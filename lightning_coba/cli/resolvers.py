@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_coba.cli.run_name import checked_name
+from lightning_coba.data.reading.root import suite_of
 from lightning_coba.errors import UserError
 from lightning_coba.runs.files import RunFiles
 
@@ -68,9 +69,9 @@ def _run_name(suite: str, *, _root_: DictConfig) -> str:
 
 def _suite(*, _root_: DictConfig) -> str:
     """Return what the tasks are called together: the last part of their folder, or the chosen option."""
-    root = OmegaConf.select(_root_, "data.root")
+    root = OmegaConf.select(_root_, "data.root")  # a list of several is one of OmegaConf's, which is a sequence too
     choice = _choice("data", _root_=_root_)
-    return Path(root).resolve().name if root else _choice("system", _root_=_root_) if choice == "none" else choice
+    return suite_of(root) if root else _choice("system", _root_=_root_) if choice == "none" else choice
 
 
 def _run_file(name: str = "", phase: str | None = None, *, _root_: DictConfig) -> str:

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from os import PathLike
 from typing import Any
 
 from lightning_coba.data.planning.mixing import Mixing
-from lightning_coba.data.reading.task import Task, tasks_at
+from lightning_coba.data.reading.found_tasks import FoundTasks, announce, find_tasks
+from lightning_coba.data.reading.root import Root
+from lightning_coba.data.reading.task import Task
 from lightning_coba.errors import UserError
 
 
-def checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None, **rules: Any) -> list[Task]:
+def checked_tasks(tasks: Sequence[Task] | None, root: Root | None, **rules: Any) -> FoundTasks:
     """Return the tasks, or those found at ``root``, for which the rules hold."""
     if (tasks is None) == (root is None):
         got = "neither" if tasks is None else "both"
@@ -19,7 +20,9 @@ def checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None
             "Give tasks=[Task(...), ...], or root=<folder with one sub-folder per task>.",
         )
     if root is not None:
-        return tasks_at(root, **rules)
+        found = find_tasks(root, **rules)
+        announce(found)
+        return found
     own = {field.name: field.default for field in fields(Task)}
     for name, rule in rules.items():
         if rule != own[name]:
@@ -40,7 +43,7 @@ def checked_tasks(tasks: Sequence[Task] | None, root: str | PathLike[str] | None
             raise UserError(
                 f"`MultitaskDataModule.tasks` must have different names; got {name!r} twice.", "Rename one of them."
             )
-    return checked
+    return FoundTasks(checked)
 
 
 def checked_only(only: Sequence[str] | None, suite: Sequence[Task]) -> list[Task]:

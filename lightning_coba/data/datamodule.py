@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from os import PathLike
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -21,6 +20,7 @@ from lightning_coba.data.planning.loader import EvaluationLoader, PlannedLoader,
 from lightning_coba.data.planning.mixing import check_epoch
 from lightning_coba.data.planning.planner import BATCHINGS, Batching, Planner, check_turns
 from lightning_coba.data.planning.resumed_steps import kept_size, rescale_progress
+from lightning_coba.data.reading.root import Root
 from lightning_coba.data.reading.task import Task
 from lightning_coba.data.tokens.corpus import Corpus, load_corpus
 from lightning_coba.data.tokens.splits import Overlap
@@ -39,8 +39,8 @@ class MultitaskDataModule(LightningDataModule):
 
     Args:
         tasks: the tasks, with different names; their order is the order of the task indices.
-        root: instead of ``tasks``, a folder with one sub-folder or file per task, or one file with a column ``task``;
-            see `tasks_at`.
+        root: instead of ``tasks``, a folder with one sub-folder or file per task, one file with a column ``task``, or
+            ``"hf:org/name"`` of the Hugging Face hub, or a list of these; see `tasks_at`.
         only: names of the tasks that are trained and evaluated, as for a baseline of one task; ``None`` = all. The
             others are still read, compared and tokenised, so that those named have the rows they have among all.
         prompt: of tasks at ``root``: the column that holds the prompt, or a template; see `Task`.
@@ -81,7 +81,7 @@ class MultitaskDataModule(LightningDataModule):
     def __init__(
         self,
         tasks: Sequence[Task] | None = None,
-        root: str | PathLike[str] | None = None,
+        root: Root | None = None,
         only: Sequence[str] | None = None,
         prompt: str = "prompt",
         completion: str = "completion",
@@ -105,7 +105,8 @@ class MultitaskDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.suite = checked_tasks(tasks, root, prompt=prompt, completion=completion, messages=messages, chat=chat)
+        self.found = checked_tasks(tasks, root, prompt=prompt, completion=completion, messages=messages, chat=chat)
+        self.suite = self.found.tasks
         self.tasks = checked_only(only, self.suite)
         self.tokenizer = tokenizer
         self.batch_size = checked_int("batch_size", batch_size)

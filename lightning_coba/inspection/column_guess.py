@@ -2,7 +2,7 @@
 
 import itertools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lightning_coba.data.reading.rows import has_columns, matches
 from lightning_coba.data.reading.sources import parts_of
 from lightning_coba.data.reading.task import Task
 from lightning_coba.errors import UserError
+from lightning_coba.inspection.findings import listed
 
 _ROWS_LOOKED_AT = 200
 _CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "chat", "turns")
@@ -55,11 +56,11 @@ def guess_columns(task: Task) -> Columns:
     for read, answers in pairs.items():
         for learned in answers.split():
             if {*read.split(), learned} <= set(common):
-                return _of_pair(rows, read.split(), learned)
+                return _of_pair(rows, read.split(), learned, told_apart)
     for name in _CONVERSATIONS:
         if name in common and not isinstance(rows[0][name], int | float):
             rules = {} if name == "messages" else {"messages": name}
-            return Columns(rules, f"column {name!r} holds conversations")
+            return Columns(rules, f"column {name!r} holds conversations{_left_out(rows, [name, *told_apart])}")
     raise _unsure(task.name, origin, rows, common)
 
 
@@ -70,7 +71,13 @@ def _first_rows(task: Task) -> tuple[list[Fields], str]:
     return list(itertools.islice(mine, _ROWS_LOOKED_AT)), parts[0].prefix.rstrip(" :").removesuffix(" row")
 
 
-def _of_pair(rows: Sequence[Fields], read: Sequence[str], learned: str) -> Columns:
+def _left_out(rows: Sequence[Fields], used: Iterable[str]) -> str:
+    """Return which columns are not read, to be said after those that are."""
+    others = dict.fromkeys(name for row in rows for name in row if name not in used)
+    return f"; not read: {listed(map(repr, others), 6)}" if others else ""
+
+
+def _of_pair(rows: Sequence[Fields], read: Sequence[str], learned: str, told_apart: Iterable[str]) -> Columns:
     def all_are(kind: type, *names: str) -> bool:
         return all(isinstance(row[name], kind) for row in rows for name in names)
 
@@ -84,6 +91,9 @@ def _of_pair(rows: Sequence[Fields], read: Sequence[str], learned: str) -> Colum
             prompt = read[0]
         else:
             why += "; the template ends the prompt with a line break"
+    if empty := [name for name in read if len(read) > 1 and any(row[name] == "" for row in rows)]:
+        why += f"; where {' or '.join(map(repr, empty))} is empty, the prompt has an empty line"
+    why += _left_out(rows, [*read, learned, *told_apart])
     rules = {"prompt": prompt, "completion": completion}
     return Columns({name: rule for name, rule in rules.items() if rule != name}, why)
 

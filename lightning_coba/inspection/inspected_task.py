@@ -88,7 +88,7 @@ class InspectedTask:
     def counts(self, split: str) -> dict[str, int]:
         """Return how many rows of a split are cut, too long, or dropped because their prompt is held out elsewhere."""
         before, kept = self.splits.rows[split], self.kept[split]
-        cut = int(self.tokens.numbers("cut")[kept].sum())
+        cut = int(np.count_nonzero(self.tokens.numbers("num_lost")[kept]))
         too_long = int(self.tokens.numbers("overlong")[before].sum())
         return {"cut": cut, "too long": too_long, "dropped": len(before) - len(kept) - too_long}
 

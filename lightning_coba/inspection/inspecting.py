@@ -10,6 +10,7 @@ import numpy as np
 
 from lightning_coba.data.datamodule import MultitaskDataModule
 from lightning_coba.data.planning.planner import Planner
+from lightning_coba.data.reading.found_tasks import FoundTasks
 from lightning_coba.data.reading.row_cache import RowTable, readable_rows, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
 from lightning_coba.data.tokens.splits import Splits, carve, disjoint, shared_prompts
@@ -17,7 +18,7 @@ from lightning_coba.data.tokens.token_cache import token_tables
 from lightning_coba.data.tokens.tokenization import select_rows
 from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.inspection.example import Example, example_of
-from lightning_coba.inspection.findings import Finding, fault_findings, most_severe_first
+from lightning_coba.inspection.findings import Finding, fault_findings, finding, listed, most_severe_first
 from lightning_coba.inspection.forecast import Forecast, Measured
 from lightning_coba.inspection.inspected_task import InspectedTask
 from lightning_coba.inspection.lengths import length_faults, size_findings, uncut_lengths
@@ -107,6 +108,7 @@ def inspect_data(
 
 def _inspected(datamodule: MultitaskDataModule, length: RunLength, context: int | None) -> Inspection:
     read, findings = _read(datamodule.tasks)
+    findings += _place_findings(datamodule.found)
     splits, split_findings = _with_splits(read)
     findings += split_findings
     if not splits:
@@ -162,6 +164,13 @@ def _read(tasks: Sequence[Task]) -> tuple[dict[str, RowTable], list[Finding]]:
     return read, findings
 
 
+def _place_findings(found: FoundTasks) -> list[Finding]:
+    """Return what is not read, and which tasks are called otherwise than their data."""
+    names = [f"{text!r} to {name!r}" for name, text in found.renamed.items()]
+    told = {"unread": found.unread, "renamed": names}
+    return [finding(kind, names=listed(which, 8)) for kind, which in told.items() if which]
+
+
 def _problem_findings(task: str, problems: Sequence[UserError]) -> list[Finding]:
     """Return a finding for each kind of problem, with how often it occurs and where first."""
     kinds = Counter((problem.what, problem.cure) for problem in problems)
@@ -202,7 +211,7 @@ def _tokenised(
     stores = token_tables(tables, datamodule.tokenizer, datamodule.max_length, datamodule.num_proc)
     tasks = []
     for name, table, store in zip(splits, tables, stores, strict=True):
-        overlong, cut = store.numbers("overlong"), store.numbers("cut")
+        overlong, cut = store.numbers("overlong"), store.numbers("num_lost") > 0
         left = disjoined[name].rows
         kept = {split: left[split][~overlong[left[split]]] for split in SPLITS}
         shown = {split: len(kept[split][:limit]) for split, limit in zip(SPLITS, limits, strict=True)}

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from lightning_coba.data.reading.row_cache import RowTable
 from lightning_coba.data.reading.task import SPLITS
+from lightning_coba.data.tokens.corpus import LEAST_SHARE_CUT
 from lightning_coba.data.tokens.encoding import TEXT_COLUMNS, Encoder
 from lightning_coba.inspection.findings import Fault, Finding, finding, listed, warning_from
 from lightning_coba.inspection.inspected_task import InspectedTask
@@ -48,7 +49,7 @@ def length_faults(task: InspectedTask, max_length: int, overlong: str, context: 
         context: Tokens that the model reads at most; ``None`` = not known.
     """
     rows, totals = task.rows, task.prompt_tokens + task.completion_tokens
-    over, cut = (rows[task.tokens.numbers(name)[rows]] for name in ("overlong", "cut"))
+    over, cut = (rows[task.tokens.numbers(name)[rows] > 0] for name in ("overlong", "num_lost"))
     faults = []
     if len(over):
         stops = overlong == "error"
@@ -62,7 +63,7 @@ def length_faults(task: InspectedTask, max_length: int, overlong: str, context: 
             "lost": longest - max_length,
             "cure": _cut_cure(longest, max_length, context),
         }
-        faults.append((finding("cut", level=warning_from(0.01, share), share=share, **facts), cut))
+        faults.append((finding("cut", level=warning_from(LEAST_SHARE_CUT, share), share=share, **facts), cut))
     return faults if context is None else [*faults, _beyond_context(task, overlong, context)]
 
 

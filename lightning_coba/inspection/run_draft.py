@@ -13,6 +13,7 @@ import numpy as np
 
 from lightning_coba.data.planning.mixing import Mixing
 from lightning_coba.data.planning.planner import Planner
+from lightning_coba.data.reading.root import Root
 from lightning_coba.data.reading.row_cache import RowTable, row_tables
 from lightning_coba.data.reading.task import SPLITS, Task
 from lightning_coba.errors import FileInTheWayError, UserError
@@ -196,13 +197,13 @@ def _lengths(tables: Sequence[RowTable], measured: Sequence[tuple[np.ndarray, np
 
 
 def draft_yaml(
-    draft: RunDraft, root: str, name: str, config_dir: str, model: str | None, precision: str = "32-true"
+    draft: RunDraft, root: Root, name: str, config_dir: str, model: str | None, precision: str = "32-true"
 ) -> str:
     """Return the file's text.
 
     Args:
         draft: The settings; see `draft_run`.
-        root: Where the data lies, as it was typed.
+        root: Where the data lies.
         name: Name of the experiment.
         config_dir: What ``--config-dir`` of coba-train must be.
         model: Hub id, folder or file of the model; ``None`` = the default one.

@@ -184,3 +184,12 @@ def test_combine_is_the_plain_mean_until_names_are_known():
     module = Sharing()
     fit(module, ConvergenceBalancer(**COBA), max_epochs=1)
     torch.testing.assert_close(*module.in_sanity)
+
+
+def test_a_module_with_weights_of_its_own_trains_without_a_callback():
+    module = Foreign()
+    module.task_weights = TaskWeights()
+    fit(module, max_epochs=1)
+    plain = Foreign(steers=False)
+    fit(plain, max_epochs=1)
+    torch.testing.assert_close(module.heads["a"].weight, plain.heads["a"].weight)

@@ -55,7 +55,7 @@ def test_several_loaders_with_the_baseline_from_the_sanity_pass(style):
 def test_unnamed_loader_keys_need_names():
     module = PerLoader()
     module.style = "unnamed"
-    with pytest.raises(RuntimeError, match=r"knows no task names.*tasks=\[.*val_loss/dataloader_idx_0"):
+    with pytest.raises(RuntimeError, match=r"knows no task names.*val_loss/dataloader_idx_0.*tasks=\["):
         fit(module, ConvergenceBalancer(), val=loaders(), max_epochs=1)
 
 
@@ -110,7 +110,7 @@ def test_returned_sums_and_counts_weigh_elements_equally():
 def test_returned_sums_need_names_only_when_they_steer():
     module = Returning("sums")
     del module.task_names
-    with pytest.raises(RuntimeError, match=r"knows no task names. Give it tasks=\[...\], or the module `task_names`"):
+    with pytest.raises(RuntimeError, match=r"knows no task names.*Give .* tasks=\[...\], or the module .*`task_names`"):
         fit(module, ConvergenceBalancer(), max_epochs=1)
     assert len(module.in_force) == 6  # a whole epoch went by first
 
@@ -261,11 +261,6 @@ def test_fast_dev_run(said):
     assert callback.history["step"] == [1]
     assert callback.history["ratio"].tolist() == [[1, 1, 1]]
     assert len([line for line in said if "fast_dev_run" in line]) == 1
-
-
-def test_a_key_that_nobody_logs_lists_what_there_is():
-    with pytest.raises(RuntimeError, match=r"matches no logged key for the tasks x, y. Logged: val_loss/a.*self.log"):
-        fit(Foreign(steers=False), ConvergenceBalancer(tasks=["x", "y"]), max_epochs=1)
 
 
 def test_a_datamodule_serves_as_well():

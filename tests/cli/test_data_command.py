@@ -48,6 +48,19 @@ def test_from_a_folder_to_a_trained_run(my_tasks, capsys, model_folder, command,
     assert (card["tasks"], card["suite"], card["status"]) == (["chat", "qa"], "my_tasks", "finished")
 
 
+def test_several_places_are_drafted_as_a_list_that_check_reads(my_tasks, capsys, model_folder):
+    (my_tasks / "chat").rename(my_tasks.parent / "chat")
+    (my_tasks.parent / "other" / "qa (2)").mkdir(parents=True)
+    rows = [{"question": f"who, {i}?", "answer": str(i)} for i in range(40)]
+    (my_tasks.parent / "other" / "qa (2)" / "train.json").write_text(json.dumps(rows))
+    main(["init", "[my_tasks, other]", "--model", str(model_folder)])
+    assert 'root: ["my_tasks", "other"]' in capsys.readouterr().out
+    main(["check", "experiment/my_tasks_other.yaml"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Training would run" in shown
+    assert "renamed: 'qa (2)' to 'qa_2'" in shown
+
+
 def test_errors_end_with_code_1_and_everything_named(my_tasks, capsys, model_folder):
     with (my_tasks / "chat" / "train.jsonl").open("a") as stream:
         stream.write('{"prompt": "x"}\n')
@@ -75,7 +88,8 @@ def test_options_reach_the_reading(my_tasks, capsys, model_folder):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["check", "nowhere"], "must be a folder"),
+        (["check", "nowhere"], "There is no folder or file 'nowhere'"),
+        (["check", "org/name"], "write hf:org/name."),
         (["check", "experiment/no.yaml"], "Write one with coba-data init DIR"),
         (["init", "my_tasks", "--out", "here.yaml"], "in a folder named 'experiment'"),
         (["check", "my_tasks", "model.model=./nowhere"], "a folder of save_pretrained, or a .gguf file"),

@@ -20,6 +20,7 @@ def test_prompts_are_what_training_reads_before_the_completion(datamodule, token
     assert rows[0].origin.endswith("capitals/test.jsonl:1")
 
 
+@pytest.mark.filterwarnings("ignore:.*lose the beginning of their prompt")
 def test_long_prompts_are_cut_as_in_training(data_folder, tokenizer):
     datamodule = MultitaskDataModule(root=data_folder, tokenizer=tokenizer, max_length=14)
     datamodule.setup("fit")

@@ -24,8 +24,8 @@ from lightning_coba.cli import sweep, train, training_run
 from lightning_coba.cli.composing import composed
 from lightning_coba.cli.composition import composition_error
 from lightning_coba.cli.errors import is_for_the_user
+from lightning_coba.data.reading.found_tasks import tasks_at
 from lightning_coba.data.reading.row_cache import row_tables
-from lightning_coba.data.reading.task import tasks_at
 from lightning_coba.reports.past_runs.reading import read_losses
 from lightning_coba.runs.collection import read_run
 from lightning_coba.runs.instantiation import built

@@ -63,6 +63,19 @@ def test_a_column_that_some_rows_lack_is_not_taken():
     assert guess_columns(Task("t", rows)).rules["prompt"] == "{question}\n"
 
 
+def test_what_is_not_read_and_an_empty_input_are_told():
+    rows = [
+        {"instruction": "i", "input": "", "output": "o", "id": 1},
+        {"instruction": "i", "input": "x", "output": "o"},
+    ]
+    why = guess_columns(Task("t", rows)).why
+    assert "where 'input' is empty, the prompt has an empty line; not read: 'id'" in why
+    partly = guess_columns(Task("t", [{"instruction": "i", "output": "o"}, rows[1]]))
+    assert "not read: 'input'" in partly.why
+    chat = guess_columns(Task("t", [{"conversations": TURNS, "system": "s", "task": "a"}], where={"task": "a"}))
+    assert chat.why.endswith("holds conversations; not read: 'system'")
+
+
 def test_only_the_rows_of_the_task_are_looked_at():
     rows = [{"task": "a", "en": "x", "de": "y"}, {"task": "b", "question": "q", "answer": "a"}]
     assert guess_columns(Task("b", rows, where={"task": "b"})).rules["completion"] == "answer"

@@ -49,6 +49,19 @@ def test_clean_data_has_no_findings(inspect):
     assert not found.stops_training
 
 
+def test_what_is_not_read_and_what_is_renamed_is_found(tmp_path, tokenizer):
+    for split, own in clean().items():
+        (tmp_path / "my task").mkdir(exist_ok=True)
+        (tmp_path / "my task" / f"{split}.json").write_text(json.dumps(own))
+    (tmp_path / "my task" / "more.xlsx").touch()
+    with pytest.warns(UserWarning, match="Not read"):
+        data = MultitaskDataModule(root=tmp_path, tokenizer=tokenizer, batch_size=4, max_length=64)
+    found = inspect_data(data, RunLength(max_steps=40, val_check_interval=2))
+    assert one(found, "not read").what == f"not read: {tmp_path}/my task/more.xlsx"
+    assert one(found, "renamed").what.endswith("renamed: 'my task' to 'my_task'")
+    assert len(found.findings) == 2
+
+
 def test_sizes_and_lengths_are_those_of_the_rows(inspect):
     [task] = inspect(Task("a", **clean(40, "{:04d}\n")), validation_rows=8).tasks
     assert {split: len(rows) for split, rows in task.kept.items()} == {"train": 40, "validation": 32, "test": 32}

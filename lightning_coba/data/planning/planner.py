@@ -177,7 +177,7 @@ class Planner:
         if self.batch_tokens is not None and longest > self.batch_tokens:
             rank_zero_warn(
                 f"The longest row has {longest} tokens, more than `batch_tokens`={self.batch_tokens}: "
-                "rows beyond the budget are micro-batches of their own. Raise it, or lower max_length."
+                "a row beyond the budget is a micro-batch by itself. Raise batch_tokens, or lower max_length."
             )
 
     def _tokens(self, rows: np.ndarray) -> np.ndarray:

@@ -21,9 +21,10 @@ def kept_size(resumed: int | None, batch_size: int | None, num_parts: int) -> in
         return size
     if batch_size is not None and resumed != size:
         rank_zero_warn(
-            f"The resumed run's optimizer steps hold {resumed} rows and keep them: {resumed / num_parts:g} a process "
-            f"and micro-batch instead of batch_size={batch_size}. Choose MultitaskDataModule.batch_size, "
-            f"Trainer.accumulate_grad_batches and the number of processes so that their product is {resumed}."
+            f"The run was started with optimizer steps of {resumed} rows and goes on with them, so each process reads "
+            f"{resumed / num_parts:g} rows per micro-batch instead of batch_size={batch_size}. To avoid that, choose "
+            "MultitaskDataModule.batch_size, Trainer.accumulate_grad_batches and the number of processes so that their "
+            f"product is {resumed}."
         )
     return resumed
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from lightning_coba.cache_folder import cache_folder
 
-_FORMAT = 3  # another number makes all older tables stale
+_FORMAT = 4  # another number makes all older tables stale
 _FILE = "rows.arrow"
 _UNFINISHED = "unfinished-"
 _ABANDONED_SECONDS = 7 * 24 * 3600

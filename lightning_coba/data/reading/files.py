@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lightning_coba.data.reading.formats import data_suffix
+from lightning_coba.data.reading.formats import data_suffix, is_data_file
 from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.user_files import kind_of, parse_json, read_text, refusals
 
@@ -62,7 +62,7 @@ def data_files(folder: Path) -> list[Path]:
     for file, kind in kinds.items():
         if kind not in ("a file", "a folder"):
             raise UserError(f"it is {kind}, not a file.", "Put a file in its place, or delete it.", where=str(file))
-    return [file for file, kind in kinds.items() if kind == "a file"]
+    return [file for file, kind in kinds.items() if kind == "a file" and is_data_file(file)]
 
 
 def entries_of(folder: Path) -> list[Path]:

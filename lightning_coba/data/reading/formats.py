@@ -1,15 +1,16 @@
 """Read rows out of one file, whatever its format: one record at a time, with the number that errors name."""
 
 import csv
-import gzip
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning_coba.data.reading.json_files import holds_array, holds_rows, read_json
+from lightning_coba.data.reading.lines import numbered_lines
 from lightning_coba.errors import UserError
-from lightning_coba.user_files import not_text, open_file, parse_json, refusals, shown
+from lightning_coba.user_files import open_file, refusals, shown
 
 Fields = Mapping[str, Any]
 Records = Iterator[tuple[int, Fields]]
@@ -28,65 +29,33 @@ def data_suffix(name: str) -> str | None:
 
 
 def read_file(file: Path) -> Records:
-    """Yield (number, fields) of every record: lines count from 1, the rows of a Parquet file from 0.
+    """Yield (number, fields) of every record: lines count from 1, the rows of Parquet and of a JSON array from 0.
 
-    A file of any other name is read as JSON lines.
+    A file of any other name is read as JSON.
 
     Raises:
-        UserError: A record is not readable; the message names file and line.
+        UserError: A record is not readable; the message names file and line, or file and row.
     """
     return FORMATS[data_suffix(file.name) or ".jsonl"](file)
 
 
 def origin_prefix(file: Path) -> str:
     """Return what the number of a record is put behind to say where it comes from."""
-    return f"{file} row " if data_suffix(file.name) == ".parquet" else f"{file}:"
+    suffix = data_suffix(file.name) or ".jsonl"
+    has_rows = suffix == ".parquet" or (FORMATS[suffix] is read_json and holds_array(file))
+    return f"{file} row " if has_rows else f"{file}:"
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines with their numbers, ended by line feeds, carriage returns, or both."""
-    lines = (line for chunk in _chunks(file) for line in chunk.splitlines(keepends=True))
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield number, line.decode("utf-8-sig")  # line by line, so that an error knows its line
-        except UnicodeDecodeError as error:
-            raise not_text(line, error, f"{file}:{number}") from None
-
-
-def _chunks(file: Path) -> Iterator[bytes]:
-    """Yield what lies between two line feeds."""
-    is_packed = file.suffix.lower() == ".gz"
-    told = "the file is not readable gzip" if is_packed else "the file cannot be read"
-    cure = "Compress it again, or take .gz off its name." if is_packed else "Check its disk."
-    with open_file(file) as stream, refusals(told, cure, file):
-        yield from gzip.GzipFile(fileobj=stream) if is_packed else stream
-
-
-def _read_json_lines(file: Path) -> Records:
-    for number, line in _lines(file):
-        if line.strip():
-            yield number, _parse(line.rstrip(), f"{file}:{number}")
-
-
-def _parse(line: str, origin: str) -> Fields:
-    array = " (A file that is one JSON array is not read: write one element per line.)" if line[0] == "[" else ""
-    cure = f"Write one JSON object per line, or delete the line.{array}"
-    # JSON has no word for NaN and infinity: what writes them nevertheless has no value there.
-    fields = parse_json(line, origin, "the line", cure, constant=lambda word: None)
-    if not isinstance(fields, dict):
-        got = type(fields).__name__
-        raise UserError(
-            f"the line must be a JSON object; got {got}.",
-            'Write {"prompt": ..., "completion": ...}.',
-            where=origin,
-        )
-    return fields
+def is_data_file(file: Path) -> bool:
+    """Tell whether a file in a folder holds rows: by its name, and ``.json`` by its beginning too."""
+    suffix = data_suffix(file.name)
+    return suffix is not None and (suffix not in (".json", ".json.gz") or holds_rows(file))
 
 
 def _read_csv(file: Path, delimiter: str = ",") -> Records:
     # Python's limit of 131,072 characters a cell is meant against files that are no CSV; prompts may be longer.
     csv.field_size_limit(sys.maxsize)
-    rows = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, strict=True)
+    rows = csv.reader((line for _, line in numbered_lines(file)), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
         number = rows.line_num + 1  # where the record begins: a quoted cell may go over several lines
@@ -144,7 +113,7 @@ def rows_of_batch(batch: Any) -> list[Fields]:
 
 #: How a data file's name ends -> how it is read.
 FORMATS: dict[str, Callable[[Path], Records]] = {
-    **dict.fromkeys((".jsonl", ".ndjson", ".json-lines", ".jsonl.gz", ".ndjson.gz"), _read_json_lines),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json-lines", ".jsonl.gz", ".ndjson.gz", ".json", ".json.gz"), read_json),
     **dict.fromkeys((".csv", ".csv.gz"), _read_csv),
     **dict.fromkeys((".tsv", ".tsv.gz"), partial(_read_csv, delimiter="\t")),
     ".parquet": _read_parquet,

@@ -140,9 +140,9 @@ def _check_is_text(text: str, what: str) -> None:
 def _check_column(task: Task, argument: str, column: str, fields: Fields) -> None:
     if column not in fields:
         lists = [name for name, value in fields.items() if isinstance(value, list)]
-        chat = f" If {lists[0]!r} holds conversations, set Task.messages (data.messages) to it." if lists else ""
+        chat = f" If {lists[0]!r} holds conversations, type data.messages={lists[0]}." if lists else ""
         raise UserError(
             f"there is no column {column!r}, which Task {task.name!r} uses as {argument}.",
-            f"The columns are {', '.join(map(repr, fields)) or 'none'}. Set Task.{argument} to one of them (of tasks "
-            f"in a folder: MultitaskDataModule.{argument}, data.{argument}=...).{chat}",
+            f"The columns are {', '.join(map(repr, fields)) or 'none'}. Name the one that is "
+            f"meant: data.{argument}=NAME, or {argument} of the Task.{chat}",
         )

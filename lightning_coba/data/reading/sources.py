@@ -5,7 +5,6 @@ by which stamp it is recognised when it comes again.
 """
 
 import itertools
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.data.reading.files import find_files, is_saved_dataset, saved_splits, stamp
-from lightning_coba.data.reading.formats import Records, data_suffix, origin_prefix, read_file, rows_of_batch
+from lightning_coba.data.reading.formats import Records, origin_prefix, read_file, rows_of_batch
+from lightning_coba.data.reading.hub import HubId, hub_id, load_split, unmarked_hub_id
 from lightning_coba.data.reading.task import Task
-from lightning_coba.errors import MissingFileError, UserError
-from lightning_coba.user_files import reason, refusals
+from lightning_coba.errors import UserError
+from lightning_coba.user_files import refusals
 
-_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
 _ROWS_PER_READ = 1024
 
 
@@ -91,7 +90,11 @@ def _parts_of_path(path: Any, split: str, where: str) -> list[Part]:
             "Give paths or rows, not both.",
             where=where,
         )
+    if marked := hub_id(str(path)):
+        return [_hub_part(marked, split, where)]
     given = Path(path).expanduser()
+    if unmarked := unmarked_hub_id(Path(path)):
+        return [_hub_part(unmarked, split, where, there_is_no=str(path))]
     splits = saved_splits(given)
     if splits is not None:
         if split not in splits:
@@ -104,10 +107,6 @@ def _parts_of_path(path: Any, split: str, where: str) -> list[Part]:
     if is_saved_dataset(given):
         files = [given / "state.json", *sorted(given.glob("*.arrow"))]
         return [Part(f"{given} row ", partial(_read_saved, given), [stamp(file) for file in files])]
-    hub_id = _HUB_ID.fullmatch(str(path))
-    # In a folder that exists it is a path that was mistyped: the hub is not asked, which takes long without a network.
-    if hub_id and not given.exists() and not given.parent.is_dir() and not data_suffix(given.name):
-        return [_dataset_part(_load_from_hub(str(path), hub_id, split, where), where)]
     return [Part(origin_prefix(file), partial(read_file, file), stamp(file)) for file in find_files(path, where)]
 
 
@@ -141,15 +140,11 @@ def _rows_of(dataset: Any) -> Records:
     return enumerate(fields for batch in batches for fields in rows_of_batch(batch))
 
 
-def _load_from_hub(text: str, hub_id: re.Match[str], split: str, where: str) -> Any:
-    import datasets
-
+def _hub_part(dataset: HubId, split: str, where: str, there_is_no: str = "") -> Part:
     try:
-        return datasets.load_dataset(hub_id["name"], hub_id["config"], split=split)
-    except Exception as error:
-        raise MissingFileError(
-            f"there is no file or folder {text!r} (read from {str(Path.cwd())!r}), and as a data set of the Hugging "
-            f"Face hub it does not load ({type(error).__name__}: {reason(error)}).",
-            "Correct the path or the id.",
-            where=where,
-        ) from error
+        return _dataset_part(load_split(dataset, split), where)
+    except UserError as error:
+        no_path = (
+            f"there is no file or folder {there_is_no!r} (read from {str(Path.cwd())!r}), and " if there_is_no else ""
+        )
+        raise type(error)(f"{no_path}{error.what}", error.cure, where=where) from error

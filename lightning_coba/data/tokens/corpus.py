@@ -15,6 +15,9 @@ from lightning_coba.data.tokens.splits import Overlap, Splits, carve, disjoint, 
 from lightning_coba.data.tokens.token_cache import token_tables
 from lightning_coba.data.tokens.tokenization import Overlong, TokenizedRows, select_rows
 
+#: Share of a task's rows that may lose the beginning of their prompt without a warning.
+LEAST_SHARE_CUT = 0.01
+
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
@@ -144,8 +147,22 @@ def load_corpus(
             rows = select_rows(stores[name], wanted, max_length, overlong, about, texts[name].origin)
             tokens[split].append(rows)
             shown[split].append(fixed_subset(ranks[rows.rows], limit))
+        _report_cut_prompts(name, [tokens[split][-1] for split in SPLITS], max_length)
     dropped = {name: num_overlapping[name] for name in kept}
     return Corpus(tuple(kept), tokens, shown, dropped, [texts[name] for name in kept])
+
+
+def _report_cut_prompts(task: str, splits: Sequence[TokenizedRows], max_length: int) -> None:
+    """Warn where so many rows lose the beginning of their prompt that it is no exception."""
+    cut, total = sum(rows.num_cut_prompts for rows in splits), sum(map(len, splits))
+    if cut >= max(1, LEAST_SHARE_CUT * total):
+        longest = max(rows.longest for rows in splits)
+        enough = -(-longest // 64) * 64
+        rank_zero_warn(
+            f"Task {task!r}: {cut} of {total} rows lose the beginning of their prompt, because they have more than "
+            f"{max_length} tokens (data.max_length). data.max_length={enough} keeps all of them whole, if the model's "
+            f"context and the memory allow it: the longest has {longest} tokens."
+        )
 
 
 def _report_last_only(task: str, store: ArrowStore) -> None:

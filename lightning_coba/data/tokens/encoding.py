@@ -20,7 +20,7 @@ TOKEN_SCHEMA = pa.schema(
         ("learned", pa.list_(pa.uint8())),  # bytes, not bits: they are read without a copy
         ("num_tokens", pa.int32()),
         ("num_learned", pa.int32()),
-        ("cut", pa.bool_()),  # tokens were lost on the left
+        ("num_lost", pa.int32()),  # tokens that were cut off on the left
         ("overlong", pa.bool_()),  # the completion does not fit: ids is empty, num_learned says what it takes
         ("last_only", pa.bool_()),  # see Turns
     ]
@@ -43,7 +43,7 @@ class _Row(NamedTuple):
 
     pieces: list[_Piece]
     last_only: bool
-    cut: bool = False
+    num_lost: int = 0
     overlong: bool = False
     num_learned: int = 0  # where it does not fit
 
@@ -135,7 +135,7 @@ class Encoder:
         for ids, learned in pieces:
             left.append((ids[: max(0, begin)] + ids[max(0, end) :], learned))
             begin, end = begin - len(ids), end - len(ids)
-        return _Row(left, last_only, cut=True)
+        return _Row(left, last_only, num_lost=surplus)
 
     def _until_end(self, pieces: list[_Piece]) -> list[_Piece]:
         """Learn an answer up to its end token: the line break that templates put behind it is never generated."""
@@ -162,7 +162,8 @@ class Encoder:
             pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(learned)),
             pa.array(num_tokens, pa.int32()),
             pa.array(num_learned + [row.num_learned for row in rows], pa.int32()),
-            *(pa.array([getattr(row, name) for row in rows], pa.bool_()) for name in ("cut", "overlong", "last_only")),
+            pa.array([row.num_lost for row in rows], pa.int32()),
+            *(pa.array([getattr(row, name) for row in rows], pa.bool_()) for name in ("overlong", "last_only")),
         ]
         return pa.table(columns, schema=TOKEN_SCHEMA)
 

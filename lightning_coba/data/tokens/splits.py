@@ -65,7 +65,7 @@ def carve(task: str, splits: Splits) -> Splits:
         raise UserError(
             f"The train split of task {task!r} has {len(train)} rows with {len(ends)} distinct prompts, too few to "
             f"carve {' and '.join(missing)} out of it.",
-            "Give more rows, or these splits.",
+            f"Give it more rows, or a file for {' and '.join(missing)}.",
         )
     wanted = max(1, round(_CARVED_SHARE * len(train)))
     carved: dict[str, np.ndarray] = {}
@@ -174,8 +174,8 @@ def _report(tasks: Mapping[str, Splits], found: list[SharedPrompts], overlap: Ov
         f"{len(shared.rows)} {shared.split} rows also in {shared.other_task}/{shared.other_split}" for shared in found
     ]
     rank_zero_warn(
-        f"Task {task!r}: {sum(len(shared.rows) for shared in found)} rows were dropped, because splits "
-        f"must be disjoint: {', '.join(counts)}. For example, {example}."
+        f"Task {task!r}: {sum(len(shared.rows) for shared in found)} rows were dropped, because their "
+        f"prompts are in another split too: {', '.join(counts)}. For example, {example}."
     )
 
 
@@ -185,7 +185,7 @@ def _check_left(task: str, splits: Mapping[str, np.ndarray]) -> None:
             raise UserError(
                 f"Nothing is left of the {split} split of task {task!r}: all its prompts are held out for validation "
                 "or test, there or in another task.",
-                "Give other rows, or name the task in prompts.",
+                "Give it other rows, or tell its prompts from the others by naming the task in them.",
             )
 
 

@@ -26,6 +26,7 @@ class TokenizedRows:
         completion_tokens: learned tokens of each row, the end token counted, int32 ``[rows]``.
         num_cut_prompts: rows that lost tokens on the left.
         num_dropped: rows that were left out, because their completion did not fit.
+        longest: tokens of the longest row before anything was cut.
     """
 
     store: ArrowStore
@@ -34,6 +35,7 @@ class TokenizedRows:
     completion_tokens: np.ndarray
     num_cut_prompts: int = 0
     num_dropped: int = 0
+    longest: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,11 +95,13 @@ def select_rows(
             raise UserError(f"{dropped} None is left.", "Raise max_length.")
         rank_zero_warn(dropped)
     kept = rows[~too_long]
+    num_tokens, num_lost = store.numbers("num_tokens")[kept], store.numbers("num_lost")[kept]
     return TokenizedRows(
         store,
         kept,
-        store.numbers("num_tokens")[kept],
+        num_tokens,
         num_learned[~too_long],
-        int(store.numbers("cut")[kept].sum()),
+        int(np.count_nonzero(num_lost)),
         len(rows) - len(kept),
+        int((num_tokens + num_lost).max(initial=0)),
     )

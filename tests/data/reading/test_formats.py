@@ -1,4 +1,5 @@
 import gzip
+import json
 import pickle
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from lightning_coba.data.reading.formats import data_suffix, origin_prefix, read_file
+from lightning_coba.data.reading.formats import data_suffix, is_data_file, origin_prefix, read_file
 from lightning_coba.errors import UserError
 
 GOOD = '{"prompt": "p", "completion": "c"}'
@@ -69,6 +70,15 @@ def test_parquet_rows_count_from_0_and_nested_columns_become_dicts(tmp_path):
 BAD = [
     ("a.jsonl", [GOOD, "", '{"prompt": "p",}'], ":3: the line is not valid JSON (", "Write one JSON object per line"),
     ("a.jsonl", [GOOD, "", '["p", "c"]'], ":3: the line must be a JSON object; got list", 'Write {"prompt"'),
+    ("a.json", ["{", '"data": []}'], ":1: the line is not valid JSON (", "or one array of objects: [{...}, {...}]"),
+    ("a.json", [f"[{GOOD},", '"p"]'], " row 1: the row must be a JSON object; got str", 'Write {"prompt"'),
+    (
+        "a.json",
+        [f"[{GOOD},", GOOD],
+        ": the file is not valid JSON (Expecting ',' delimiter, line 3",
+        "one array of obj",
+    ),
+    ("a.json", [f"[{GOOD},", b'"\xff"]'], ":2: the line is not UTF-8", "Save the file as UTF-8"),
     ("a.jsonl", [b'{"prompt": "\xff"}'], ":1: the line is not UTF-8", "Save the file as UTF-8"),
     ("a.csv", ["prompt", "a", b"\xff"], ":3: the line is not UTF-8", "Save the file as UTF-8"),
     ("a.csv", ["prompt", "a", "b,c"], ":3: the row has 2 cells and the header 1", "Put cells that hold ','"),
@@ -96,4 +106,31 @@ def test_error_tells_origin_and_message_apart_in_every_process(tmp_path):
 
 def test_only_names_of_data_files_are_data():
     assert data_suffix("train.jsonl.gz") == ".jsonl.gz"
-    assert not any(data_suffix(name) for name in ("README.md", "state.json", "a.txt", "x.gz"))
+    assert not any(data_suffix(name) for name in ("README.md", "a.txt", "x.gz"))
+
+
+ALPACA = [{"instruction": "Add.", "input": "", "output": "3"}, {"instruction": "é\u2028", "input": "x", "output": "4"}]
+
+
+@pytest.mark.parametrize(("name", "indent"), [("a.json", 4), ("a.json", None), ("a.jsonl", 1), ("a.json.gz", 2)])
+def test_an_array_of_objects_is_read_and_its_rows_count_from_0(tmp_path, name, indent):
+    text = "\ufeff" + json.dumps(ALPACA, indent=indent, ensure_ascii=False)
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    assert list(read_file(tmp_path / name)) == list(enumerate(ALPACA))
+    assert origin_prefix(tmp_path / name) == f"{tmp_path / name} row "
+
+
+def test_json_lines_may_be_called_json_and_keep_their_lines(tmp_path):
+    file = write(tmp_path / "a.json", "", GOOD, GOOD)
+    assert [number for number, _ in read_file(file)] == [2, 3]
+    assert origin_prefix(file) == f"{file}:"
+
+
+def test_an_object_that_is_no_list_of_rows_is_no_data_file(tmp_path):
+    info = {"alpaca": {"file_name": "alpaca.json"}}
+    assert not is_data_file(write(tmp_path / "dataset_info.json", json.dumps(info)))
+    assert not is_data_file(write(tmp_path / "dataset_info.json", json.dumps(info, indent=2)))
+    assert not is_data_file(write(tmp_path / "empty.json"))
+    assert all(is_data_file(write(tmp_path / "a.json", *lines)) for lines in (["[]"], ["[", "{}]"], [GOOD, GOOD]))
+    (tmp_path / "a.json.gz").write_bytes(b"damaged")
+    assert is_data_file(tmp_path / "a.json.gz")  # so that reading it says what is wrong

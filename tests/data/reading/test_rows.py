@@ -23,10 +23,10 @@ BAD = [
     (
         {"question": "p", "completion": "c"},
         "there is no column 'prompt', which Task 't' uses as prompt. The columns are 'question', 'completion'.",
-        "Set Task.prompt to one of them",
+        "data.prompt=NAME, or prompt of the Task",
     ),
     ({}, "there is no column", "The columns are none"),
-    ({"turns": CHAT}, "there is no column", "If 'turns' holds conversations, set Task.messages (data.messages) to it."),
+    ({"turns": CHAT}, "there is no column", "If 'turns' holds conversations, type data.messages=turns"),
     (
         {"prompt": 3, "completion": "c"},
         "column 'prompt' (prompt) must be a string; got int",

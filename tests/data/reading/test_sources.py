@@ -4,6 +4,8 @@ import re
 import datasets
 import pytest
 
+from lightning_coba.data.reading.found_tasks import tasks_at
+from lightning_coba.data.reading.hub import loaded
 from lightning_coba.data.reading.sources import parts_of
 from lightning_coba.data.reading.task import Task
 
@@ -69,23 +71,54 @@ def test_saved_datasets_are_read_by_split(tmp_path):
     assert part.stamp is not None
 
 
-@pytest.mark.parametrize(("text", "config"), [("org/name", None), ("org/name:de-en", "de-en")])
-def test_hub_ids_are_loaded_with_config_and_split(monkeypatch, text, config):
+@pytest.fixture
+def hub(monkeypatch):
+    """Let the hub hold one data set, and count how often it is asked."""
     asked = []
-    dataset = datasets.Dataset.from_list(ROWS)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: asked.append((args, options)) or dataset)
-    assert [row for _, row in records(text, "validation")] == ROWS
-    assert asked == [(("org/name", config), {"split": "validation"})]
+    there = datasets.Dataset.from_list(ROWS)
+
+    def load(name, config):
+        asked.append((name, config))
+        return datasets.DatasetDict(train=there, dev=there.select([1]), extra=there)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    loaded.cache_clear()
+    yield asked
+    loaded.cache_clear()
 
 
-def test_text_that_is_neither_path_nor_id_names_both(monkeypatch):
-    def refuse(*args, **options):
+@pytest.mark.parametrize(
+    ("text", "config"), [("hf:squad", None), ("hf:org/name", None), ("hf:org/name:de-en", "de-en"), ("org/name", None)]
+)
+def test_ids_of_the_hub_are_loaded_once_with_their_configuration(hub, text, config):
+    assert [row for _, row in records(text)] == ROWS
+    assert [row for _, row in records(text, "validation")] == [ROWS[1]]  # called dev there
+    assert hub == [(text.removeprefix("hf:").partition(":")[0], config)]
+
+
+def test_a_data_set_of_the_hub_is_a_task_with_its_own_splits(hub):
+    [first, second] = tasks_at(["hf:org/name", "hf:org/name:de-en"])
+    assert (first.name, first.train, first.validation, first.test) == ("name", "hf:org/name", "hf:org/name", None)
+    assert second.name == "name_de-en"
+
+
+def test_a_split_that_a_data_set_of_the_hub_lacks_names_those_there_are(hub):
+    with pytest.raises(ValueError, match="has no split 'test', only 'train', 'dev', 'extra'"):
+        records("hf:org/name", "test")
+    with pytest.raises(ValueError, match=r"'hf:a b' is no data set .*Write hf:org/name, or"):
+        Task("t", "hf:a b")
+
+
+def test_a_hub_that_is_not_reached_is_one_sentence_and_what_to_check(monkeypatch):
+    def refuse(*args):
         raise ConnectionError("no route to the hub")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(FileNotFoundError, match=r"^the data set 'org/none' does not load from the Hugging Face hub \("):
+        tasks_at("hf:org/none")
     with pytest.raises(FileNotFoundError) as caught:
-        records("org/name")
-    for part in ("task 't', train", "no file or folder 'org/name'", "ConnectionError: no route to the hub"):
+        records("org/none")
+    for part in ("task 't', train", "no file or folder 'org/none'", "ConnectionError: no route to the hub"):
         assert part in str(caught.value)
 
 

@@ -13,8 +13,8 @@ from pyarrow import parquet
 
 from lightning_coba.data import Task
 from lightning_coba.data.reading.formats import read_file
+from lightning_coba.data.reading.found_tasks import tasks_at
 from lightning_coba.data.reading.row_cache import row_tables
-from lightning_coba.data.reading.task import tasks_at
 from lightning_coba.errors import UserError
 
 ROW = {"prompt": "p", "completion": "c"}

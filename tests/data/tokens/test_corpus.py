@@ -85,6 +85,18 @@ def test_longest_rows_come_first(tokenizer):
     assert sorted(pairs.tolist()) == corpus.pairs("train").tolist()
 
 
+def test_prompts_that_are_cut_are_warned_of_once_per_task_with_what_to_set(tokenizer):
+    long = [{"prompt": "x" * (90 if i < 31 else 9) + f"{i}\n", "completion": "c"} for i in range(40)]
+    few = rows("b", 300)
+    few[0]["prompt"] = "x" * 90
+    with pytest.warns(UserWarning, match="lose the beginning") as warned:
+        load_corpus([Task("a", long), Task("b", few)], tokenizer, 64)
+    [told] = [str(warning.message) for warning in warned]  # one row of 300 is no reason to warn
+    assert told.startswith("Task 'a': 31 of 40 rows lose the beginning of their prompt")
+    assert "data.max_length=128 keeps all of them whole" in told
+    assert "the longest has 95 tokens" in told
+
+
 def test_tasks_of_one_file_are_found_by_a_column(tmp_path, tokenizer):
     file = write(tmp_path / "all.jsonl", rows("a", 10, task="a") + rows("b", 20, task="b"))
     corpus = load_corpus(tasks_at(file), tokenizer, 64)

@@ -69,7 +69,7 @@ def test_boundary_is_exact(tokenizer):
         assert learned(row) == [*ids(tokenizer, completion), EOS]
     assert [row["num_tokens"] for row in rows] == [9 + 6, 1 + 3, 9 + 2]
     assert [row["num_learned"] for row in rows] == [6, 3, 2]
-    assert not any(row["cut"] or row["overlong"] or row["last_only"] for row in rows)
+    assert not any(row["num_lost"] or row["overlong"] or row["last_only"] for row in rows)
 
 
 def test_bos_is_put_in_front_only_if_the_tokenizer_adds_one(tokenizer, bos_tokenizer, silent_tokenizer):
@@ -94,7 +94,7 @@ def test_long_prompt_is_cut_from_the_left_and_keeps_bos(tokenizer, bos_tokenizer
     rows = encode(tokenizer, 6, ("abcdef", "xy"), ("ab", "xy"), ("abc", "xy"))
     assert rows[0]["ids"] == [*ids(tokenizer, "defxy"), EOS]
     assert [row["num_tokens"] for row in rows] == [6, 5, 6]
-    assert [row["cut"] for row in rows] == [True, False, False]
+    assert [row["num_lost"] for row in rows] == [3, 0, 0]
     (row,) = encode(bos_tokenizer, 6, ("abcdef", "xy"))
     assert row["ids"] == [bos_tokenizer.bos_token_id, *ids(tokenizer, "efxy"), EOS]
     assert row["learned"] == [0, 0, 0, 1, 1, 1]
@@ -112,7 +112,7 @@ def test_overlong_completion_is_flagged_beside_rows_that_fit(tokenizer, bos_toke
         rows = encode(some, 6, ("", "1234"), ("abc", "12345"), ("", "5"))
         assert [row["overlong"] for row in rows] == [False, True, False]
         assert (rows[1]["ids"], rows[1]["num_tokens"], rows[1]["num_learned"]) == ([], 0, 6)
-        assert not rows[1]["cut"]
+        assert rows[1]["num_lost"] == 0
         assert rows[2]["ids"][1:] == [*ids(tokenizer, "5"), EOS]
 
 
@@ -150,7 +150,7 @@ def test_long_conversation_is_cut_from_the_left_even_within_an_answer(chat_token
         assert row["ids"] == whole["ids"][-max_length:]
         assert row["learned"] == [0, *whole["learned"][-max_length + 1 :]]
         assert row["num_learned"] == sum(row["learned"])
-        assert row["cut"]
+        assert row["num_lost"] == len(whole["ids"]) - max_length
     assert encode(chat_tokenizer, 3, CHAT + CHAT)[0]["overlong"]
 
 

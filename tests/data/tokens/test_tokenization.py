@@ -19,7 +19,7 @@ def token_table(num_rows, overlong=()):
             "learned": [] if i in overlong else [0, *[1] * (i + 1)],
             "num_tokens": 0 if i in overlong else i + 2,
             "num_learned": 99 if i in overlong else i + 1,
-            "cut": i % 2 == 1,
+            "num_lost": i % 2,
             "overlong": i in overlong,
             "last_only": False,
         }
@@ -61,7 +61,7 @@ def test_counts_are_those_of_the_selected_rows(store):
     assert rows.lengths.tolist() == [11, 2, 9, 5]
     assert rows.completion_tokens.tolist() == [10, 1, 8, 4]
     assert (rows.lengths.dtype, rows.completion_tokens.dtype) == (np.int32, np.int32)
-    assert (rows.num_cut_prompts, rows.num_dropped) == (3, 0)
+    assert (rows.num_cut_prompts, rows.num_dropped, rows.longest) == (3, 0, 12)
 
 
 def first_rows(rows):
