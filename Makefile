@@ -4,7 +4,7 @@ SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-BENCHMARKS := exactness planner useful_tokens first_batch logging_cost update head step methods end_to_end
+BENCHMARKS := exactness planner useful_tokens first_batch logging_cost update head step methods end_to_end report_claims
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test slow bench lint format docs audit clean

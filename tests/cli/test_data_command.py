@@ -53,7 +53,8 @@ def test_several_places_are_drafted_as_a_list_that_check_reads(my_tasks, capsys,
     (my_tasks.parent / "other" / "qa (2)").mkdir(parents=True)
     rows = [{"question": f"who, {i}?", "answer": str(i)} for i in range(40)]
     (my_tasks.parent / "other" / "qa (2)" / "train.json").write_text(json.dumps(rows))
-    main(["init", "[my_tasks, other]", "--model", str(model_folder)])
+    with pytest.warns(UserWarning, match=r"'qa \(2\)' to 'qa_2'"):
+        main(["init", "[my_tasks, other]", "--model", str(model_folder)])
     assert 'root: ["my_tasks", "other"]' in capsys.readouterr().out
     main(["check", "experiment/my_tasks_other.yaml"])
     shown = " ".join(capsys.readouterr().out.split())

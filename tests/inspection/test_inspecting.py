@@ -54,7 +54,7 @@ def test_what_is_not_read_and_what_is_renamed_is_found(tmp_path, tokenizer):
         (tmp_path / "my task").mkdir(exist_ok=True)
         (tmp_path / "my task" / f"{split}.json").write_text(json.dumps(own))
     (tmp_path / "my task" / "more.xlsx").touch()
-    with pytest.warns(UserWarning, match="Not read"):
+    with pytest.warns(UserWarning, match="Not read|Renamed"):
         data = MultitaskDataModule(root=tmp_path, tokenizer=tokenizer, batch_size=4, max_length=64)
     found = inspect_data(data, RunLength(max_steps=40, val_check_interval=2))
     assert one(found, "not read").what == f"not read: {tmp_path}/my task/more.xlsx"

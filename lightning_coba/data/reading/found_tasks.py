@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_coba.data.reading.arrow_store import fingerprint, kept, new_store
 from lightning_coba.data.reading.files import (
@@ -80,8 +80,8 @@ def tasks_at(root: Root, column: str = "task", **rules: Any) -> list[Task]:
         **rules: Further arguments for every `Task`, such as ``prompt="question"``.
 
     Returns:
-        The tasks, sorted by name. A name that a task may not have is changed, which is printed: see
-        `lightning_coba.data.reading.slug.slugs`. What lies in a folder and is not read is warned of.
+        The tasks, sorted by name. A name that a task may not have is changed, see
+        `lightning_coba.data.reading.slug.slugs`. That is warned of, and so is what lies in a folder and is not read.
 
     Raises:
         FileNotFoundError: There is no such folder or file, or nothing in it; the message shows the expected layout.
@@ -93,9 +93,9 @@ def tasks_at(root: Root, column: str = "task", **rules: Any) -> list[Task]:
 
 
 def announce(found: FoundTasks) -> None:
-    """Print which tasks were renamed, and warn of what is not read."""
+    """Warn of tasks that were renamed, and of what is not read."""
     if found.renamed:
-        rank_zero_info(
+        rank_zero_warn(
             "Names of tasks may hold letters without accents, digits, '_', '.' and '-'. Renamed: "
             f"{_listed(f'{original!r} to {name!r}' for name, original in found.renamed.items())}."
         )
@@ -223,7 +223,7 @@ def _task_values(file: Path, column: str) -> Iterator[str | int]:
         if not isinstance(value, str | int) or value == "":
             raise UserError(
                 f"column {column!r} must name the row's task; got {shown(value)}.",
-                f"The columns are {', '.join(map(repr, fields)) or 'none'}. Fill it in, or name another column.",
+                f"The columns are {', '.join(map(repr, fields)) or 'none'}. Fill it in; where each file is one task, give the folder of the files.",
                 where=f"{origin_prefix(file)}{number}",
             )
         yield value

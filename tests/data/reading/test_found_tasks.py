@@ -47,7 +47,7 @@ def test_folder_may_hold_any_format(tmp_path):
 def test_file_gives_the_tasks_of_its_column(tmp_path):
     file = tmp_path / "all.jsonl"
     file.write_text("".join(f'{{"task": "{name}"}}\n' for name in ("nlu", "open qa", "nlu")))
-    assert tasks_at(file) == [
+    assert find_tasks(file).tasks == [
         Task("nlu", file, where={"task": "nlu"}),
         Task("open_qa", file, where={"task": "open qa"}),
     ]
@@ -60,8 +60,8 @@ def test_tasks_of_a_file_are_looked_for_again_only_when_it_changes(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr("lightning_coba.data.reading.found_tasks.read_file", lambda file: pytest.fail("read again"))
         assert [task.where for task in tasks_at(file)] == [{"task": 3}, {"task": "b"}]
-    file.write_text('{"task": "new one"}\n')
-    assert [task.where for task in tasks_at(file)] == [{"task": "new one"}]
+    file.write_text('{"task": "new"}\n')
+    assert [task.where for task in tasks_at(file)] == [{"task": "new"}]
 
 
 @pytest.mark.parametrize("row", ['{"name": "x"}', '{"task": null}', '{"task": ""}', '{"task": ["x"]}'])
@@ -83,21 +83,22 @@ def test_values_of_a_column_that_lead_to_one_name_get_names_of_their_own(tmp_pat
 
 def test_a_task_leads_to_no_other_folder_wherever_its_name_comes_from(tmp_path):
     write(tmp_path / "all.jsonl", *({"kind": kind, **ROW} for kind in ("../../x", "..", "-y", "/z")))
-    assert [task.name for task in tasks_at(tmp_path / "all.jsonl", column="kind")] == ["task", "x", "y", "z"]
+    assert [task.name for task in find_tasks(tmp_path / "all.jsonl", column="kind").tasks] == ["task", "x", "y", "z"]
     write(tmp_path / "folders" / "qa" / "train.jsonl", ROW)
     write(tmp_path / "folders" / ".ipynb_checkpoints" / "train.jsonl", ROW)
     assert [task.name for task in tasks_at(tmp_path / "folders")] == ["qa"]
     write(tmp_path / "files" / "-x.jsonl", ROW)
-    assert [task.name for task in tasks_at(tmp_path / "files")] == ["x"]
+    assert [task.name for task in find_tasks(tmp_path / "files").tasks] == ["x"]
 
 
-def test_folders_may_have_any_name_and_what_became_of_it_is_said_once(tmp_path, caplog):
+def test_folders_may_have_any_name_and_what_became_of_it_is_said_once(tmp_path):
     for name in ("qa", "my task (v2)", "my_task_v2", "donn\u00e9es", "\u6570\u5b66"):
         write(tmp_path / name / "train.jsonl", ROW)
-    module = MultitaskDataModule(root=tmp_path)
+    with pytest.warns(UserWarning, match="Renamed") as warned:
+        module = MultitaskDataModule(root=tmp_path)
     assert module.task_names == ["donnees", "my_task_v2", "my_task_v2_2", "qa", "task"]
     assert module.tasks[2].train == tmp_path / "my task (v2)" / "train.jsonl"
-    [said] = caplog.messages
+    [said] = [str(warning.message) for warning in warned]
     for renamed in ("'donn\u00e9es' to 'donnees'", "'my task (v2)' to 'my_task_v2_2'", "'\u6570\u5b66' to 'task'"):
         assert renamed in said
 
