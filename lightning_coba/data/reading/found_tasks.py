@@ -223,7 +223,8 @@ def _task_values(file: Path, column: str) -> Iterator[str | int]:
         if not isinstance(value, str | int) or value == "":
             raise UserError(
                 f"column {column!r} must name the row's task; got {shown(value)}.",
-                f"The columns are {', '.join(map(repr, fields)) or 'none'}. Fill it in; where each file is one task, give the folder of the files.",
+                f"The columns are {', '.join(map(repr, fields)) or 'none'}. Fill it in; where each file is one task, "
+                "give the folder of the files.",
                 where=f"{origin_prefix(file)}{number}",
             )
         yield value
