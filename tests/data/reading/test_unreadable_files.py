@@ -30,9 +30,9 @@ def refused(file, match):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.jsonl.gz", gzip.compress(LINES)[:40], "not readable gzip", mtime=0),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:40], "not readable gzip"),
         ("a.jsonl.gz", LINES, "not readable gzip .*take .gz off its name"),
-        ("a.jsonl", gzip.compress(LINES), "compressed with gzip.*end in .gz", mtime=0),
+        ("a.jsonl", gzip.compress(LINES, mtime=0), "compressed with gzip.*end in .gz"),
         ("a.jsonl", LINES.decode().encode("utf-16"), "is UTF-16"),
         ("a.jsonl", b"\0" * 4096, "with a NUL byte"),
         ("a.jsonl", b'{"prompt": ' + b"9" * 5000 + b"}", "thousands of digits"),
