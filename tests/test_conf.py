@@ -79,6 +79,8 @@ def test_balancers_list_every_argument_with_its_default(option):
     # Tasks, held-out rows and where weights and losses are found come from MultitaskLM and its data.
     for known in ("tasks", "held_out", "monitor", "attribute", "strict_tasks"):
         defaults.pop(known)
+    if option == "coba":  # the classes are the paper's rule, for parity; a run is not to follow noise (docs/coba.md)
+        defaults["significance"] = 0.01
     if own is not None:
         rule = get_object(own.pop("_target_"))
         starred = option.endswith("_star")
