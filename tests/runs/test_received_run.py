@@ -327,5 +327,5 @@ def test_a_task_of_a_configuration_leads_to_no_other_folder(received, settings, 
     rows = [{"prompt": "a", "completion": "b"}]
     settings(data={"_target_": "lightning_coba.MultitaskDataModule"})
     settings(data__tasks=[{"_target_": "lightning_coba.Task", "name": name, "train": rows}])
-    with pytest.raises(UserError, match=r"`Task\.name` must match"):
+    with pytest.raises(UserError, match=r"`Task\.name` may hold letters"):
         TrainedRun.open(received).load_datamodule()
