@@ -60,7 +60,9 @@ def rehearsed(settings: Mapping[str, Any], is_own: bool = True) -> "Measured":
     if "measured" in told:
         return Measured(**told["measured"])
     if told.get("out_of_memory") or ended.returncode == -9:
-        raise OutOfMemoryError("memory does not suffice.", "Lower data.batch_size or data.max_length.")
+        raise OutOfMemoryError(
+            "a few steps were killed, most likely for lack of memory.", "Lower data.batch_size or data.max_length."
+        )
     last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
     raise NotTimedError(told.get("error") or f"its rehearsal ended with {last!r}.", "")
 

@@ -17,12 +17,12 @@ from lightning_coba.data.planning.planner import Part, Planner
 from lightning_coba.inspection.forecast import Measured
 from lightning_coba.inspection.steps import computed_tokens
 
-#: Steps before the timed ones: the widest, for the memory, and one more, since the first ones choose kernels.
-_WARMUP_STEPS = 2
-_MOST_STEPS = 12
+#: Steps before the timed ones, as places in the order of cost: the first ones choose kernels, and the widest one needs
+#: more memory after others have left gaps in it.
+_WARMUP = (0.5, 1.0, 0.1, 1.0)
 _FEWEST_STEPS = 3
 #: After so many seconds of timed steps, no more are begun.
-_SECONDS = 30.0
+_SECONDS = 25.0
 #: Steps of the plan whose cost is looked at: evenly spread.
 _STEPS_COUNTED = 2000
 #: Places in the order of cost at which something is timed; the beginning of the list is spread too.
@@ -49,10 +49,10 @@ def rehearse(
     assert short.training is not None
     on_gpu = module.device.type == "cuda"
     return Measured(
-        step_seconds=short.training.mean_seconds(clock.steps, skip=_WARMUP_STEPS),
+        step_seconds=short.training.mean_seconds(clock.steps, skip=len(_WARMUP)),
         validation_seconds=short.passes["validation"].total_seconds(clock.batches["validation"]),
         test_seconds=short.passes["test"].total_seconds(clock.batches["test"]),
-        timed_steps=len(clock.steps) - _WARMUP_STEPS,
+        timed_steps=len(clock.steps) - len(_WARMUP),
         peak_bytes=torch.cuda.max_memory_reserved() if on_gpu else peak_memory(),
         device=torch.cuda.get_device_name() if on_gpu else module.device.type.upper(),
         threads=0 if on_gpu else torch.get_num_threads(),
@@ -98,11 +98,10 @@ class _Sample(NamedTuple):
         return self.mean_seconds(seconds) * self.total if self.total else 0.0
 
 
-def _sample(costs: np.ndarray, numbers: np.ndarray, total: int, most: int, warmup: int) -> _Sample:
-    """Choose the most expensive one for the memory, and others that are spread over the costs."""
+def _sample(costs: np.ndarray, numbers: np.ndarray, total: int, places: Sequence[float]) -> _Sample:
+    """Choose some by their place in the order of cost: 0 is the cheapest, 1 the most expensive."""
     order = np.argsort(costs)
-    places = [len(order) - 1, *(int(place * len(order)) for place in (*_PLACES[: warmup - 1], *_PLACES[:most]))]
-    chosen = order[places] if len(order) else order
+    chosen = order[[min(int(place * len(order)), len(order) - 1) for place in places]] if len(order) else order
     return _Sample(numbers[chosen], costs[chosen], costs, total)
 
 
@@ -127,7 +126,7 @@ class _ShortData(L.LightningDataModule):
         numbers = np.unique(np.linspace(0, planned - 1, min(planned, _STEPS_COUNTED)).astype(np.int64))
         lengths = [task.lengths for task in loader.rows]
         costs = np.array([computed_tokens(lengths, planner.parts(number, num_parts)) for number in numbers.tolist()])
-        self.training = _sample(costs, numbers, planned, _MOST_STEPS, _WARMUP_STEPS)
+        self.training = _sample(costs, numbers, planned, (*_WARMUP, *_PLACES))
         chosen = cast(Planner, _ChosenSteps(planner, self.training.numbers.tolist()))
         return PlannedLoader(chosen, loader.rows, loader.pad_token_id, len(self.training.numbers), self.trainer)
 
@@ -151,7 +150,7 @@ class _ShortData(L.LightningDataModule):
         costs = np.array([of.max() * len(of) for of in lengths], dtype=np.int64)
         # A batch that is not full has to be the last one.
         full = np.arange(max(len(batches) - 1, min(len(batches), 1)))
-        sample = _sample(costs[full], full, len(batches), 3, 1)
+        sample = _sample(costs[full], full, len(batches), (1.0, *_PLACES[:3]))
         self.passes[split] = sample._replace(all_costs=costs)
         pairs = [batches[number] for number in sample.numbers]
         rows = np.concatenate(pairs) if pairs else loader.pairs[:0]
@@ -190,7 +189,7 @@ class _Clock(L.Callback):
         now = self._now(pl_module)
         self.steps.append(now - self._last)
         self._last = now
-        timed = self.steps[_WARMUP_STEPS:]
+        timed = self.steps[len(_WARMUP) :]
         trainer.should_stop = len(timed) >= _FEWEST_STEPS and sum(timed) > _SECONDS
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
