@@ -58,9 +58,9 @@ def test_a_task_in_a_few_characters():
     assert task.words() == "de 0.82↓ 0.17x"
     assert task.words(ASCII_ARROWS) == "de 0.82v 0.17x"
     assert Standing("de", 2.549, ratio=1.2, slope=0.3, weight=1.0).words() == "de 1.20↑ 1.00x"
-    assert Standing("de", 2.549, ratio=1.2, slope=1e-6, weight=-0.25).words() == "de 1.20→ w-.25"
+    assert Standing("de", 2.549, ratio=1.2, slope=1e-6, weight=-0.25).words() == "de 1.20→ -0.25x"
     assert Standing("de", 2.549).words() == "de 2.55"
-    assert Standing("de", weight=0.5).words() == "de w.50"
+    assert Standing("de", weight=0.5).words() == "de 0.50x"
 
 
 def test_log_file_gets_a_line_a_validation_pass_and_no_bar(shown):
