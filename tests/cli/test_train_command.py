@@ -50,7 +50,7 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
         "suite": "powers",
     }  # fmt: skip
 
-    assert card["timing"].keys() == {"seconds_per_step", "steps", "validation_seconds"}
+    assert card["timing"].keys() >= {"seconds_per_step", "steps", "validation_seconds"}
     assert card["timing"]["steps"] == 12
     assert all(value > 0 for value in card["timing"].values())
     assert list(card["results"]) == ["test_loss", "test_accuracy", "test_exact_match"]
