@@ -21,9 +21,10 @@ MAY_IMPORT = {
     "folder_lock": NOBODY,
     "cache_folder": {"folder_lock"},
     "log_keys": NOBODY,
+    "student_t": NOBODY,
     "lightning_internals": NOBODY,
     "functional": NOBODY,
-    "balancers": {"functional"},
+    "balancers": {"functional", "student_t"},
     "simplex": {"functional", "log_keys"},
     "data": {"functional", "cache_folder", "lightning_internals"},
     "models": {"functional", "cache_folder"},
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "inspection": {"data", "balancing.run_length"},
     "evaluation": {"data", "log_keys", "models", "reports.page", "runs"},
     "export": {"evaluation", "log_keys", "models", "runs", "simplex"},
-    "reports": {"balancers", "functional", "inspection", "log_keys", "runs", "simplex"},
+    "reports": {"balancers", "student_t", "inspection", "log_keys", "runs", "simplex"},
 }
 EVERYTHING = {*MAY_IMPORT}
 MAY_IMPORT = {package: may | OF_USERS for package, may in MAY_IMPORT.items()} | {

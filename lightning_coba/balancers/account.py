@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_coba.functional.student_t import critical_t
+from lightning_coba.student_t import critical_t
 
 Array = NDArray[np.float64]
 #: Weights that stay within this share of the equal one have done what uniform weights do.

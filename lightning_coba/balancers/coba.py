@@ -19,7 +19,7 @@ from lightning_coba.functional import (
     slope_errors,
 )
 from lightning_coba.functional.arrays import namespace
-from lightning_coba.functional.student_t import critical_t
+from lightning_coba.student_t import critical_t
 
 #: Loss-ratio slopes below this (per record) are the rounding noise of a constant loss. Paper form only.
 SLOPE_RESOLUTION = 1e-12

@@ -8,7 +8,7 @@ import torch
 
 from lightning_coba.balancers.account import LEVEL, NOTICEABLE, own_paces, scores_in_words, weights_in_words
 from lightning_coba.functional.slopes import slope_errors
-from lightning_coba.functional.student_t import critical_t
+from lightning_coba.student_t import critical_t
 
 #: Column title -> field of the state, in reading order.
 COLUMNS = {"loss/V(0)": "loss_ratio", "slope": "slope", "RCS": "rcs", "ACS": "acs", "weight": "weights"}

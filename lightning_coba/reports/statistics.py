@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_coba.functional.student_t import critical_t
+from lightning_coba.student_t import critical_t
 
 Array = NDArray[np.float64]
 #: With fewer seeds than this, how much they differ is not known well enough to tell anything from it.

@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_coba.functional.student_t import critical_t, two_sided_p
+from lightning_coba.student_t import critical_t, two_sided_p
 
 
 @pytest.mark.parametrize(
