@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "cache_folder": {"folder_lock"},
     "log_keys": NOBODY,
     "student_t": NOBODY,
+    "trend": {"student_t"},
     "lightning_internals": NOBODY,
     "functional": NOBODY,
-    "balancers": {"functional", "student_t"},
+    "balancers": {"functional", "student_t", "trend"},
     "simplex": {"functional", "log_keys"},
     "data": {"functional", "cache_folder", "lightning_internals"},
     "models": {"functional", "cache_folder"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "inspection": {"data", "balancing.run_length"},
     "evaluation": {"data", "log_keys", "models", "reports.page", "runs"},
     "export": {"evaluation", "log_keys", "models", "runs", "simplex"},
-    "reports": {"balancers", "student_t", "inspection", "log_keys", "runs", "simplex"},
+    "reports": {"balancers", "inspection", "log_keys", "runs", "simplex", "student_t", "trend"},
 }
 EVERYTHING = {*MAY_IMPORT}
 MAY_IMPORT = {package: may | OF_USERS for package, may in MAY_IMPORT.items()} | {

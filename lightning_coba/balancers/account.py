@@ -7,25 +7,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_coba.student_t import critical_t
+from lightning_coba.trend import trend_of
 
 Array = NDArray[np.float64]
 #: Weights that stay within this share of the equal one have done what uniform weights do.
 NOTICEABLE = 0.1
-#: A slope is told from none at this level of a two-sided t test.
-LEVEL = 0.05
+#: Weights that differ from the equal one by less than this share are written as equal.
+EQUAL = 0.005
 #: So many names are listed in a sentence.
 MOST_NAMES = 4
 
 
-def account(tasks: Sequence[str], history: Mapping[str, Any], window: int = 10, num_steps: float = np.nan) -> list[str]:
+def account(
+    tasks: Sequence[str], history: Mapping[str, Any], window: int | None = None, num_steps: float = np.nan
+) -> list[str]:
     """Say what the weights of a run did, the most important sentence first, and of CoBa why.
 
     Args:
         tasks: Names of the K tasks, or of what else has a share.
         history: Columns of T records: ``step`` ``[T]`` and ``weight`` ``[T, K]``, and of CoBa ``ratio``, ``slope``,
             ``rcs`` ``[T, K]`` and ``divergence_factor`` ``[T]``; NaN where a record has none.
-        window: Records that CoBa's slopes look back on.
+        window: Records that CoBa's slopes look back on; None = all, for a balancer without a window.
         num_steps: Optimizer steps of the run; NaN = up to the last record.
 
     Returns:
@@ -41,6 +43,7 @@ def account(tasks: Sequence[str], history: Mapping[str, Any], window: int = 10, 
         return ["There is no record yet, so the weights are equal."]
     sentences = [_what_they_did(tasks, steps, len(tasks) * weights, num_steps)]
     slopes, factors = _table(history, "slope", weights), np.asarray(history.get("divergence_factor", []), np.float64)
+    window = window or len(steps)
     scored = np.flatnonzero(np.isfinite(factors))
     if scored.size and len(tasks) > 1:
         t = int(scored[-1])
@@ -69,15 +72,14 @@ def weights_in_words(tasks: Sequence[str], multiples: ArrayLike, on_average: boo
     order = np.argsort(-found, kind="stable").tolist()
     more = [k for k in order if found[k] > 1 + NOTICEABLE]
     less = [k for k in order[::-1] if found[k] < 1 - NOTICEABLE]
-    told = [f"{tasks[k]} {found[k]:.2f}" for k in more[:MOST_NAMES] + less[:MOST_NAMES]]
-    if not told:
-        return f"Every share is within {NOTICEABLE:.0%} of the equal one."
-    others = len(more) + len(less) - len(told)
-    first, *rest = told
-    name, _, value = str(first).rpartition(" ")
+    shown = more[:MOST_NAMES] + less[:MOST_NAMES]
+    if not shown:
+        return f"Every share is within {_percent(NOTICEABLE)} of the equal one."
     verb, when = ("got", " on average") if on_average else ("has", "")
-    listed = ", ".join([f"{name} {verb} {value} times the equal share{when}", *rest])
-    return f"{listed}{f' and {others} more tasks another share' if others else ''}."
+    told = [f"{tasks[shown[0]]} {verb} {found[shown[0]]:.2f} times the equal share{when}"]
+    told += [f"{tasks[k]} {found[k]:.2f}" for k in shown[1:]]
+    left_out = len(more) + len(less) - len(shown)
+    return f"{', '.join(told)}{f'; {left_out} more tasks differ from it too' if left_out else ''}."
 
 
 def scores_in_words(
@@ -145,18 +147,18 @@ def _what_they_did(tasks: Sequence[str], steps: Array, multiples: Array, num_ste
         lasted[-1] = 1
     acted = np.nan_to_num(multiples[lasted > 0], nan=1.0)
     largest = float(np.abs(acted - 1).max())
-    if largest < 0.005:
+    if largest < EQUAL:
         return "The weights stayed equal."
     if largest <= NOTICEABLE:
-        within = f"{ceil(round(100 * largest, 6)):.0f} % of equal"
-        return f"The weights stayed within {within}: uniform weights would have done the same."
+        within = _percent(ceil(round(100 * largest, 6)) / 100)
+        return f"The weights stayed within {within} of equal: uniform weights would have done the same."
     before = max(float(steps[0]), 0.0)  # equal until the first record
     mean = (before + (lasted[lasted > 0][:, None] * acted).sum(axis=0)) / (before + lasted.sum())
     if np.abs(mean - 1).max() > NOTICEABLE:
         return weights_in_words(tasks, mean, on_average=True)
     return (
-        f"The weights moved by up to {100 * largest:.0f} % of the equal share, but every task's average over the run "
-        f"is within {NOTICEABLE:.0%} of equal: uniform weights would have given nearly the same mixture."
+        f"The weights moved by up to {_percent(largest)} of the equal share, but every task's average over the run "
+        f"is within {_percent(NOTICEABLE)} of equal: uniform weights would have given nearly the same mixture."
     )
 
 
@@ -177,15 +179,9 @@ def _why(more: bool, slope: float, pace: float, relative: bool, rises: bool, slo
 
 def _rises(ratios: Array, t: int, k: int, window: int) -> bool:
     """Return whether a loss rises in the window that ends with record t by more than noise explains."""
-    y = ratios[max(t + 1 - window, 0) : t + 1, k]
-    x = np.flatnonzero(np.isfinite(y)).astype(np.float64)
-    if len(x) < 3:
-        return False
-    y, x = y[np.isfinite(y)], x - x.mean()
-    slope = float(x @ y / (x @ x))
-    rest = y - y.mean() - slope * x
-    error = np.sqrt(rest @ rest / (len(x) - 2) / (x @ x))
-    return bool(slope > critical_t(LEVEL, len(x) - 2) * error)
+    recent = ratios[max(t + 1 - window, 0) : t + 1, k]
+    found = trend_of(range(len(recent)), recent)
+    return found.slope > 0 and found.exceeds_noise()
 
 
 def _misread(tasks: Sequence[str], history: Mapping[str, Any], window: int) -> list[str]:
@@ -210,6 +206,10 @@ def _misread(tasks: Sequence[str], history: Mapping[str, Any], window: int) -> l
                 f"hold it down with balancer.prior={{{tasks[k]}: 0.5}}, or train it for fewer steps."
             )
     return sentences
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _table(history: Mapping[str, Any], name: str, like: Array | None = None) -> Array:

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_coba.balancers.account import LEVEL, NOTICEABLE, own_paces, scores_in_words, weights_in_words
-from lightning_coba.functional.slopes import slope_errors
-from lightning_coba.student_t import critical_t
+from lightning_coba.balancers.account import EQUAL, own_paces, scores_in_words, weights_in_words
+from lightning_coba.trend import trend_of
 
 #: Column title -> field of the state, in reading order.
 COLUMNS = {"loss/V(0)": "loss_ratio", "slope": "slope", "RCS": "rcs", "ACS": "acs", "weight": "weights"}
@@ -54,24 +53,19 @@ def explain_table(state: Any, tasks: Sequence[str]) -> list[str]:
 
 def _sentences(state: Any, tasks: Sequence[str]) -> list[str]:
     multiples = len(tasks) * state.weights.double().cpu().numpy()
-    deviation = np.abs(multiples - 1).max()
     factor = float(getattr(state, "divergence_factor", np.nan))
-    if deviation < 0.005:
+    if np.abs(multiples - 1).max() < EQUAL:
         warming_up = hasattr(state, "divergence_factor") and np.isnan(factor)
         return ["All weights are equal: this is the warm-up." if warming_up else "All weights are equal."]
-    if deviation <= NOTICEABLE:
-        return [f"All weights are within {NOTICEABLE:.0%} of equal."]
     said = [weights_in_words(tasks, multiples)]
     if np.isnan(factor) or len(tasks) < 2:
         return said
-    slopes, window = state.slope.cpu(), state.ratios.shape[1]
+    slopes = state.slope.cpu()
     recorded = torch.where(state.slopes_recorded, state.slopes, torch.nan).cpu()
-    x = torch.arange(window, dtype=torch.float64)
-    x[: state.record % window] += window  # slots before the oldest record's follow those behind it
-    present = state.ratios_present.cpu()
-    errors = slope_errors(x, state.ratios.cpu(), present, slopes.nan_to_num())
-    critical = torch.tensor([critical_t(LEVEL, max(points - 2, 1)) for points in present.sum(-1).tolist()])
-    rising = slopes.nan_to_num() > critical * errors
+    ratios = torch.where(state.ratios_present, state.ratios, torch.nan).cpu()
+    oldest_first = ratios.roll(-(state.record % ratios.shape[1]), dims=1).numpy()
+    trends = [trend_of(range(len(of_task)), of_task) for of_task in oldest_first]
+    rising = [found.slope > 0 and found.exceeds_noise() for found in trends]
     return [*said, *scores_in_words(tasks, multiples, slopes, own_paces(slopes, recorded.T), factor, rising)]
 
 

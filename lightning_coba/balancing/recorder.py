@@ -161,8 +161,7 @@ class Recorder:
 
     def explain(self) -> str:
         """Return what the weights did in all records, and why, above a table of the last one."""
-        window = getattr(self.balancer, "window_records", 10)
-        told = account(self.tasks, self.trajectory.columns(), window)
+        told = account(self.tasks, self.trajectory.columns(), getattr(self.balancer, "window_records", None))
         return "\n".join([*told, *explain_table(self.state._replace(weights=self.weights), self.tasks)])
 
     def state_dict(self) -> dict[str, Any]:

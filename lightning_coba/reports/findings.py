@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_coba.reports.past_runs.loss_table import LossTable
+from lightning_coba.trend import trend_of
 
 #: Changes of a loss below this share of it are called none.
 TOLERANCE = 0.01
@@ -107,13 +108,9 @@ def _state(x: NDArray[np.intp], losses: NDArray[np.float64]) -> State:
     if len(x) < FEWEST_TREND_RECORDS:
         return "unknown"
     x, losses = x[-count:], losses[-count:]
-    centred = x - x.mean()
-    spread = float(centred @ centred)
-    slope = float(centred @ losses) / spread
-    residuals = losses - losses.mean() - slope * centred
-    error = np.sqrt(residuals @ residuals / (count - 2) / spread)
-    change = slope * (x[-1] - x[0])
-    if abs(change) <= TOLERANCE * abs(losses.mean()) or abs(slope) < 2 * error:
+    found = trend_of(x, losses)
+    change = found.slope * (x[-1] - x[0])
+    if abs(change) <= TOLERANCE * abs(losses.mean()) or abs(found.slope) < 2 * found.error:
         return "flat"
     return "diverging" if change > 0 else "improving"
 

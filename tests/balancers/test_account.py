@@ -43,7 +43,7 @@ def test_shares_are_averaged_over_the_steps_they_were_in_force():
 
 def test_the_slowest_task_can_lose_weight_by_its_own_past_and_that_is_what_is_said():
     losses = torch.stack([1.5 + 0.5 * 0.95**R, 0.5 + 1.5 * 0.97**R, 1.8 + 0.2 * 0.7**R], 1)
-    first, factor, *why = account(["a", "b", "de"], history_of(losses))
+    first, factor, *why = account(["a", "b", "de"], history_of(losses), window=10)
     assert "de 0.80" in first
     assert "absolute score decides" in factor
     assert "own recent slopes" in factor
@@ -54,14 +54,14 @@ def test_the_slowest_task_can_lose_weight_by_its_own_past_and_that_is_what_is_sa
 
 def test_a_rising_loss_is_said_to_rise():
     losses = torch.stack([0.2 + 1.8 * 0.75**R, 2 - 0.04 * R, 1 + 0.8 * 0.85**R + 0.02 * (R - 10).clamp(min=0)], 1)
-    *_, last = account(["quick", "slow", "turns"], history_of(losses))
+    *_, last = account(["quick", "slow", "turns"], history_of(losses), window=10)
     assert last.startswith("turns has 0.15 times")
     assert "rises" in last
 
 
 def test_where_the_relative_score_takes_an_overfitting_task_for_the_slowest_it_warns():
     losses = torch.stack([2 - 0.04 * R, 2 - 0.03 * R, 1 + 0.01 * R], 1)[:12]
-    said = account(["a", "b", "rise"], history_of(losses))
+    said = account(["a", "b", "rise"], history_of(losses), window=10)
     assert said[-1].startswith("Warning: in 10 records (3 to 12) rise got most weight")
     assert "balancer.prior={rise: 0.5}" in said[-1]
     falling = account(["a", "b", "c"], history_of(torch.stack([2 - 0.04 * R, 2 - 0.03 * R, 1 - 0.01 * R], 1)))

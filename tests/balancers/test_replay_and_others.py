@@ -134,7 +134,8 @@ def test_explain_says_why_each_task_has_its_weight():
         losses = torch.tensor([*row, math.nan], dtype=torch.float64)
         state, _ = balancer.update(state, Observation(step=1, present=present, losses=losses))
     told = explain(state, ["code", "qa", "nlu"])
-    assert "weights" in told.splitlines()[0]
+    assert "share" in told.splitlines()[0]
+    assert f"the {'relative' if state.divergence_factor >= 0.5 else 'absolute'} score decides" in told.splitlines()[1]
     table = [line.split() for line in told.splitlines()][-5:]
     assert table[1][0] == "code"
     assert table[1][1:] == [

@@ -20,7 +20,7 @@ def account_of(balance: BalanceTable, settings: Mapping[str, Any] | None, num_st
     prefix = "balancer."
     own = {key.removeprefix(prefix): value for key, value in (settings or {}).items() if key.startswith(prefix)}
     balancer = own_balancer(own, balance)
-    window = balancer.window_records if balancer else 10
+    window = balancer.window_records if balancer else None
     history = vars(balance) | {"record": balance.records, "step": balance.steps}
     did, *why = account(balance.tasks, history, window, num_steps)
     if own.get("_target_") and "times the equal share" in did:
