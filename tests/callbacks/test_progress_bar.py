@@ -112,7 +112,7 @@ def test_rows_below_the_bar_are_few_whatever_the_number_of_tasks(shown):
     below = bar[max(i for i, line in enumerate(bar) if "━" in line) + 1 :]
     assert sum("1.00" in line for line in below) == 4
     assert all(len(line) <= 80 for line in below)
-    assert "more" in below[3]
+    assert "... 11 more" in below[3]
 
 
 def test_eight_tasks_with_ordinary_names_fit_the_line():

@@ -1,6 +1,7 @@
 """`coba-report` on runs that `coba-train` left, and what it says to someone new."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -23,9 +24,10 @@ def test_real_runs_are_compared(tmp_path, monkeypatch, capsys, here, overrides):
     capsys.readouterr()
     main(["multirun"])
     printed = " ".join(capsys.readouterr().out.split())
-    for words in ("test loss", "to the last digit", "TEST", "report/report.html"):
+    for words in ("CoBa: no difference shown", "Uniform (mean over 2 tasks and 1 seed)", "TEST", "report/report.html"):
         assert words in printed
     assert "left out" not in printed
+    assert not re.search(r"\bdiffer\b", printed)  # in a setting other than method and seed
     written = {path.name for path in (tmp_path / "report").rglob("*.*")}
     assert {"runs.csv", "report.md", "report.html", "powers-change.png", "powers-best-steps.png"} <= written
 

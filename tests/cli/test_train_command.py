@@ -50,9 +50,14 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
         "suite": "powers",
     }  # fmt: skip
 
-    assert card["timing"].keys() >= {"seconds_per_step", "steps", "validation_seconds"}
-    assert card["timing"]["steps"] == 12
-    assert all(value > 0 for value in card["timing"].values())
+    timing = card["timing"]
+    assert timing.keys() == {
+        "seconds_per_step", "steps", "validation_seconds", "began", "ended", "host", "threads", "load",
+    }  # fmt: skip
+    assert timing["steps"] == 12
+    assert timing["seconds_per_step"] > 0
+    assert timing["validation_seconds"] > 0
+    assert timing["began"] < timing["ended"]
     assert list(card["results"]) == ["test_loss", "test_accuracy", "test_exact_match"]
     assert [result["better"] for result in card["results"].values()] == ["min", "max", "max"]
     for key in ("test_accuracy", "test_exact_match"):
@@ -102,7 +107,7 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
 
     # A log file gets plain lines.
     assert "step 12/" in printed or "step 12 " in printed
-    assert re.search(r"validated  val_loss \d+\.\d+  cubes 0\.\d\d. w\.\d\d", printed)
+    assert re.search(r"validated  val_loss \d+\.\d+  cubes 0\.\d\d. \d\.\d\dx", printed)
     assert "TEST split" in printed
     assert str(run) in printed
     assert "Traceback" not in printed

@@ -59,6 +59,8 @@ def test_what_is_not_read_and_what_is_renamed_is_found(tmp_path, tokenizer):
     found = inspect_data(data, RunLength(max_steps=40, val_check_interval=2))
     assert one(found, "not read").what == f"not read: {tmp_path}/my task/more.xlsx"
     assert one(found, "renamed").what.endswith("renamed: 'my task' to 'my_task'")
+    assert one(found, "validation takes")
+    assert len(found.findings) == 3
 
 
 def test_sizes_and_lengths_are_those_of_the_rows(inspect):

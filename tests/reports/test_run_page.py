@@ -19,7 +19,7 @@ from lightning_coba.runs.card import Objective
 STEPS = (10, 20, 30, 40)
 
 
-def write(folder, curves, *, starts=None, weights=None, slopes=None, training=True, after=None, **card):
+def write(folder, curves, *, starts=None, weights=None, slopes=None, training=True, after=None, balancer="", **card):
     """Write a run folder: `curves` is task -> validation loss at steps 10, 20, 30, 40."""
     tasks = list(curves)
     folder.mkdir(parents=True)
@@ -31,7 +31,7 @@ def write(folder, curves, *, starts=None, weights=None, slopes=None, training=Tr
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(entries | card))
     (folder / "config.yaml").write_text(
-        "system: {seed: 1}\nmodel: {model: tiny, dtype: null, compile: false}\noptimizer: {lr: 0.001}\n"
+        "system: {seed: 1}\nmodel: {model: tiny, dtype: null, compile: false}\noptimizer: {lr: 0.001}\n" + balancer
     )
     logger = MetricsCSV(folder)
     for step in range(max(STEPS)):
@@ -116,6 +116,18 @@ def test_headline_and_diagnosis_in_words(tmp_path):
         "last weight": "0.25x",
     }  # fmt: skip
     assert "below 0 the loss falls" in table.reading["slope"]
+
+
+def test_whether_a_balancer_helped_is_left_to_a_run_beside_it(tmp_path):
+    folder = write(
+        tmp_path / "run",
+        CURVES,
+        weights=WEIGHTS,
+        slopes=SLOPES,
+        balancer="balancer: {_target_: lightning_coba.ConvergenceBalancer}\n",
+    )
+    bare = write(tmp_path / "bare", CURVES, weights=WEIGHTS)
+    assert ["balancer=uniform" in " ".join(headline(read_story(run))) for run in (folder, bare)] == [True, False]
 
 
 def test_page_is_one_file_and_holds_every_part(tmp_path):
