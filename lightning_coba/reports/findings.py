@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_coba.reports.past_runs.loss_table import LossTable
-from lightning_coba.trend import trend_of
+from lightning_coba.trend import LEVEL, trend_of
 
 #: Changes of a loss below this share of it are called none.
 TOLERANCE = 0.01
 FEWEST_TREND_RECORDS = 3
+#: With fewer records than this, a trend that is not told from noise may well be one.
+TELLING_RECORDS = 5
 
 State = Literal["improving", "flat", "diverging", "unknown"]
 
@@ -24,8 +26,9 @@ class TaskFinding:
 
     Attributes:
         task: Its name.
-        state: Of its loss over the last quarter of its records: "improving" or "diverging" where the fitted change is
-            more than 1 % of the loss and twice its standard error, else "flat"; "unknown" with fewer than 3 records.
+        state: Of its loss over the last quarter of its records or the last five: "improving" or "diverging" where the
+            fitted change is more than 1 % of the loss and told from noise (Student's t test, 5 % for both together),
+            else "flat"; "unknown" with fewer than 3 records, or fewer than 5 that change by more than 1 %.
         first: V(0), the loss before training or, where that is not known, of the first record.
         lowest: The lowest loss of all records.
         last: Loss of the last record.
@@ -62,7 +65,7 @@ def task_findings(table: LossTable) -> list[TaskFinding]:
     """Return how each task fared, in task order.
 
     Example:
-        >>> losses = [[2.0, 2.0], [1.8, 1.0], [1.6, 1.2], [1.4, 1.5], [1.2, 1.9]]
+        >>> losses = [[2.0, 2.0], [1.8, 1.0], [1.6, 1.3], [1.4, 1.6], [1.2, 1.9]]
         >>> for found in task_findings(LossTable(["code", "qa"], [1, 2, 3, 4, 5], losses)):
         ...     print(found.task, found.state, found.best_record, round(found.rise, 2))
         code improving 5 0.0
@@ -82,6 +85,7 @@ def _task_finding(table: LossTable, k: int) -> TaskFinding:
     noise = _scatter(losses)
     extreme = sqrt(2 * log(there.size))  # so many deviations the lowest of T records lies below the others by chance
     explained = state != "diverging" and above <= (extreme + 2) * noise
+    turned = above > TOLERANCE * abs(lowest) and state in ("flat", "diverging") and not explained
     return TaskFinding(
         task=table.tasks[k],
         state=state,
@@ -90,8 +94,8 @@ def _task_finding(table: LossTable, k: int) -> TaskFinding:
         last=float(losses[-1]),
         best_record=int(there[best]) + 1,
         best_step=int(table.steps[there[best]]),
-        has_turned=bool(above > TOLERANCE * abs(lowest) and state in ("flat", "diverging") and not explained),
-        is_noise=bool(state == "flat" and np.ptp(losses) <= 2 * (extreme + 1) * noise),
+        has_turned=bool(turned),
+        is_noise=bool(state == "flat" and not turned and np.ptp(losses) <= 2 * (extreme + 1) * noise),
     )
 
 
@@ -103,16 +107,21 @@ def _scatter(losses: NDArray[np.float64]) -> float:
 
 
 def _state(x: NDArray[np.intp], losses: NDArray[np.float64]) -> State:
-    """Return where a loss is heading, by a line through its last quarter."""
-    count = max(FEWEST_TREND_RECORDS, round(len(x) / 4))
+    """Return where a loss is heading, by lines through its last records.
+
+    A quarter of a short run is too few records for a t test to see anything in, so the last five are looked at too.
+    """
     if len(x) < FEWEST_TREND_RECORDS:
         return "unknown"
-    x, losses = x[-count:], losses[-count:]
-    found = trend_of(x, losses)
-    change = found.slope * (x[-1] - x[0])
-    if abs(change) <= TOLERANCE * abs(losses.mean()) or abs(found.slope) < 2 * found.error:
-        return "flat"
-    return "diverging" if change > 0 else "improving"
+    counts = sorted({max(FEWEST_TREND_RECORDS, round(len(x) / 4)), min(TELLING_RECORDS, len(x))})
+    changes = []
+    for count in counts:
+        found = trend_of(x[-count:], losses[-count:])
+        changes.append(found.slope * (x[-1] - x[-count]))
+        if abs(changes[-1]) > TOLERANCE * abs(losses[-count:].mean()) and found.exceeds_noise(LEVEL / len(counts)):
+            return "diverging" if changes[-1] > 0 else "improving"
+    few = len(x) < TELLING_RECORDS and abs(changes[0]) > TOLERANCE * abs(losses[-counts[0] :].mean())
+    return "unknown" if few else "flat"
 
 
 def having(found: Sequence[TaskFinding], state: State) -> list[TaskFinding]:

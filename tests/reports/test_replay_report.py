@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from rich.console import Console
 
 from lightning_coba.balancers import DWA, CoBa, Fixed, Uniform
+from lightning_coba.errors import UserError
 from lightning_coba.reports import (
     LossTable,
     default_settings,
@@ -69,6 +70,18 @@ def test_noise_is_no_trend():
     noise = np.random.default_rng(0).normal(size=24)
     (found,) = task_findings(table_of(noisy=1 + 0.05 * noise))
     assert found.state == "flat"
+
+
+@pytest.mark.parametrize("records", [5, 8, 12, 20, 40])
+def test_a_trend_is_told_from_noise(records):
+    """Student's t: a loss that stays is called flat in 19 of 20 cases, and one that falls steadily improving."""
+    noise = 0.02 * np.random.default_rng(2).normal(size=(records, 1000))
+    steps, names = np.arange(records), [f"t{k}" for k in range(1000)]
+    stays = [one.state for one in task_findings(LossTable(names, steps, 1 + noise))]
+    assert stays.count("flat") > 930
+    falls = [one.state for one in task_findings(LossTable(names, steps, 3 + noise - 0.05 * steps[:, None]))]
+    assert falls.count("improving") > 800
+    assert falls.count("diverging") == 0
 
 
 @pytest.mark.parametrize("records", [12, 24, 400])
@@ -199,6 +212,8 @@ def test_too_few_records_are_called_that(table):
     assert "CoBa would have kept all weights equal throughout." in said
     assert "Only 2 records: CoBa would not move before record 3" in to_know[0]
     assert "there are 12 and more (trainer.val_check_interval" in to_know[0]
+    with pytest.raises(UserError, match=r"log\.csv has 1 record, and a slope needs two"):
+        write_replay_report(LossTable(table.tasks, [1], table.losses[:1], source="log.csv"), [CoBa()], "nowhere")
     _, to_know = words(LossTable(table.tasks, table.steps[:12], table.losses[:12]), CoBa())
     assert not any("Only" in note for note in to_know)
 

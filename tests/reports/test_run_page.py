@@ -55,7 +55,7 @@ def write(folder, curves, *, starts=None, weights=None, slopes=None, training=Tr
 
 
 CURVES = {
-    "burns": (3.0, 2.0, 2.2, 2.6),
+    "burns": (3.0, 2.0, 2.3, 2.6),
     "falls": (3.0, 2.5, 2.2, 2.0),
     "slow": (3.9, 3.85, 3.8, 3.75),
     "done": (3.0, 2.0, 2.01, 2.02),
@@ -197,6 +197,14 @@ def test_a_run_within_its_warm_up_is_told_apart_from_one_that_chose_equal_weight
     assert any("within CoBa's warm-up" in note for note in story.notes)
     story = read_story(write(tmp_path / "other", CURVES, weights=dict.fromkeys(CURVES, (0.2,) * 4), method="Uniform"))
     assert story.notes == []
+
+
+@pytest.mark.parametrize(("warmup", "words"), [(3, "more than its noise (balancer.significance=0.01)"), (5, "warm-up")])
+def test_weights_that_stayed_equal_have_a_reason(tmp_path, warmup, words):
+    coba = f"balancer: {{_target_: x.ConvergenceBalancer, significance: 0.01, warmup_records: {warmup}}}\n"
+    run = write(tmp_path / "run", CURVES, weights=dict.fromkeys(CURVES, (0.2,) * 4), balancer=coba)
+    [note] = [note for note in read_story(run).notes if "stayed equal" in note]
+    assert words in note
 
 
 def test_figures_of_the_run_are_taken_where_they_are_new(tmp_path):

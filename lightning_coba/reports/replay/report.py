@@ -12,7 +12,7 @@ from rich.text import Text
 from lightning_coba.balancers import Balancer
 from lightning_coba.errors import UserError
 from lightning_coba.reports.findings import TaskFinding, task_findings
-from lightning_coba.reports.formats import listed
+from lightning_coba.reports.formats import count, listed
 from lightning_coba.reports.page import PageFigure, PageSection, PageText, render_page
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.replay.grid import name_settings
@@ -53,7 +53,7 @@ class ReplayReport:
     @property
     def facts(self) -> str:
         """What was read, in a line."""
-        steps = f"{self.table.num_records} records, steps {self.table.steps[0]} to {self.table.steps[-1]}"
+        steps = f"{count(self.table.num_records, 'record')}, steps {self.table.steps[0]} to {self.table.steps[-1]}"
         tasks = f"{len(self.table.tasks)} tasks ({listed(self.table.tasks)})"
         return f"{self.table.source or 'losses'} · {tasks} · {steps}"
 
@@ -93,6 +93,12 @@ def write_replay_report(
             f"`write_replay_report.table` must have two tasks or more; got {listed(table.tasks)} alone, whose weight "
             "is 1 whatever balances.",
             "Give a run of several tasks.",
+        )
+    if table.num_records < 2:
+        name = table.source or "`write_replay_report.table`"
+        raise UserError(
+            f"{name} has {count(table.num_records, 'record')}, and a slope needs two.",
+            "Give the losses of several validation passes, one row per pass.",
         )
     given = name_settings(settings)
     results = replay_settings(table, given)

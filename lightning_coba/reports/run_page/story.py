@@ -13,7 +13,7 @@ from lightning_coba.errors import MissingFileError
 from lightning_coba.log_keys import TRAIN_LOSS
 from lightning_coba.reports.findings import TaskFinding, task_findings
 from lightning_coba.reports.past_runs.loss_table import LossTable
-from lightning_coba.reports.run_page.weight_account import account_of
+from lightning_coba.reports.run_page.weight_account import account_of, why_equal
 from lightning_coba.reports.statistics import Array
 from lightning_coba.runs.card import MULTITASK, mapping, number
 from lightning_coba.runs.collection import Run, read_run
@@ -158,10 +158,6 @@ def _oddities(run: Run, balance: BalanceTable | None, losses: str) -> list[str]:
                 f"{absent} of {balance.loss.size} losses in the records are missing: the task was absent, or its loss "
                 "was NaN or infinite and was left out."
             )
-        scored = np.isfinite(balance.rcs).any()
-        if run.method == "CoBa" and not scored:
-            notes.append(
-                f"All {len(balance.records)} records are within CoBa's warm-up, so the weights stayed equal. Validate "
-                "more often (trainer.val_check_interval)."
-            )
+        if run.method == "CoBa" and not np.isfinite(balance.rcs).any():
+            notes.append(why_equal(balance, run.settings))
     return notes

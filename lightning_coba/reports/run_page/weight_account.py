@@ -17,8 +17,7 @@ def account_of(balance: BalanceTable, settings: Mapping[str, Any] | None, num_st
         settings: The run's configuration as ``{"a.b": value}``; None where it is not known.
         num_steps: Optimizer steps of the run.
     """
-    prefix = "balancer."
-    own = {key.removeprefix(prefix): value for key, value in (settings or {}).items() if key.startswith(prefix)}
+    own = _balancer_settings(settings)
     balancer = own_balancer(own, balance)
     window = balancer.window_records if balancer else None
     history = vars(balance) | {"record": balance.records, "step": balance.steps}
@@ -26,3 +25,24 @@ def account_of(balance: BalanceTable, settings: Mapping[str, Any] | None, num_st
     if own.get("_target_") and "times the equal share" in did:
         why.append("Whether this lowered any loss, only a run with balancer=uniform beside it can show: coba-report.")
     return [did, *why]
+
+
+def why_equal(balance: BalanceTable, settings: Mapping[str, Any] | None) -> str:
+    """Say why no record of a CoBa moved the weights."""
+    own, records = _balancer_settings(settings), len(balance.records)
+    balancer = own_balancer(own, balance)
+    if own.get("significance") is None or (balancer and records < balancer.warmup_records):
+        return (
+            f"All {records} records are within CoBa's warm-up, so the weights stayed equal. Validate more often "
+            "(trainer.val_check_interval)."
+        )
+    return (
+        f"In none of the {records} records did a loss rise or fall by more than its noise "
+        f"(balancer.significance={own['significance']}), so the weights stayed equal. More validation rows make the "
+        "noise smaller; balancer.significance=null moves the weights all the same."
+    )
+
+
+def _balancer_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    prefix = "balancer."
+    return {key.removeprefix(prefix): value for key, value in (settings or {}).items() if key.startswith(prefix)}
