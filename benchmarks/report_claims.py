@@ -116,7 +116,7 @@ def rates(sweeps: int, seed: int) -> Iterator[tuple[str, float]]:
 def main() -> int:
     """Simulate the sweeps and check the targets."""
     parser = arguments(__doc__, "report_claims", repetitions=1)
-    parser.add_argument("--sweeps", type=int, default=200, help="of each kind")
+    parser.add_argument("--sweeps", type=int, default=2000, help="of each kind; few miss by chance")
     given = parser.parse_args()
     checks, details = [], {}
     for what, rate in rates(given.sweeps, given.seed):

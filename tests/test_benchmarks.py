@@ -124,3 +124,10 @@ def test_benchmarks_of_the_real_model(run, name, arguments, data):
     if name in ("first_batch", "end_to_end"):
         arguments = [*arguments, "--data", data]
     assert run(name, *arguments)["checks"]
+
+
+def test_report_claims(run):
+    result = run("report_claims", "--sweeps", 2)
+    assert len(result["checks"]) == 20
+    assert len(result["costs"]["rates"]) == 25
+    assert all(0 <= rate <= 1 for rate in result["costs"]["rates"].values())

@@ -23,7 +23,7 @@ from lightning_coba.student_t import critical_t
 
 #: Loss-ratio slopes below this (per record) are the rounding noise of a constant loss. Paper form only.
 SLOPE_RESOLUTION = 1e-12
-#: Loss ratios are not told apart below this when noise is asked for: bf16, and which rows are held out, decide it.
+#: Least scatter that the significance test assumes of loss ratios: rounding in bf16 alone moves them by about as much.
 RATIO_RESOLUTION = 1e-3
 #: Smallest buffer of the divergence factor's history; it doubles when it is full.
 MIN_HISTORY = 1024

@@ -20,7 +20,8 @@ class MetricsCSV(Logger):
     Use it where Lightning's `CSVLogger` erases its file when the folder is opened again. The columns are
     `step`, then the metrics in order of appearance; a step has one row, whatever the number of calls that
     filled it; an empty cell was not logged, ``nan`` was. Numbers are written so that reading them gives the
-    same bits.
+    same bits. Steps count from 1, as everywhere in a run folder: the row of step n holds what was logged
+    during the n-th optimizer step. Lightning passes loggers n - 1.
 
     The file is always readable: a row reaches the disk when the next step begins and whenever Lightning calls
     `save` (after every logging call), a new column replaces the file in one move, and a last line that a
@@ -41,8 +42,8 @@ class MetricsCSV(Logger):
         >>> logger.save()
         >>> print(logger.path.read_text(), end="")
         step,train_loss,val_loss
-        0,2.5,2.25
-        1,1.5,
+        1,2.5,2.25
+        2,1.5,
     """
 
     def __init__(self, save_dir: str | os.PathLike[str]) -> None:
@@ -84,8 +85,8 @@ class MetricsCSV(Logger):
         Args:
             metrics: Name -> scalar: a number or a tensor of one element. One called `step` yields to the
                 argument.
-            step: The optimizer step; None = the step of the last row. Another step than the last row's begins
-                a row.
+            step: Optimizer steps made before this one, as Lightning counts; None = the step of the last row.
+                Another step than the last row's begins a row.
 
         Raises:
             ValueError: A metric is no scalar.
@@ -94,27 +95,26 @@ class MetricsCSV(Logger):
         if not cells:
             return
         self._open()
-        if step is None:
-            step = int(self._row.get("step", 0))
-        if self._row and self._row["step"] != str(step):
+        number = self._row.get("step", "1") if step is None else str(step + 1)
+        if self._row and self._row["step"] != number:
             self.save()
             self._row_start = self.path.stat().st_size
             self._row = {}
-        self._row |= cells | {"step": str(step)}
+        self._row |= cells | {"step": number}
         self._unsaved = True
 
     @rank_zero_only
     def truncate(self, step: int) -> None:
-        """Drop the rows from a step on, and the columns that only they filled: as if these were never logged.
+        """Drop the rows behind a step, and the columns that only they filled: as if these were never logged.
 
-        Call it when a run resumes from a checkpoint written after `step` optimizer steps: the rows are
-        numbered from 0, so those it drops are the ones that the run will log again.
+        Call it when a run resumes from a checkpoint written after `step` optimizer steps: the run will log
+        the rows that it drops again.
         """
         self._open()
         self.save()
         if not self.path.exists():
             return
-        rows = [row for row in self._read()[1] if int(row["step"]) < step]
+        rows = [row for row in self._read()[1] if int(row["step"]) <= step]
         self._replace([name for name in self._columns if any(name in row for row in rows)], rows)
 
     @rank_zero_only

@@ -96,6 +96,11 @@ def read_card(file: Path) -> dict[str, Any]:
     return {"system": MULTITASK, **(card if number(card.get("format_version", 1)) >= 2 else _of_version_1(card))}
 
 
+def first_step(card: Mapping[str, Any]) -> int:
+    """Return the number of the first step in ``metrics.csv``: runs of version 1 count from 0."""
+    return int(number(card.get("format_version", 1)) >= 2)
+
+
 def results_of(entry: Any) -> dict[str, Result]:
     """Return the entry ``results`` or ``results_before`` of a card, by key in its order; what is malformed is left out.
 

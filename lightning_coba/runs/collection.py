@@ -9,7 +9,17 @@ from typing import Any
 
 from lightning_coba.errors import MissingFileError, UserError
 from lightning_coba.log_keys import TEST_LOSS
-from lightning_coba.runs.card import MULTITASK, Objective, Result, mapping, number, objective_of, read_card, results_of
+from lightning_coba.runs.card import (
+    MULTITASK,
+    Objective,
+    Result,
+    first_step,
+    mapping,
+    number,
+    objective_of,
+    read_card,
+    results_of,
+)
 from lightning_coba.runs.curves import read_curves
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.settings import flat, read_settings
@@ -170,7 +180,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     )
     named = card.get("tasks")
     tasks = [str(task) for task in (named if isinstance(named, list) and named else run.after.values)]
-    logged = [read_curves(fit.metrics, objective.key) for fit in fits]
+    logged = [read_curves(fit.metrics, objective.key, first_step(card)) for fit in fits]
     curves, last_step = next((found for found in reversed(logged) if found[0]), logged[-1])
     steps = [count for count in (number(timing.get("steps")), float(last_step)) if count > 0]
     kept = {task: curves[task] for task in tasks if task in curves}

@@ -17,13 +17,14 @@ _COUNT = re.compile(r"[0-9]{1,18}")
 Curves = dict[str, dict[int, float]]
 
 
-def read_curves(file: Path, key: str = VAL_LOSS) -> tuple[Curves, int]:
+def read_curves(file: Path, key: str = VAL_LOSS, first_step: int = 1) -> tuple[Curves, int]:
     """Return a quantity by task and step, and the number of steps that were logged.
 
     Args:
         file: ``metrics.csv``, complete or not; where there is none, there are no curves.
         key: What the columns are named by, such as ``val_loss``: ``val_loss/code`` is that of the task ``code``. Where
             there are no such columns, ``val_loss`` itself is the curve named `WHOLE`.
+        first_step: Number of the first step in the file: of `first_step` of the run's card.
     """
     try:
         with open_file(file) as stream:
@@ -42,8 +43,7 @@ def read_curves(file: Path, key: str = VAL_LOSS) -> tuple[Curves, int]:
     for cells in reader:
         if not cells or len(cells) != len(columns) or not _COUNT.fullmatch(cells[0]):
             continue
-        # A row is numbered by the step during which it was logged, from 0.
-        last = max(last, step := int(cells[0]) + 1)
+        last = max(last, step := int(cells[0]) + 1 - first_step)
         for i, name in wanted.items():
             if cells[i]:
                 curves.setdefault(name, {})[step] = number(cells[i])

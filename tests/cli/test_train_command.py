@@ -72,9 +72,9 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
     assert balance.tasks == ["cubes", "squares"]
     assert balance.steps.tolist() == [2, 4, 6, 8, 10, 12]
     metrics = table(run / "metrics.csv")
-    assert [int(row["step"]) for row in metrics] == list(range(12))
+    assert [int(row["step"]) for row in metrics] == list(range(1, 13))
     assert all(row["train_loss"] and row["train_loss/cubes"] for row in metrics)
-    assert [row["step"] for row in metrics if row["val_loss"]] == ["1", "3", "5", "7", "9", "11"]
+    assert [row["step"] for row in metrics if row["val_loss"]] == ["2", "4", "6", "8", "10", "12"]
     for record, row in enumerate(row for row in metrics if row["val_loss"]):
         for k, task in enumerate(balance.tasks):
             assert float(row[f"val_loss/{task}"]) == pytest.approx(balance.loss[record, k], rel=1e-6)

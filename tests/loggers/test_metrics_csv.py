@@ -33,7 +33,7 @@ def uninterrupted(tmp_path):
 def test_the_file_has_a_row_a_step_and_columns_in_order_of_appearance(uninterrupted):
     rows = list(csv.DictReader(uninterrupted.decode().splitlines()))
     assert list(rows[0]) == ["step", "train_loss", "epoch", "val_loss/qa", "late"]
-    assert [int(row["step"]) for row in rows] == list(range(12))
+    assert [int(row["step"]) for row in rows] == list(range(1, 13))
     assert [float(row["train_loss"]) for row in rows] == [1 / (step + 1) for step in range(12)]
     assert [row["val_loss/qa"] != "" for row in rows] == [step % 3 == 2 for step in range(12)]
     assert float(rows[8]["late"]) == torch.tensor(0.1).item()
@@ -75,7 +75,7 @@ def test_opening_again_erases_nothing_and_joins_the_last_step(tmp_path):
     second.log_metrics({"b": 3.0}, 1)
     second.log_metrics({"a": 4.0}, 2)
     second.save()
-    assert second.path.read_text() == "step,a,b\n0,1.0,\n1,2.0,3.0\n2,4.0,\n"
+    assert second.path.read_text() == "step,a,b\n1,1.0,\n2,2.0,3.0\n3,4.0,\n"
 
 
 def test_a_row_is_on_disk_when_the_next_step_begins(tmp_path):
@@ -83,11 +83,11 @@ def test_a_row_is_on_disk_when_the_next_step_begins(tmp_path):
     logger.log_metrics({"a": 1.0}, 0)
     assert not logger.path.exists()
     logger.log_metrics({"a": 2.0}, 1)
-    assert logger.path.read_text() == "step,a\n0,1.0\n"
+    assert logger.path.read_text() == "step,a\n1,1.0\n"
     logger.save()
     logger.log_metrics({"a": 5.0}, 1)  # logged again: the last value counts
     logger.save()
-    assert logger.path.read_text() == "step,a\n0,1.0\n1,5.0\n"
+    assert logger.path.read_text() == "step,a\n1,1.0\n2,5.0\n"
 
 
 def test_a_death_while_the_file_is_replaced_leaves_the_old_one(tmp_path, monkeypatch):
@@ -103,9 +103,9 @@ def test_a_death_while_the_file_is_replaced_leaves_the_old_one(tmp_path, monkeyp
         patch.setattr("os.replace", die)
         with pytest.raises(KeyboardInterrupt):
             logger.save()
-    assert logger.path.read_text() == "step,a\n0,1.0\n"
+    assert logger.path.read_text() == "step,a\n1,1.0\n"
     logger.finalize("failed")  # Lightning still calls this after Ctrl-C: nothing is lost
-    assert logger.path.read_text() == "step,a,b\n0,1.0,\n1,,1.0\n"
+    assert logger.path.read_text() == "step,a,b\n1,1.0,\n2,,1.0\n"
 
 
 def test_nan_is_a_value_and_odd_names_are_quoted(tmp_path):
@@ -115,7 +115,7 @@ def test_nan_is_a_value_and_odd_names_are_quoted(tmp_path):
     logger = MetricsCSV(tmp_path)
     logger.log_metrics({'a, "b"': -0.0}, 1)
     logger.save()
-    assert logger.path.read_text() == 'step,"a, ""b""",c\n0,nan,inf\n1,-0.0,\n'
+    assert logger.path.read_text() == 'step,"a, ""b""",c\n1,nan,inf\n2,-0.0,\n'
 
 
 def test_truncate_to_nothing_and_before_the_first_row(tmp_path):
@@ -133,7 +133,7 @@ def test_no_step_joins_the_last_row(tmp_path):
     logger.log_metrics({"b": 2.0})
     logger.log_metrics({}, 5)
     logger.save()
-    assert logger.path.read_text() == "step,a,b\n4,1.0,2.0\n"
+    assert logger.path.read_text() == "step,a,b\n5,1.0,2.0\n"
 
 
 @pytest.mark.parametrize("value", [[1.0], torch.ones(2), None, "fast"])
@@ -173,7 +173,7 @@ def test_it_travels_to_another_process(tmp_path):
     copy = pickle.loads(pickle.dumps(logger))
     copy.log_metrics({"a": 2.0}, 1)
     copy.save()
-    assert copy.path.read_text() == "step,a\n0,1.0\n1,2.0\n"
+    assert copy.path.read_text() == "step,a\n1,1.0\n2,2.0\n"
 
 
 class Slope(LightningModule):

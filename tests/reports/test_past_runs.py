@@ -30,7 +30,7 @@ def inner(name, **fields):
 def write_run(folder, settings, scores_from=3, **card):
     """Write a run folder whose balance.csv holds LOSSES, and whose metrics.csv holds 10 more of each."""
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"tasks": TASKS} | card), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps({"format_version": 2, "tasks": TASKS} | card), encoding="utf-8")
     (folder / "config.yaml").write_text(yaml.safe_dump({"balancer": settings}), encoding="utf-8")
     with (folder / "balance.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, BALANCE_COLUMNS)

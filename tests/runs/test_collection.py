@@ -32,7 +32,7 @@ def test_a_run_is_read_whole(write_run):
     assert (run.objective.key, run.objective.value) == ("val_loss", 1.0)
     assert (run.steps, run.seconds_per_step, run.validation_seconds) == (40, 0.25, 1.5)
     assert run.settings["balancer.temperature"] == 5.0
-    assert list(run.curves["a"]) == [10, 20, 30, 40]  # steps made, where the file counts from 0
+    assert list(run.curves["a"]) == [10, 20, 30, 40]
     assert (run.best_step("a"), run.best_step("b")) == (20, 40)
     assert math.isnan(run.best_step("other"))
 
@@ -54,6 +54,9 @@ def test_a_run_of_0_4_is_read_as_one_of_today(write_run):
     card |= {"format_version": 1, "test_before": {"a": 3.0, "b": 2 * LOSS["b"]}, "test_after": LOSS}
     card |= {"test_metrics": {"accuracy": accuracy}, "val_loss": 1.0}
     RunFiles(old).card.write_text(json.dumps(card))
+    head, *rows = (line.partition(",") for line in RunFiles(old).metrics.read_text().splitlines(keepends=True))
+    rows = [f"{int(step) - 1},{cells}" for step, _, cells in rows]  # 0.4 counted from 0
+    RunFiles(old).metrics.write_text("".join(["".join(head), *rows]))
     settings = yaml.safe_load(RunFiles(old).settings.read_text())
     module = settings.pop("system")
     settings["model"] |= module

@@ -11,6 +11,7 @@ from lightning_coba.log_keys import VAL_LOSS, task_key
 from lightning_coba.reports.past_runs.lining_up import line_up
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.past_runs.table_files import read_table
+from lightning_coba.runs.card import first_step
 from lightning_coba.runs.collection import UNKNOWN, Run, read_run
 from lightning_coba.runs.files import RunFiles
 from lightning_coba.runs.own_balancer import own_balancer
@@ -57,8 +58,9 @@ def read_run_folder(path: Path, tasks: Sequence[str] | None = None, pattern: str
         tasks = tasks or [task for task in run.tasks if task_key(VAL_LOSS, task) in log.columns]
     found = line_up(log, tasks, pattern or f"{VAL_LOSS}/{{task}}")
     notes = [f"{run.method} works on training losses; its validation passes are replayed."] if of_training else []
-    # A row is numbered by the step during which it was logged, from 0.
-    return replace(found, steps=found.steps + 1, source=str(folder), notes=[*notes, *found.notes])
+    return replace(
+        found, steps=found.steps + 1 - first_step(run.card), source=str(folder), notes=[*notes, *found.notes]
+    )
 
 
 def _of_records(run: Run, balance: BalanceTable, file: Path, tasks: Sequence[str] | None) -> LossTable:

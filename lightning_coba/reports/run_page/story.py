@@ -15,7 +15,7 @@ from lightning_coba.reports.findings import TaskFinding, task_findings
 from lightning_coba.reports.past_runs.loss_table import LossTable
 from lightning_coba.reports.run_page.weight_account import account_of, why_equal
 from lightning_coba.reports.statistics import Array
-from lightning_coba.runs.card import MULTITASK, mapping, number
+from lightning_coba.runs.card import MULTITASK, first_step, mapping, number
 from lightning_coba.runs.collection import Run, read_run
 from lightning_coba.runs.curves import Curves, read_curves
 from lightning_coba.runs.files import RunFiles
@@ -87,7 +87,8 @@ def read_story(folder: str | os.PathLike[str]) -> RunStory:
 
 def _training(run: Run) -> Curves:
     """Return the training losses by task; those of all together where the validation curve is of all together."""
-    curves, _ = read_curves(run.last_fit_with(lambda fit: fit.metrics).metrics, TRAIN_LOSS)
+    file = run.last_fit_with(lambda fit: fit.metrics).metrics
+    curves, _ = read_curves(file, TRAIN_LOSS, first_step(run.card))
     return curves if run.system == MULTITASK or not run.curves else {k: v for k, v in curves.items() if k in run.curves}
 
 
@@ -96,7 +97,8 @@ def _steps(run: Run) -> dict[str, float]:
     steps = {}
     for name, fit in zip(run.phases, run.fits, strict=False):
         timing = mapping(mapping(run.card["phases"][name]).get("timing"))
-        known = [count for count in (number(timing.get("steps")), float(read_curves(fit.metrics)[1])) if count > 0]
+        logged = read_curves(fit.metrics, first_step=first_step(run.card))[1]
+        known = [count for count in (number(timing.get("steps")), float(logged)) if count > 0]
         steps[name] = max(known, default=math.nan)
     return steps or {run.folder.name: run.steps}
 
