@@ -198,12 +198,15 @@ def announce_settings(
     warmup = getattr(balancer, "warmup_records", 0)
     if not warmup or trainer.fast_dev_run or (cadence.by_steps and interval is None):
         return
-    records = expected_records(trainer, interval)
-    if num_records + records < warmup + 2:
+    to_come = expected_records(trainer, interval)
+    if num_records + to_come < warmup + 2:
         setting = "`every_n_steps`" if cadence.by_steps else "`trainer.val_check_interval`"
+        said = f"about {to_come:.0f} {'record is' if round(to_come) == 1 else 'records are'} to come"
+        if num_records:
+            said += f" after the {num_records} taken so far"
         rank_zero_warn(
-            f"{callback}: about {records:.0f} records are to come, and the weights move from record {warmup} on: "
-            f"too few to balance anything. A smaller {setting} gives more."
+            f"{callback}: {said}, and the weights move from record {warmup} on: too few to balance anything. A smaller "
+            f"{setting} gives more."
         )
 
 

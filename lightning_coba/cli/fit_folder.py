@@ -61,6 +61,27 @@ def open_loggers(settings: Mapping[str, Any], trainer: L.Trainer, checkpoint: Pa
         logger.log_hyperparams(flat(without_secrets(settings)))
 
 
+def say_where_it_begins(folder: RunFolder, checkpoint: Path | None, max_steps: int) -> None:
+    """Say at which step a run goes on, or that what is there of it could not be gone on with.
+
+    Args:
+        folder: Of the fit, as an earlier attempt has left it.
+        checkpoint: The fit goes on from it.
+        max_steps: Optimizer steps of the fit; -1 where epochs end it.
+    """
+    if checkpoint is not None:
+        of = f" of {max_steps:,}" if max_steps > 0 else ""
+        said = f"Resuming {folder.path} at step {_step_of(checkpoint):,}{of}, from {checkpoint.name}."
+    elif folder.entries:
+        said = (
+            f"The earlier attempt in {folder.path} ended before its first checkpoint, which is written after a "
+            "validation pass: the run starts over."
+        )
+    else:
+        return
+    Console().print(said, soft_wrap=True, highlight=False, markup=False)
+
+
 def _step_of(checkpoint: Path | None) -> int:
     """Return the optimizer step at which a checkpoint was written; 0 for none."""
     if checkpoint is None:

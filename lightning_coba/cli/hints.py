@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_coba.cli.command_line import quiet_dependencies
 from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.errors import UserError
 
 #: Values of a sweep that are looked at: one is wrong, and it is among the first.
 MOST_JOBS = 50
@@ -43,6 +44,32 @@ def hint_for(arguments: Sequence[str]) -> str | None:
             if hint := _hint(overrides, lambda chosen: compose("train", [*searched, *chosen])):
                 return hint
     return None
+
+
+def refuse_dashes(arguments: Sequence[str]) -> None:
+    """Refuse a setting that is typed as an option, such as ``--max_steps 5``.
+
+    Args:
+        arguments: of the command, without its name.
+
+    Raises:
+        UserError: with what to type.
+    """
+    given, unknown = get_args_parser().parse_known_args(list(arguments))
+    typed = next((one for one in unknown if one.startswith("-")), None)
+    if typed is None:
+        return
+    name, _, value = typed.partition("=")
+    others = [one for one in (*unknown, *given.overrides) if "=" not in one and not one.startswith("-")]
+    value = value or next(iter(others), "...")
+    key = name.lstrip("-").replace("-", "_")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        known = list(_keys(OmegaConf.to_container(compose("train"), resolve=False)))
+    same = [other for other in known if key in (other, other.rpartition(".")[2])]
+    near = same or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    cure = "Settings are typed without dashes, as key=value"
+    raise UserError(f"{name} is no option of coba-train.", f"{cure}{f': {near[0]}={value}' if near else ''}.")
 
 
 def jobs_of(overrides: Sequence[str]) -> Iterator[list[str]]:

@@ -1,12 +1,14 @@
 """From a composed configuration to plain dicts and lists: what cannot be resolved is told with its key."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.own_files import first_line
 from lightning_coba.errors import SettingError, UserError
 from lightning_coba.runs.settings import GROUPS
@@ -26,7 +28,7 @@ def resolved(config: DictConfig, only: Sequence[str] | None = None) -> dict[str,
         settings = _plain(config) if only is None else {group: _plain(config[group]) for group in only}
     except MissingMandatoryValue as error:
         key = str(error.full_key)
-        cure = f"Type {key}=... (coba-train --help says what it is)."
+        cure = f"Type {key}={_meaning(key) or '...'}."
         raise SettingError(f"`{key}` has to be given.", cure, key=key) from error
     except OmegaConfBaseException as error:
         key = str(error.full_key or "")
@@ -39,6 +41,17 @@ def resolved(config: DictConfig, only: Sequence[str] | None = None) -> dict[str,
             told = f"`{group}` must hold settings, one per line, or null; got {type(settings[group]).__name__}."
             raise SettingError(told, f"Choose an option with {group}=..., or write a mapping.", key=group)
     return settings
+
+
+def _meaning(key: str) -> str:
+    """Return what the comment behind a value that has to be given says of it, such as ``hub id, folder``."""
+    group, _, rest = key.partition(".")
+    beginning = f"{rest.rpartition('.')[2]}: ???"
+    for file in sorted(Path(config_folder(), group).glob("*.yaml")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.strip().startswith(beginning) and "#" in line:
+                return f"<{line.partition('#')[2].strip()}>"
+    return ""
 
 
 def _plain(node: Any) -> Any:

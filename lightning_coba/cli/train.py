@@ -1,10 +1,11 @@
 """``coba-train``: compose a run from the configuration, train it, and leave everything in its folder."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import hydra
@@ -17,6 +18,7 @@ from lightning_coba.cli.command_end import end_with
 from lightning_coba.cli.command_line import quiet_dependencies
 from lightning_coba.cli.composition import check_own_files
 from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.cli.hints import refuse_dashes
 from lightning_coba.cli.stopping import Stopped, ignore_signals, listen, listening
 from lightning_coba.cli.sweep import report_sweep
 from lightning_coba.cli.templates import quoted_templates
@@ -28,6 +30,11 @@ plugins.register()
 
 def train(config: DictConfig) -> float:
     """Make one run and return its objective, which a sweep minimises."""
+    with leaving_no_empty_folder(Path(HydraConfig.get().runtime.output_dir)):
+        return _train(config)
+
+
+def _train(config: DictConfig) -> float:
     quiet_dependencies()
     # Lightning prints its messages itself; Hydra's handler at the root would print them again.
     logging.getLogger("lightning.pytorch").propagate = False
@@ -49,6 +56,19 @@ def train(config: DictConfig) -> float:
     folder = RunFolder(Path(hydra_config.runtime.output_dir))
     with listening(), located(), plain_warnings(), folder.held():
         return run(fits, folder, config.resume)
+
+
+@contextmanager
+def leaving_no_empty_folder(folder: Path) -> Iterator[None]:
+    """Take an empty folder away where a run ends before it wrote anything: Hydra makes it before the run begins."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+            with suppress(ValueError):  # it is not below the working directory
+                os.removedirs(folder.parent.relative_to(Path.cwd()))
+        raise
 
 
 @contextmanager
@@ -79,6 +99,7 @@ def main() -> None:
     listen()
     error: BaseException | None = None
     try:
+        refuse_dashes(sys.argv[1:])
         check_own_files(sys.argv[1:])
         command()
     except (Exception, Stopped, KeyboardInterrupt) as ended:

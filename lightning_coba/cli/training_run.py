@@ -19,6 +19,7 @@ from lightning_coba.cli.fit_folder import (
     log_results,
     open_folder,
     open_loggers,
+    say_where_it_begins,
     settled_method,
     show_account,
     show_before_after,
@@ -119,6 +120,7 @@ def _fit(fit: Fit, folder: RunFolder, checkpoint: Path | None, is_last: bool) ->
             console.print(datamodule.summary())
         console.print(f"Precision {trainer.precision} (trainer.precision)", highlight=False)
         if not trainer.fast_dev_run:
+            say_where_it_begins(folder, checkpoint, trainer.max_steps)
             open_folder(fit, folder, trainer, {"objective": _objective(module)} | card_of(module, datamodule))
             open_loggers(settings, trainer, checkpoint)
 
@@ -166,12 +168,23 @@ def _train(trainer: L.Trainer, module: L.LightningModule, datamodule: Any, check
     except UserError:
         raise
     except Exception as error:
+        _explain_long_interval(trainer, error)
         if checkpoint is None or not raised_while_restoring(error):
             raise
         raise DamagedFileError(
             f"the checkpoint does not fit this run ({reason(error)}).",
             "Restore it, or delete it: the run then continues from an earlier checkpoint, or starts over.",
             where=str(checkpoint),
+        ) from error
+
+
+def _explain_long_interval(trainer: L.Trainer, error: Exception) -> None:
+    """Raise UserError where Lightning refused to count the batches between passes across epochs."""
+    interval, batches = trainer.val_check_interval, trainer.num_training_batches
+    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > batches > 0:
+        raise UserError(
+            f"`trainer.val_check_interval` must be at most the {batches:,} batches of an epoch; got {interval}.",
+            "Add trainer.check_val_every_n_epoch=null, which counts batches across epochs.",
         ) from error
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_coba.errors import MissingFileError
+from lightning_coba.models.hub import require_model
 
 
 def load_tokenizer(name_or_path: str, trust_remote_code: bool = False) -> Any:
@@ -28,7 +29,7 @@ def model_source(name_or_path: str) -> str:
     """Return what transformers loads a model from: a folder, for a GGUF file that of its copy, or a hub id.
 
     Raises:
-        FileNotFoundError: There is no such folder or file.
+        FileNotFoundError: There is no such folder or file, and no such model on the hub.
     """
     path = Path(name_or_path).expanduser()
     if name_or_path.endswith(".gguf"):
@@ -39,4 +40,7 @@ def model_source(name_or_path: str) -> str:
         raise MissingFileError(
             f"`model` {name_or_path!r} is no folder.", "Give a hub id, a folder of save_pretrained, or a .gguf file."
         )
-    return str(path) if path.is_dir() else name_or_path
+    if path.is_dir():
+        return str(path)
+    require_model(name_or_path)
+    return name_or_path

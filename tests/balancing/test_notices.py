@@ -111,6 +111,14 @@ def test_too_few_records_are_warned_of_with_number_and_setting(balancer, options
         fit(Stepping(), callback, **options)
 
 
+@short
+def test_records_that_were_taken_count():
+    callback = ConvergenceBalancer(tasks=["a", "b", "c"])
+    fit(Foreign(), callback, max_epochs=2)
+    with pytest.warns(UserWarning, match=r"about 1 record is to come after the 2 taken so far, .*from record 3 on"):
+        fit(Foreign(), callback, max_epochs=1)
+
+
 def test_enough_records_are_not_warned_of():
     fit(Foreign(), ConvergenceBalancer(), max_epochs=5)
     fit(Foreign(), ConvergenceBalancer(), max_epochs=3, val_check_interval=0.5)

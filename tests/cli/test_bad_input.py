@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from lightning_coba.cli.config_check import check_config
+from lightning_coba.errors import UserError
 
 
 @pytest.fixture
@@ -113,6 +114,20 @@ def test_value_outside_its_domain_is_refused(here, overrides, tmp_path, override
         assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.filterwarnings("ignore:ConvergenceBalancer. about")
+def test_passes_further_apart_than_an_epoch_need_a_word(here, overrides, tmp_path):
+    far = [*overrides, "test_before=false", "trainer.val_check_interval=12"]
+    with pytest.raises(
+        UserError, match=r"val_check_interval` must be at most the 8 batches.*check_val_every_n_epoch=null"
+    ):
+        here(tmp_path / "refused", *far)
+    here(tmp_path / "run", *far, "trainer.check_val_every_n_epoch=null")
+    assert [row.split(",")[1] for row in (tmp_path / "run" / "balance.csv").read_text().splitlines()[1::2]] == [
+        "6",
+        "12",
+    ]
+
+
 def test_missing_root_and_missing_model_are_named(here, overrides, tmp_path, monkeypatch):
     own = [o for o in overrides if not o.startswith("data.root")]
     refuse(here, tmp_path, own, match=r"data\.root")
@@ -156,7 +171,7 @@ def test_message_reaches_the_terminal(command, overrides, tmp_path, broken_data)
     [line] = printed.splitlines()
     assert line.startswith("coba-train: ")
     assert f"cubes/train.jsonl:{number}: the line is not valid JSON" in line
-    assert not (tmp_path / "runs" / "powers-coba-seed1" / "run.json").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_hints_of_scalars_only_are_checked():

@@ -4,7 +4,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from lightning_coba.cli import plugins, resolvers
-from lightning_coba.cli.hints import hint_for
+from lightning_coba.cli.hints import hint_for, refuse_dashes
+from lightning_coba.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -74,4 +75,24 @@ def test_the_hint_is_all_that_is_printed(command, tmp_path):
 
 def test_a_value_that_is_missing_is_asked_for_in_one_sentence(command, tmp_path):
     [said] = command(tmp_path, "data=files", code=2).splitlines()
-    assert said == "coba-train: `data.root` has to be given. Type data.root=... (coba-train --help says what it is)."
+    assert said.startswith("coba-train: `data.root` has to be given. Type data.root=<folder of the tasks, ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("--max_steps 5", "--max_steps is no option of coba-train. .* as key=value: trainer.max_steps=5."),
+        ("--trainer.max_steps=5", "without dashes, as key=value: trainer.max_steps=5."),
+        ("--max-steps=5", "trainer.max_steps=5"),
+        ("experiment=demo --lr 0.1", "optimizer.lr=0.1"),
+        ("--learning_ratio", "as key=value."),
+    ],
+)
+def test_a_setting_typed_as_an_option_is_told_how_it_is_typed(typed, says):
+    with pytest.raises(UserError, match=says):
+        refuse_dashes(typed.split())
+
+
+@pytest.mark.parametrize("typed", ["-m seed=1,2", "--cfg job experiment=demo", "--help", "--config-dir here seed=1"])
+def test_options_are_let_through(typed):
+    refuse_dashes(typed.split())

@@ -1,6 +1,7 @@
 """SIGKILL, for real, at several moments; then `resume=auto` gives the run that was never killed, bit for bit."""
 
 import json
+import re
 import signal
 import time
 
@@ -95,6 +96,9 @@ def test_killed_runs_end_as_the_uninterrupted_one(
             assert 0 < torch.load(last, weights_only=True)["global_step"] < 12
         capsys.readouterr()
         here(run, *overrides, SLOW, "resume=auto")
+        told = capsys.readouterr().out
+        step = re.search(r"Resuming .*powers-coba-seed1 at step (\d+)", told)
+        assert 0 < int(step[1]) < 12 if number else "the run starts over" in told
         for file in FILES:
             assert (run / file).read_text() == (expected / file).read_text(), f"killed {name}: {file}"
         ours, theirs = (load_file(f / "adapter" / "adapter_model.safetensors") for f in (run, expected))

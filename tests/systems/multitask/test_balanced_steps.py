@@ -14,7 +14,7 @@ from lightning_coba.balancing.held_out import HeldOutStream
 from lightning_coba.balancing.shared_parameters import shared_parameters
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers", "ignore:.*it expects at least", "ignore:.*records are to come"
+    "ignore:.*does not have many workers", "ignore:.*it expects at least", "ignore:.*records? (is|are) to come"
 )
 LORA = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", lora_dropout=0.0, init_lora_weights=False)
 
