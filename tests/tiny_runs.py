@@ -62,6 +62,7 @@ def overrides(model_folder, data_folder):
         "trainer.accumulate_grad_batches=2",
         "trainer.log_every_n_steps=1",
         "trainer.accelerator=cpu",
+        "trainer.precision=32-true",
         "balancer.window_records=3",
         "balancer.warmup_records=1",
         "balancer.significance=null",  # twelve steps show little more than noise

@@ -256,6 +256,7 @@ def test_a_loss_that_rose_from_0_is_not_called_the_same(comparison):
     runs = [(method, seed, {"a": 1.0, "b": b}) for seed in (1, 2, 3) for method, b in (("Uniform", 0.0), ("CoBa", 0.5))]
     found = comparison(*runs)
     assert shown(found, "test_loss", found.methods.index("CoBa")) == "no difference shown"
+    assert "uniform weights reach 0 there: b." in said(found)
 
 
 def test_without_any_relative_change_the_headline_says_why(comparison):

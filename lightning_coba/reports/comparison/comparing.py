@@ -13,6 +13,7 @@ from lightning_coba.reports.comparison.common_ground import (
     task_notes,
 )
 from lightning_coba.reports.comparison.grouping import REFERENCE, Group, Suite
+from lightning_coba.reports.formats import listed
 from lightning_coba.reports.result_names import result_name
 from lightning_coba.reports.statistics import (
     Array,
@@ -185,6 +186,8 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
     single_task, single_notes = single_task_results(group, tasks, seeds)
     uniform = [label for label, row in zip(methods, runs, strict=True) if row[0].method == REFERENCE]
     keys = [group.runs[0].primary, *sorted({key for run in every for key in run.others})]
+    results = {key: _result(key, runs, tasks) for key in keys}
+    reference = methods.index(uniform[0]) if uniform else None
     return Comparison(
         suite=suite.name,
         objective=group.runs[0].objective,
@@ -192,8 +195,8 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
         methods=methods,
         seeds=seeds,
         tasks=tasks,
-        reference=methods.index(uniform[0]) if uniform else None,
-        results={key: _result(key, runs, tasks) for key in keys},
+        reference=reference,
+        results=results,
         before=_per_task(runs, tasks, lambda run, task: run.before.values.get(task, np.nan)),
         best_step=_per_task(runs, tasks, Run.best_step),
         steps=np.array([[run.steps for run in row] for row in runs]),
@@ -208,6 +211,7 @@ def compare(suite: Suite, group: Group) -> Comparison | None:
             *seed_notes,
             *single_notes,
             *setting_notes(every),
+            *_zero_notes(results[keys[0]], reference),
             *([f"Several uniform methods; the changes are against {uniform[0]}."] if len(uniform) > 1 else []),
         ],
     )
@@ -223,6 +227,14 @@ def _result(key: str, runs: Sequence[Sequence[Run]], tasks: Sequence[str]) -> Co
     parts = tasks if {*own} & {*tasks} else [*own]
     values = _per_task(runs, parts, lambda run, part: run.results.get(key, Result()).values.get(part, np.nan))
     return ComparedResult(measured[0].better, parts, values)
+
+
+def _zero_notes(result: ComparedResult, reference: int | None) -> list[str]:
+    """Return which parts have no relative difference, because the loss of uniform weights is 0."""
+    if reference is None or result.better == "max":
+        return []
+    zero = [part for k, part in enumerate(result.parts) if (result.values[reference, :, k] == 0).any()]
+    return [f"Left out of the differences, since uniform weights reach 0 there: {listed(zero)}."] if zero else []
 
 
 def _mean_curve(runs: Sequence[Run], task: str) -> tuple[Array, Array]:
