@@ -3,9 +3,12 @@
 The site needs nothing from the network, and the same pages read well where the repository is browsed.
 """
 
+import os
 import posixpath
 import re
+import subprocess
 from html import unescape
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,17 @@ LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 #: LaTeX that converters of web pages know and latex2mathml does not.
 REPLACED = {r"\arg": r"\operatorname{arg}", r"\Big\|": r"\|", "{aligned}": "{align*}"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Show the installed version beside the name, and link the repository that the working copy was cloned from."""
+    config.site_name = f"{config.site_name} {version('lightning-coba')}"
+    asked = subprocess.run(["git", "remote", "get-url", "origin"], capture_output=True, text=True, check=False)
+    address = os.environ.get("REPOSITORY_URL") or re.sub(r"^git@([^:]+):", r"https://\1/", asked.stdout.strip())
+    if address.startswith("https://"):
+        config.repo_url = address.removesuffix(".git")
+        config.repo_name = posixpath.basename(config.repo_url)
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
