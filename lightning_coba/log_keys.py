@@ -3,7 +3,7 @@
 TRAIN_LOSS = "train_loss"
 VAL_LOSS = "val_loss"
 TEST_LOSS = "test_loss"
-TEST_ACCURACY = "test_accuracy"
+TEST_TOKEN_ACCURACY = "test_token_accuracy"
 TEST_EXACT_MATCH = "test_exact_match"
 BALANCE = "balance"
 LOSS_SPIKES = "loss_spikes"

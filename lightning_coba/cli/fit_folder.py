@@ -20,6 +20,7 @@ from lightning_coba.runs.checkpoint_file import load_checkpoint
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.redaction import without_secrets
 from lightning_coba.runs.run_folder import RunFolder
+from lightning_coba.runs.whole_file import follow_umask
 from lightning_coba.simplex import read_balance, write_figures
 from lightning_coba.simplex.records import Losses
 
@@ -103,7 +104,9 @@ def write_results(folder: RunFolder, trainer: L.Trainer, module: Any) -> None:
     """Write what a user takes away: the model, the tokenizer, and figures."""
     files = folder.files
     if hasattr(module, "save_pretrained"):
-        module.save_pretrained(files.adapter if getattr(module, "has_adapter", False) else files.model)
+        taken_away = files.adapter if getattr(module, "has_adapter", False) else files.model
+        module.save_pretrained(taken_away)
+        follow_umask(taken_away)
     if hasattr(module, "tokenizer"):
         module.tokenizer.save_pretrained(files.tokenizer)
     losses: Losses = next((c.losses_shown for c in trainer.callbacks if isinstance(c, TaskBalancing)), "validation")

@@ -39,7 +39,7 @@ def results_table(run: TrainedRun) -> str:
 
 def scores_table(scores: Sequence[Result]) -> str:
     """Return the scores of text that the model wrote."""
-    rows = [(one.task, one.metric.replace("_", " "), one.value, one.interval, one.rows) for one in scores]
+    rows = [(one.task, one.name, one.value, one.interval, one.rows) for one in scores]
     return markdown_table(("task", "metric", "value", "95 % interval", "rows"), rows)
 
 

@@ -14,6 +14,7 @@ from lightning_coba.errors import FileInTheWayError, UserError
 from lightning_coba.export.base_model import BaseModel
 from lightning_coba.export.readme import MARK, model_card
 from lightning_coba.runs.trained_run import CHECKPOINTS, TrainedRun
+from lightning_coba.runs.whole_file import follow_umask
 
 DTYPES = ("float32", "bfloat16", "float16")
 #: The files of a PEFT adapter.
@@ -158,6 +159,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
         partial, old = Path(beside, "new"), Path(beside, "old")
         partial.mkdir()
         yield partial
+        follow_umask(partial)
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)

@@ -154,7 +154,7 @@ def _front_matter(
             dataset_config=one.task,
             dataset_split=one.split,
             metric_type=one.metric,
-            metric_name=f"{one.split} {one.metric.replace('_', ' ')}",
+            metric_name=f"{one.split} {one.name}",
             metric_value=float(f"{one.value:.6g}"),
         )
         for one in measured

@@ -7,6 +7,9 @@ from math import isfinite, nan
 from lightning_coba.runs.card import mapping, number
 from lightning_coba.runs.trained_run import TrainedRun
 
+#: Scores of answers that the run's own test pass has other measures of, of single tokens.
+_OF_ANSWERS = {"accuracy": "label accuracy", "exact_match": "exact match of the answer"}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -20,6 +23,7 @@ class Result:
         weights: the checkpoint that it was measured of; a run ends with its best ones.
         interval: of 95 %, in words; empty where there is none.
         rows: on which it rests; empty where unknown.
+        name: of the metric, for people; no two measures of a run share one.
     """
 
     task: str
@@ -29,12 +33,13 @@ class Result:
     weights: str = "final"
     interval: str = ""
     rows: str = ""
+    name: str = ""
 
 
 def results_of_test(run: TrainedRun) -> list[Result]:
     """Return what the run's own test pass measured after training."""
     return [
-        Result(task, key.removeprefix("test_"), result.values[task])
+        Result(task, metric := key.removeprefix("test_"), result.values[task], name=metric.replace("_", " "))
         for key, result in run.results.items()
         for task in run.tasks
         if isfinite(result.values.get(task, nan))
@@ -56,5 +61,6 @@ def scores_of_text(run: TrainedRun) -> list[Result]:
             if isfinite(value):
                 interval = "" if not (isfinite(low) and isfinite(high)) else f"{low:.3g} to {high:.3g}"
                 rows = str(score.get("rows", ""))
-                results.append(Result(task, name, float(value), split, weights, interval, rows))
+                named = _OF_ANSWERS.get(name, name.replace("_", " "))
+                results.append(Result(task, name, float(value), split, weights, interval, rows, named))
     return results

@@ -4,7 +4,7 @@ import math
 
 from numpy.typing import ArrayLike
 
-from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, VAL_LOSS
+from lightning_coba.log_keys import TEST_EXACT_MATCH, TEST_LOSS, TEST_TOKEN_ACCURACY, VAL_LOSS
 from lightning_coba.reports.formats import DASH
 from lightning_coba.reports.statistics import mean_and_deviation
 from lightning_coba.runs.card import MULTITASK, Better, Result
@@ -12,12 +12,12 @@ from lightning_coba.runs.collection import Run
 
 _NAMES = {
     TEST_LOSS: "test loss",
-    TEST_ACCURACY: "token accuracy",
+    TEST_TOKEN_ACCURACY: "token accuracy",
     TEST_EXACT_MATCH: "exact match",
     VAL_LOSS: "validation loss",
 }
 #: Results between 0 and 1, which are written in percent.
-_SHARES = {TEST_ACCURACY, TEST_EXACT_MATCH}
+_SHARES = {TEST_TOKEN_ACCURACY, TEST_EXACT_MATCH}
 
 
 def result_name(key: str) -> str:
@@ -49,7 +49,7 @@ def written(key: str, value: float) -> str:
     """Write a value of a result.
 
     Example:
-        >>> written("test_loss", 0.51234), written("test_accuracy", 0.51234), written("test_f1", float("nan"))
+        >>> written("test_loss", 0.51234), written("test_token_accuracy", 0.51234), written("test_f1", float("nan"))
         ('0.512', '51.2 %', '—')
     """
     if not math.isfinite(value):
@@ -61,7 +61,7 @@ def written_over_seeds(key: str, values: ArrayLike) -> str:
     """Write the mean of a result over seeds, and its standard deviation where there are several.
 
     Example:
-        >>> written_over_seeds("test_loss", [1.0, 2.0]), written_over_seeds("test_accuracy", [0.5])
+        >>> written_over_seeds("test_loss", [1.0, 2.0]), written_over_seeds("test_token_accuracy", [0.5])
         ('1.500 ± 0.707', '50.0 %')
     """
     mean, deviation = mean_and_deviation(values)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_coba.errors import DamagedFileError, UserError
-from lightning_coba.log_keys import TEST_ACCURACY, TEST_EXACT_MATCH, TEST_LOSS, VAL_LOSS
+from lightning_coba.log_keys import TEST_EXACT_MATCH, TEST_LOSS, TEST_TOKEN_ACCURACY, VAL_LOSS
 from lightning_coba.user_files import parse_json, read_text
 
 #: The system of a card that names none.
@@ -150,7 +150,7 @@ def _of_version_1(card: Mapping[str, Any]) -> dict[str, Any]:
     if card.get("test_before"):
         new["results_before"] = {TEST_LOSS: {"better": "min", "values": card["test_before"]}}
     if card.get("test_after"):
-        metrics = {"accuracy": TEST_ACCURACY, "exact_match": TEST_EXACT_MATCH}
+        metrics = {"accuracy": TEST_TOKEN_ACCURACY, "exact_match": TEST_EXACT_MATCH}
         new["results"] = {TEST_LOSS: {"better": "min", "values": card["test_after"]}} | {
             metrics.get(name, str(name)): {"better": "max", "values": values}
             for name, values in mapping(card.get("test_metrics")).items()

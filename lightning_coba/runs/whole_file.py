@@ -30,6 +30,15 @@ def replace_durably(partial: Path, file: Path) -> None:
         sync(file.parent)
 
 
+def follow_umask(folder: Path) -> None:
+    """Give the files below a folder the mode of any new file: safetensors 0.8 writes weights for their owner alone."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~umask)
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)

@@ -58,13 +58,13 @@ def test_run_leaves_everything_in_its_folder(command, overrides, finished, data_
     assert timing["seconds_per_step"] > 0
     assert timing["validation_seconds"] > 0
     assert timing["began"] < timing["ended"]
-    assert list(card["results"]) == ["test_loss", "test_accuracy", "test_exact_match"]
+    assert list(card["results"]) == ["test_loss", "test_token_accuracy", "test_exact_match"]
     assert [result["better"] for result in card["results"].values()] == ["min", "max", "max"]
-    for key in ("test_accuracy", "test_exact_match"):
+    for key in ("test_token_accuracy", "test_exact_match"):
         values = card["results"][key]["values"]
         assert values.keys() == {"cubes", "squares"}
         assert all(0 <= value <= 1 for value in values.values())
-    assert card["results"]["test_accuracy"]["values"]["cubes"] > 0
+    assert card["results"]["test_token_accuracy"]["values"]["cubes"] > 0
 
     # 12 steps, a pass after every second.
     balance = read_balance(run)

@@ -134,6 +134,14 @@ def test_a_folder_holds_what_others_need_and_nothing_else(outcomes):
     assert not [path for path in outcomes["root"].iterdir() if path.name.startswith(".")]
 
 
+def test_files_of_a_run_and_of_an_export_have_the_mode_that_the_umask_says(run, outcomes):
+    umask = os.umask(0)
+    os.umask(umask)
+    files = [file for folder in (run.files.folder, outcomes["root"]) for file in folder.rglob("*") if file.is_file()]
+    assert {".safetensors", ".json", ".md"} <= {file.suffix for file in files}
+    assert {file.name for file in files if file.stat().st_mode & 0o777 != 0o666 & ~umask} == set()
+
+
 def test_the_usual_place_is_inside_the_run(copy):
     change_settings(copy, model={"model": "nobody/has-this"})  # the base model is not needed for an adapter
     folder = export_run(copy)

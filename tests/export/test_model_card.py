@@ -46,7 +46,9 @@ def test_the_hub_reads_the_front_matter(run):
     assert len(results) == len(data.eval_results) == 6
     for task in run.tasks:
         assert results[task, "loss"] == pytest.approx(run.results["test_loss"].values[task], rel=1e-4)
-        assert results[task, "accuracy"] == pytest.approx(run.results["test_accuracy"].values[task], rel=1e-4)
+        assert results[task, "token_accuracy"] == pytest.approx(
+            run.results["test_token_accuracy"].values[task], rel=1e-4
+        )
 
 
 def test_what_is_not_known_is_not_claimed(run, copy):
@@ -224,6 +226,21 @@ def test_scores_of_an_evaluation_are_shown(copy):
     assert any(r.dataset_split == "validation" for r in HubCard(text).data.eval_results)
     (copy / "evaluation" / "metrics.json").write_text('{"tasks": ')  # cut off
     assert "numeric" not in model_card(TrainedRun.open(copy)).text
+
+
+def test_no_two_measures_of_a_task_have_one_name(copy):
+    (copy / "evaluation").mkdir()
+    score = {"value": 0.75, "low": 0.5, "high": 0.9, "rows": 4}
+    tasks = {"cubes": {"metrics": {"accuracy": score, "exact_match": score}}}
+    evaluation = {"format": 1, "split": "test", "settings": {"checkpoint": "best"}, "tasks": tasks}
+    (copy / "evaluation" / "metrics.json").write_text(json.dumps(evaluation))
+    text = model_card(TrainedRun.open(copy)).text
+    names = [(one.dataset_name, one.metric_name) for one in HubCard(text).data.eval_results]
+    assert ("cubes", "test token accuracy") in names
+    assert ("cubes", "test label accuracy") in names
+    assert len({*names}) == len(names) == 8
+    assert "token accuracy" in text.split("## Results")[1]
+    assert "| label accuracy |" in text
 
 
 def test_numbers_of_other_weights_are_called_so(run):

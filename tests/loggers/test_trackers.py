@@ -34,7 +34,9 @@ def test_default_logs_every_key_settings_images_and_results_and_goes_on_after_a_
     scalars = {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     columns = (run / "metrics.csv").read_text().splitlines()[0].split(",")
     assert set(scalars) == set(columns) - {"step"}
-    assert {"test_loss/cubes", "test_accuracy/cubes", "test_exact_match", "balance/weight/squares"} <= set(scalars)
+    assert {"test_loss/cubes", "test_token_accuracy/cubes", "test_exact_match", "balance/weight/squares"} <= set(
+        scalars
+    )
     assert scalars["train_loss"] == list(range(8))
     assert scalars["val_loss"] == [1, 3, 5, 7]
     assert scalars["test_loss"] == [3, 7]

@@ -110,9 +110,9 @@ def test_intervals_of_many_methods_hold_at_once(comparison):
 
 
 def test_a_lower_loss_that_is_no_better_accuracy_is_said(comparison):
-    flat = {"others": {"test_accuracy": {"a": 0.5, "b": 0.6}}}
+    flat = {"others": {"test_token_accuracy": {"a": 0.5, "b": 0.6}}}
     found = comparison(
-        *runs_of("Uniform", [1.00, 1.01, 0.99, 1.02, 0.98], others={"test_accuracy": {"a": 0.5, "b": 0.61}}),
+        *runs_of("Uniform", [1.00, 1.01, 0.99, 1.02, 0.98], others={"test_token_accuracy": {"a": 0.5, "b": 0.61}}),
         *runs_of("CoBa", [0.951, 0.962, 0.939, 0.97, 0.929], **flat),
     )
     _, accuracy = headline(found)
@@ -208,9 +208,9 @@ def test_curves_are_means_over_seeds_at_the_steps_that_all_have(comparison):
 
 
 def test_metrics_that_only_some_runs_have_are_missing_in_the_others(comparison):
-    accuracy = {"others": {"test_accuracy": {"a": 0.5}}}
+    accuracy = {"others": {"test_token_accuracy": {"a": 0.5}}}
     found = comparison(("CoBa", 1, {"a": 1.0}, accuracy), ("Uniform", 1, {"a": 2.0}))
-    np.testing.assert_array_equal(found.results["test_accuracy"].values, [[[0.5]], [[np.nan]]])
+    np.testing.assert_array_equal(found.results["test_token_accuracy"].values, [[[0.5]], [[np.nan]]])
 
 
 def test_where_higher_is_better_the_highest_is_first_and_a_rise_is_a_gain(comparison):

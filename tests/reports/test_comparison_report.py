@@ -56,7 +56,7 @@ def sweep(tmp_path_factory, write_run_at):
     root = tmp_path_factory.mktemp("sweep")
     for seed in (1, 2, 3):
         for method, factor, seconds in (("Uniform", 1.0, 0.2), ("CoBa", 0.9, 0.3), ("FAMO", 1.2, 0.2)):
-            others = {"test_accuracy": times(0.4 / factor), "test_exact_match": times(0.1 * seed)}
+            others = {"test_token_accuracy": times(0.4 / factor), "test_exact_match": times(0.1 * seed)}
             options = {"seconds": seconds, "others": others, "best": {"a": 10, "b": 20}}
             write_run_at(root / f"{method}{seed}", method, seed, times(factor), **options)
     write_run_at(root / "failed", "LBTW", 1, BASE, card={"status": "failed", "error": f"ValueError: {NASTY}"})

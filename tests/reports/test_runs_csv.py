@@ -8,7 +8,8 @@ from lightning_coba.runs import read_run
 LOSS = {"a": 1.5, "b": 0.1 + 0.2}
 TODAY = [
     "suite", "system", "method", "label", "seed", "status", "task", "test_loss_before", "test_loss_after",
-    "test_accuracy", "best_step", "steps", "val_loss", "seconds_per_step", "validation_seconds", "error", "folder",
+    "test_token_accuracy", "best_step", "steps", "val_loss", "seconds_per_step", "validation_seconds", "error",
+    "folder",
 ]  # fmt: skip
 
 
@@ -18,7 +19,7 @@ def table(path):
 
 
 def test_the_table_of_runs_reads_back_to_the_bit(tmp_path, write_run):
-    accuracy = {"test_accuracy": {"a": 1 / 3}}
+    accuracy = {"test_token_accuracy": {"a": 1 / 3}}
     runs = [read_run(write_run("CoBa", 1, LOSS, seconds=0.1, others=accuracy)), read_run(write_run("FAMO", 2, LOSS))]
     runs.append(read_run(write_run("FAMO", 3, LOSS, card={"status": "failed", "error": 'a "quoted", error'})))
     write_runs_csv(tmp_path / "runs.csv", runs, {runs[0].folder: "CoBa (temperature=5.0)"})
@@ -26,7 +27,7 @@ def test_the_table_of_runs_reads_back_to_the_bit(tmp_path, write_run):
     assert list(rows[0]) == TODAY
     assert [(row["method"], row["task"]) for row in rows] == [(r.method, t) for r in runs for t in ("a", "b")]
     assert [float(row["test_loss_after"]) for row in rows] == [*LOSS.values()] * 3
-    assert [row["test_accuracy"] for row in rows] == [repr(1 / 3), "", "", "", "", ""]
+    assert [row["test_token_accuracy"] for row in rows] == [repr(1 / 3), "", "", "", "", ""]
     assert rows[0]["label"] == "CoBa (temperature=5.0)"
     assert [row["seconds_per_step"] for row in rows[::2]] == ["0.1", "", ""]
     assert rows[4]["error"] == 'a "quoted", error'

@@ -22,13 +22,13 @@ def test_runs_are_found_at_any_depth_each_once_and_not_inside_one_another(tmp_pa
 
 
 def test_a_run_is_read_whole(write_run):
-    accuracy = {"test_accuracy": {"a": 0.5, "b": 0.25}}
+    accuracy = {"test_token_accuracy": {"a": 0.5, "b": 0.25}}
     run = read_run(write_run("CoBa", 3, LOSS, seconds=0.25, others=accuracy, best={"a": 20, "b": 40}))
     assert run.is_complete
     assert (run.system, run.suite, run.method, run.seed, run.tasks) == ("multitask", "suite", "CoBa", 3, ["a", "b"])
     assert (run.primary, run.after.values, run.after.better) == ("test_loss", LOSS, "min")
     assert run.before.values == {"a": 3.0, "b": 2 * LOSS["b"]}
-    assert (run.others["test_accuracy"].values["b"], run.others["test_accuracy"].better) == (0.25, "max")
+    assert (run.others["test_token_accuracy"].values["b"], run.others["test_token_accuracy"].better) == (0.25, "max")
     assert (run.objective.key, run.objective.value) == ("val_loss", 1.0)
     assert (run.steps, run.seconds_per_step, run.validation_seconds) == (40, 0.25, 1.5)
     assert run.settings["balancer.temperature"] == 5.0
@@ -46,7 +46,7 @@ def test_a_run_without_times_and_metrics_is_complete(write_run):
 
 def test_a_run_of_0_4_is_read_as_one_of_today(write_run):
     accuracy = {"a": 0.5, "b": 0.25}
-    of_today = write_run("CoBa", 1, LOSS, others={"test_accuracy": accuracy})
+    of_today = write_run("CoBa", 1, LOSS, others={"test_token_accuracy": accuracy})
     old = write_run("CoBa", 1, LOSS)
     card = json.loads(RunFiles(old).card.read_text())
     for new in ("system", "results", "results_before", "objective"):

@@ -21,9 +21,9 @@ from lightning_coba.errors import UserError
 from lightning_coba.functional import StepTotals, TaskLosses, seed_of, set_seed
 from lightning_coba.lightning_internals import num_batches_done
 from lightning_coba.log_keys import (
-    TEST_ACCURACY,
     TEST_EXACT_MATCH,
     TEST_LOSS,
+    TEST_TOKEN_ACCURACY,
     TRAIN_LOSS,
     VAL_LOSS,
     task_key,
@@ -40,7 +40,7 @@ from lightning_coba.user_files import refused_setting
 #: Key of this module's own part of a checkpoint.
 CHECKPOINT_KEY = "multitask_lm"
 #: What a test pass logs: the fields of `TaskMetrics`.
-TEST_METRICS = (TEST_LOSS, TEST_ACCURACY, TEST_EXACT_MATCH)
+TEST_METRICS = (TEST_LOSS, TEST_TOKEN_ACCURACY, TEST_EXACT_MATCH)
 #: Used where no optimizer is given.
 DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=2e-4, weight_decay=0.0)
 
@@ -293,8 +293,8 @@ class MultitaskLM(L.LightningModule):
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> TaskLosses:
         """As :meth:`validation_step`, on the test split, and measure what greedy decoding would get right.
 
-        No text is generated: ``test_accuracy`` is the share of completion tokens predicted rightly from the true ones
-        before them, ``test_exact_match`` the share of rows in which all are, the end token included.
+        No text is generated: ``test_token_accuracy`` is the share of completion tokens predicted rightly from the true
+        ones before them, ``test_exact_match`` the share of rows in which all are, the end token included.
         """
         metrics = self._losses.metrics(batch, len(self.task_weights.tasks))
         sums, counts = (torch.cat(parts) for parts in zip(*((m.sums, m.counts) for m in metrics), strict=True))

@@ -67,8 +67,8 @@ def test_exact_match_is_the_share_of_rows_that_greedy_decoding_reproduces(module
         assert 0 < exact < len(rights)  # else this test could not fail
         assert exact * all_tokens != tokens * len(rights)
         expected[f"test_exact_match/{name}"] = exact / len(rights)
-        expected[f"test_accuracy/{name}"] = tokens / all_tokens
-    for key in ("test_exact_match", "test_accuracy"):
+        expected[f"test_token_accuracy/{name}"] = tokens / all_tokens
+    for key in ("test_exact_match", "test_token_accuracy"):
         expected[key] = sum(expected[f"{key}/{name}"] for name in TASKS) / 2
     assert {key: results[key] for key in expected} == pytest.approx(expected)
     losses = {"test_loss", "test_loss_token", *(f"test_loss/{name}" for name in TASKS)}
@@ -114,7 +114,7 @@ def test_a_task_without_rows_is_in_no_mean(module, make_datamodule, make_trainer
     data.setup("test")
     data.test_dataloader = partial(_of_pairs, data.test_dataloader, [(1, 0), (1, 1), (1, 2)])
     [results] = make_trainer().test(module, datamodule=data, verbose=False)
-    for key in ("test_loss", "test_accuracy", "test_exact_match"):
+    for key in ("test_loss", "test_token_accuracy", "test_exact_match"):
         assert 0 < results[key] == results[f"{key}/cubes"]
 
 
