@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from lightning_coba import ConvergenceBalancer, MultitaskDataModule, TaskBalanci
 from lightning_coba.cli import plugins, resolvers
 from lightning_coba.cli.config_check import check_config
 from lightning_coba.cli.config_folder import config_folder
+from lightning_coba.cli.resolving import with_method_apart
 from lightning_coba.models import LanguageModel
 
 CONF = Path(config_folder())
@@ -25,7 +27,7 @@ OPTIONS = sorted((f.parent.name, f.stem) for f in CONF.glob("*/*.yaml"))
 NEEDED = {
     ("data", "files"): ["data.root=somewhere"],
     ("model", "causal_lm"): ["model.model=somewhere"],
-    ("balancer", "fixed"): ["balancer.balancer.weights={code: 1, qa: 2}"],
+    ("balancer", "fixed"): ["balancer.weights={code: 1, qa: 2}"],
 }
 
 
@@ -42,7 +44,8 @@ def settings(tmp_path):
         HydraConfig.instance().set_config(config)
         with flag_override(config, ["struct", "readonly"], False):
             del config["hydra"]
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        found = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return found | {"balancer": with_method_apart(found["balancer"])}
 
     yield compose_all
     HydraConfig.instance().cfg = None
@@ -71,7 +74,7 @@ def values_of(file):
     "option", [option for group, option in OPTIONS if (group, option != "none") == ("balancer", True)]
 )
 def test_balancers_list_every_argument_with_its_default(option):
-    values = values_of(CONF / "balancer" / f"{option}.yaml")
+    values = with_method_apart(values_of(CONF / "balancer" / f"{option}.yaml"))
     called = get_object(values.pop("_target_"))
     assert called in (ConvergenceBalancer, TaskBalancing)
     own = values.pop("balancer", None)
@@ -99,6 +102,21 @@ def test_balancers_list_every_argument_with_its_default(option):
         if balancer.needs and balancer.baseline_signal != "losses":
             defaults.pop("baseline")
     assert values == defaults
+
+
+@pytest.mark.parametrize("name", lightning_coba.balancers.__all__)
+def test_no_setting_of_a_method_is_called_as_one_of_the_callback(name):
+    rule = getattr(lightning_coba.balancers, name)
+    if inspect.isclass(rule) and is_dataclass(rule) and name != "CoBa":  # CoBa's are the callback's
+        assert {field.name for field in fields(rule)}.isdisjoint(inspect.signature(TaskBalancing).parameters)
+
+
+def test_a_setting_of_a_method_is_typed_as_one_of_coba_is(settings):
+    found = settings("balancer=gradnorm", "balancer.alpha=2", "balancer.min_weight=0.1")["balancer"]
+    assert (found["balancer"]["alpha"], found["min_weight"]) == (2, 0.1)
+    assert "alpha" not in found
+    in_yaml = {"_target_": "lightning_coba.TaskBalancing", "balancer": {"_target_": "x.Own", "alpha": 3}, "alpha": 1.5}
+    assert with_method_apart(in_yaml)["balancer"] == {"_target_": "x.Own", "alpha": 3}  # beside the class: as in 0.4
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ def check_config(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the key, what it must be, and what it is.
     """
-    for path, node in _targets(config, ""):
-        called = target_of(node, path)
+    for place, node in _targets(config, ""):
+        path = place.replace("balancer.balancer.", "balancer.")  # as it is typed
+        called = target_of(node, place)
         parameters = parameters_of(called)
         hints = _hints(called)
         anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())

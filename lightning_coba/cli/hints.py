@@ -120,6 +120,9 @@ def _no_key(key: str, config: DictConfig) -> str:
     settings = OmegaConf.to_container(config, resolve=False)
     parent, _, name = key.rpartition(".")
     node = _at(settings, parent)
+    flat = key.replace("balancer.balancer.", "balancer.")  # where 0.4 had it
+    if flat != key and flat in [*_keys(settings)]:
+        return f"There is no `{key}`. Did you mean {flat}=...?"
     if options := _options_with(key):
         return f"`{key}` is a setting of {' and of '.join(options)}: choose one of these too."
     if isinstance(node, Mapping) and name in _arguments(node):

@@ -1,5 +1,6 @@
 """From a composed configuration to plain dicts and lists: what cannot be resolved is told with its key."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -26,6 +27,7 @@ def resolved(config: DictConfig, only: Sequence[str] | None = None) -> dict[str,
     """
     try:
         settings = _plain(config) if only is None else {group: _plain(config[group]) for group in only}
+        settings |= {"balancer": with_method_apart(settings["balancer"])} if settings.get("balancer") else {}
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         cure = f"Type {key}={_meaning(key) or '...'}."
@@ -41,6 +43,27 @@ def resolved(config: DictConfig, only: Sequence[str] | None = None) -> dict[str,
             told = f"`{group}` must hold settings, one per line, or null; got {type(settings[group]).__name__}."
             raise SettingError(told, f"Choose an option with {group}=..., or write a mapping.", key=group)
     return settings
+
+
+def with_method_apart(balancer: Any) -> Any:
+    """Return the group of a balancer with the method's own settings, typed ``balancer.alpha``, beside its class.
+
+    Example:
+        >>> with_method_apart({"_target_": "lightning_coba.TaskBalancing", "balancer": {"_target_": "x.DWA"},
+        ...     "temperature": 3.0, "min_weight": 0.1})["balancer"]
+        {'_target_': 'x.DWA', 'temperature': 3.0}
+    """
+    if not isinstance(balancer, Mapping) or balancer.get("_target_") != "lightning_coba.TaskBalancing":
+        return balancer
+    method = balancer.get("balancer")
+    if not isinstance(method, Mapping):
+        return balancer
+    from lightning_coba import TaskBalancing
+
+    of_callback = {"_target_", *inspect.signature(TaskBalancing).parameters}
+    own = {key: value for key, value in balancer.items() if key not in of_callback}
+    kept = {key: value for key, value in balancer.items() if key in of_callback}
+    return kept | {"balancer": {"_target_": method.get("_target_")} | own | dict(method)}
 
 
 def _meaning(key: str) -> str:

@@ -34,6 +34,8 @@ def hydra():
         ("trainer.limit_train_batches=3", "put a + before it, +trainer.limit_train_batches=..."),
         ("lr=0.1", "There is no `lr`. Did you mean optimizer.lr=...?"),
         ("data.root=x", "`data.root` is a setting of data=files: choose one of these too."),
+        ("balancer=gradnorm balancer.alhpa=2", "There is no `balancer.alhpa`. Did you mean balancer.alpha=...?"),
+        ("balancer=gradnorm balancer.balancer.alpha=2", "Did you mean balancer.alpha=...?"),
         ("peft=none peft.r=8", "`peft.r` is a setting of peft=lora"),
     ],
 )

@@ -99,10 +99,10 @@ def test_every_job_has_a_folder_and_the_failed_one_its_error(swept):
     }  # fmt: skip
     assert [found[name]["method"] for name in METHODS] == ["Uniform", "CoBa", "Fixed"]
     assert all(card["seed"] == 1 and card["suite"] == "powers" for card in found.values())
-    assert found["fixed"]["error"].startswith("`balancer.balancer.weights` has to be given")
+    assert found["fixed"]["error"].startswith("`balancer.weights` has to be given")
     trace = (jobs(suite)["fixed"] / "error.txt").read_text()
     assert trace.startswith("Traceback")
-    assert "balancer.balancer.weights" in trace
+    assert "balancer.weights" in trace
     assert not (jobs(suite)["coba"] / "error.txt").exists()
     # The folders' names hold what the sweep varies, not where the data lies.
     assert not any("data.root" in folder.name or "experiment" in folder.name for folder in suite.iterdir())
