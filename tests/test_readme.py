@@ -14,13 +14,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_coba.cli import plugins
 from lightning_coba.cli.config_check import check_config
 from lightning_coba.cli.config_folder import config_folder
 from lightning_coba.cli.resolvers import register
+from lightning_coba.cli.resolving import resolved
 from lightning_coba.reports import parse_settings
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +125,7 @@ def check_training(arguments):
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
-        check_config(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        check_config(resolved(config))
 
 
 def jobs(overrides):
@@ -257,7 +258,7 @@ def test_an_error_in_a_block_names_the_line_of_the_readme():
         ("# then pip install torch", "other versions"),
         ("coba-train balancer=nonsense", "Could not find 'balancer/nonsense'"),
         ("coba-train trainer.nonsense=1", "Could not override 'trainer.nonsense'"),
-        ("coba-train data=files", "full_key: data.root"),
+        ("coba-train data=files", "`data.root` has to be given"),
         ("coba-train balancer=coba,uniform", "sweep"),
         ("coba-train -m balancer=uniform,nonsense seed=1,2", "Could not find 'balancer/nonsense'"),
         ("coba-train balancer.temperature=hot", "`balancer.temperature` must be"),
