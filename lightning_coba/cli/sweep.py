@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from lightning_coba.cli.command_end import end_with
 from lightning_coba.cli.errors import one_line
+from lightning_coba.cli.job_names import name_by_what_varies
 from lightning_coba.cli.plugins import refuse_missing
 from lightning_coba.cli.run_name import end_for_name
 from lightning_coba.cli.sweep_summary import Outcome, print_summary
@@ -53,6 +54,7 @@ class Sweep(Callback):
         """Open the journal for this sweep."""
         refuse_missing(config)
         end_for_name(config.name)
+        name_by_what_varies(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
         self.starter = os.getpid()
         self.key = f"{time.strftime('%Y-%m-%dT%H:%M:%S')}-{self.starter}"
