@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCHMARKS := exactness planner useful_tokens first_batch logging_cost update head step methods end_to_end report_claims
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow bench lint format docs audit clean
+.PHONY: help install demo test slow bench lint format notebooks docs audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ bench: install ## race the peers and check the targets, about an hour alone on t
 	@missed=; for name in $(BENCHMARKS); do \
 	  OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py $(ARGS) || missed="$$missed $$name"; \
 	done; test -z "$$missed" || { echo "Targets missed:$$missed"; exit 1; }
+
+notebooks: install ## run the notebooks and keep their figures, after a change to one of them
+	$(BIN)/python notebooks/execute.py
 
 docs: install ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
