@@ -46,6 +46,16 @@ def add_trust(made: argparse.ArgumentParser, remote: bool = True) -> None:
         )
 
 
+def names(text: str) -> list[str]:
+    """Return names that are typed with commas, or as a list.
+
+    Example:
+        >>> names("code,qa"), names("[code, qa]")
+        (['code', 'qa'], ['code', 'qa'])
+    """
+    return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
+
+
 def help_texts(name: str) -> tuple[str, str]:
     """Return what ``help/<name>.txt`` says above the options of a command, and what it says below them."""
     text = Path(__file__).with_name("help").joinpath(f"{name}.txt").read_text(encoding="utf-8")

@@ -3,7 +3,14 @@
 import argparse
 from collections.abc import Sequence
 
-from lightning_coba.cli.command_line import add_trust, command_parser, help_texts, plain_errors, quiet_dependencies
+from lightning_coba.cli.command_line import (
+    add_trust,
+    command_parser,
+    help_texts,
+    names,
+    plain_errors,
+    quiet_dependencies,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +32,7 @@ def _add_what_is_answered(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--rows", type=int, metavar="N", help="rows of each task, always the same (default: those that the run tests)"
     )
-    group.add_argument("--tasks", type=_names, metavar="A,B", help="only these tasks (default: all)")
+    group.add_argument("--tasks", type=names, metavar="A,B", help="only these tasks (default: all)")
     group.add_argument("--data", metavar="DIR", help="where the data is now, if it has moved")
 
 
@@ -112,15 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 def _metric(text: str) -> tuple[str, list[str]]:
-    task, equals, names = text.partition("=")
-    if not (task and equals and names):
+    task, equals, listed = text.partition("=")
+    if not (task and equals and listed):
         raise argparse.ArgumentTypeError(f"must be TASK=METRIC or TASK=METRIC,METRIC; got {text!r}")
-    return task, _names(names)
+    return task, names(listed)
 
 
 if __name__ == "__main__":

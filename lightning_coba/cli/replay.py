@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from lightning_coba.cli.command_line import command_parser, help_texts, plain_errors
+from lightning_coba.cli.command_line import command_parser, help_texts, names, plain_errors
 
 
 def parser() -> argparse.ArgumentParser:
@@ -11,7 +11,9 @@ def parser() -> argparse.ArgumentParser:
     made = command_parser("coba-replay", *help_texts("coba-replay"))
     made.add_argument("path", metavar="PATH", help="run folder, log folder, or table (CSV, TSV, JSON, JSONL, Parquet)")
     reading = made.add_argument_group("what to read")
-    reading.add_argument("--tasks", metavar="A,B", help="tasks, or whole columns (default: all held-out losses)")
+    reading.add_argument(
+        "--tasks", type=names, metavar="A,B", help="tasks, or whole columns (default: all held-out losses)"
+    )
     reading.add_argument("--pattern", metavar="NAME", help="how losses are called, such as 'val_loss/{task}'")
     reading.add_argument("--run", metavar="NAME", help="which run, or how its name begins, where there are several")
     reading.add_argument(
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with plain_errors(command):
         from lightning_coba.reports.past_runs.reading import read_losses
 
-        table = read_losses(given.path, given.tasks and given.tasks.split(","), given.pattern, given.run)
+        table = read_losses(given.path, given.tasks, given.pattern, given.run)
         for note in table.notes:
             console.print(note, style="bright_black", soft_wrap=True, highlight=False, markup=False)
         with console.status("Replaying ..."):

@@ -1,9 +1,10 @@
-r"""Templates on a command line, which are typed as they read: ``data.prompt='{question}\n'``."""
+r"""What is typed as it reads: templates, ``data.prompt='{question}\n'``, and names of tasks, ``data.only=code,qa``."""
 
 import re
 from collections.abc import Sequence
 
 _TEMPLATE = re.compile(r"(\+{0,2}data\.(?:prompt|completion))=(.*)", re.DOTALL)
+_NAMES = re.compile(r"(\+{0,2}data\.only)=([\w.,-]+)")
 #: Of these Hydra takes each for half of one, and no others.
 _BACKSLASHES = re.compile(r"(\\+)(?=\"|\Z)")
 
@@ -14,13 +15,25 @@ def unescaped(text: str) -> str:
 
 
 def quoted_templates(arguments: Sequence[str]) -> list[str]:
-    r"""Return the arguments of a command with templates in quotes: Hydra takes bare braces for a dict.
+    r"""Return the arguments of a command with templates in quotes, and names of tasks in brackets.
+
+    Hydra takes bare braces for a dict, and names with commas for the values of a sweep: there each name is a run.
 
     Example:
-        >>> quoted_templates(["seed=1", r"data.prompt={question}\n", "data.completion=answer"])
-        ['seed=1', 'data.prompt="{question}\n"', 'data.completion=answer']
+        >>> quoted_templates(["seed=1", r"data.prompt={question}\n", "data.only=code,qa"])
+        ['seed=1', 'data.prompt="{question}\n"', 'data.only=[code,qa]']
+        >>> quoted_templates(["-m", "data.only=code,qa"])
+        ['-m', 'data.only=[code],[qa]']
     """
-    return [_quoted(argument) for argument in arguments]
+    is_sweep = bool({"-m", "--multirun"} & {*arguments})
+    return [_in_brackets(_quoted(argument), "],[" if is_sweep else ",") for argument in arguments]
+
+
+def _in_brackets(argument: str, between: str) -> str:
+    named = _NAMES.fullmatch(argument)
+    if not named or named[2] == "null":
+        return argument
+    return f"{named[1]}=[{between.join(filter(None, named[2].split(',')))}]"
 
 
 def _quoted(argument: str) -> str:

@@ -39,3 +39,18 @@ def test_other_arguments_are_left_alone():
 
 def test_escapes_are_what_they_mean():
     assert unescaped(r"{a}\n\t{b}") == "{a}\n\t{b}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("code,qa", ["code", "qa"]), ("code", ["code"]), ("[code,qa]", ["code", "qa"]), ("null", None)],
+)
+def test_tasks_are_named_with_commas_as_in_other_commands(typed, meant):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        config = compose("train", quoted_templates(["data=files", "data.root=x", f"data.only={typed}"]))
+    assert config.data.only == meant
+
+
+def test_in_a_sweep_each_of_them_is_a_run():
+    assert quoted_templates(["-m", "data.only=code,qa"]) == ["-m", "data.only=[code],[qa]"]
