@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_coba.errors import DamagedFileError, UserError
+from lightning_coba.loggers.shown_step import shown_step
 from lightning_coba.runs.files import RunFiles
 
 
@@ -95,7 +96,7 @@ class MetricsCSV(Logger):
         if not cells:
             return
         self._open()
-        number = self._row.get("step", "1") if step is None else str(step + 1)
+        number = self._row.get("step", "1") if step is None else str(shown_step(step))
         if self._row and self._row["step"] != number:
             self.save()
             self._row_start = self.path.stat().st_size

@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_coba.loggers.shown_step import shown_step
 from lightning_coba.loggers.tracker_id import default_name, need_package, read_id, write_id
 from lightning_coba.runs.files import RunFiles
 
@@ -53,6 +54,10 @@ class RunMLflow(MLFlowLogger):
             write_id(self._id_file, self._run_id)
             client.update_run(self._run_id, status="RUNNING")
         return client
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics under the number of the step, counted from 1."""
+        super().log_metrics(metrics, shown_step(step))
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_coba.lightning_internals import summary_writer
 from lightning_coba.log_keys import VAL_LOSS
+from lightning_coba.loggers.shown_step import shown_step
 from lightning_coba.runs.files import RunFiles
 
 
@@ -27,9 +28,13 @@ class RunTensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def truncate(self, step: int) -> None:
-        """Show nothing that an earlier attempt logged from a step on: the resumed run logs these steps again."""
+        """Show nothing that an earlier attempt logged behind a step: the resumed run logs these steps again."""
         if step:
-            self._options["purge_step"] = step
+            self._options["purge_step"] = step + 1
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics under the number of the step, counted from 1."""
+        super().log_metrics(metrics, shown_step(step))
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:

@@ -2,12 +2,14 @@ import os
 import re
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
+from lightning_coba.loggers.shown_step import shown_step
 from lightning_coba.loggers.tracker_id import default_name, need_package, read_id, write_id
 from lightning_coba.runs.files import RunFiles
 
@@ -56,6 +58,10 @@ class RunWandb(WandbLogger):
         if began:
             write_id(self._id_file, run.id)
         return run
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics under the number of the step, counted from 1."""
+        super().log_metrics(metrics, shown_step(step))
 
 
 def finish_wandb(exit_code: int) -> None:

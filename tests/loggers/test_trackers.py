@@ -37,10 +37,10 @@ def test_default_logs_every_key_settings_images_and_results_and_goes_on_after_a_
     assert {"test_loss/cubes", "test_token_accuracy/cubes", "test_exact_match", "balance/weight/squares"} <= set(
         scalars
     )
-    assert scalars["train_loss"] == list(range(8))
-    assert scalars["val_loss"] == [1, 3, 5, 7]
-    assert scalars["test_loss"] == [3, 7]
-    assert [image.step for image in events.Images("balance/weights")] == [1, 3, 5, 7]
+    assert scalars["train_loss"] == list(range(1, 9))
+    assert scalars["val_loss"] == [2, 4, 6, 8]
+    assert scalars["test_loss"] == [4, 8]
+    assert [image.step for image in events.Images("balance/weights")] == [2, 4, 6, 8]
     assert any("hparams" in tag for tag in events.summary_metadata)
     settings = yaml.safe_load((run / "tensorboard" / "hparams.yaml").read_text())
     assert settings["optimizer.lr"] == 0.003
@@ -58,7 +58,7 @@ def test_rows_behind_the_checkpoint_are_not_shown_twice(tmp_path):
         again.log_metrics({"loss": 2.0}, step)
     again.finalize("success")
     shown = [(event.step, event.value) for event in events_of(tmp_path / "tensorboard").Scalars("loss")]
-    assert shown == [(step, 1.0 if step < 5 else 2.0) for step in range(10)]
+    assert shown == [(step, 1.0 if step <= 5 else 2.0) for step in range(1, 11)]
 
 
 @pytest.mark.parametrize(("option", "package"), [("wandb", "wandb"), ("mlflow", "mlflow"), ("mlflow", "alembic")])
