@@ -1,7 +1,8 @@
 """What a fit leaves in its folder, at its beginning and at its end, and what its loggers are told."""
 
-from collections.abc import Mapping
-from pathlib import Path
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -12,11 +13,14 @@ from lightning_coba.balancing import TaskBalancing
 from lightning_coba.callbacks import StepTimer
 from lightning_coba.cli.errors import one_line
 from lightning_coba.cli.phases import Fit
+from lightning_coba.cli.resumption import start_of
+from lightning_coba.cli.trainers import in_sweep
+from lightning_coba.errors import UserError
 from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.loggers import MetricsCSV, RunTensorBoard
+from lightning_coba.loggers.wandb import finish_wandb
 from lightning_coba.reports import before_after_rows, before_after_table, write_before_after, write_run_page
 from lightning_coba.reports.run_page.weight_account import account_of
-from lightning_coba.runs.checkpoint_file import load_checkpoint
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.redaction import without_secrets
 from lightning_coba.runs.run_folder import RunFolder
@@ -54,46 +58,53 @@ def _method(settings: Mapping[str, Any]) -> str:
     return "CoBa" if method == "ConvergenceBalancer" else method
 
 
-def open_loggers(settings: Mapping[str, Any], trainer: L.Trainer, checkpoint: Path | None) -> None:
-    """Give the loggers the settings; what an earlier attempt logged behind its checkpoint is logged again."""
+def open_loggers(settings: Mapping[str, Any], trainer: L.Trainer, steps: int) -> None:
+    """Give the loggers the settings; what an earlier attempt logged behind its checkpoint is logged again.
+
+    Args:
+        settings: Of the fit.
+        trainer: Has the loggers.
+        steps: Optimizer steps made at the checkpoint from which the fit goes on.
+    """
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCSV | RunTensorBoard):
-            logger.truncate(_step_of(checkpoint))
+            logger.truncate(steps)
         logger.log_hyperparams(flat(without_secrets(settings)))
 
 
-def say_where_it_begins(folder: RunFolder, checkpoint: Path | None, max_steps: int) -> None:
-    """Say at which step a run goes on, or that what is there of it could not be gone on with.
-
-    Args:
-        folder: Of the fit, as an earlier attempt has left it.
-        checkpoint: The fit goes on from it.
-        max_steps: Optimizer steps of the fit; -1 where epochs end it.
-    """
-    if checkpoint is not None:
-        of = f" of {max_steps:,}" if max_steps > 0 else ""
-        said = f"Resuming {folder.path} at step {_step_of(checkpoint):,}{of}, from {checkpoint.name}."
-    elif folder.entries:
-        said = (
+def say_that_it_starts_over(folder: RunFolder) -> None:
+    """Say that what an earlier attempt left cannot be gone on with, if there was one."""
+    if folder.entries:
+        Console().print(
             f"The earlier attempt in {folder.path} ended before its first checkpoint, which is written after a "
-            "validation pass: the run starts over."
+            "validation pass: the run starts over.",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
         )
-    else:
-        return
-    Console().print(said, soft_wrap=True, highlight=False, markup=False)
 
 
-def _step_of(checkpoint: Path | None) -> int:
-    """Return the optimizer step at which a checkpoint was written; 0 for none."""
-    if checkpoint is None:
-        return 0
-    return int(load_checkpoint(checkpoint, ["global_step"])["global_step"])
+@contextmanager
+def leaving_no_refused_start(folder: RunFolder, trainer: L.Trainer) -> Iterator[None]:
+    """Take away what a new run wrote where it ends by an error of the user's before its first optimizer step.
+
+    A job of a sweep keeps its error: nobody watches it.
+    """
+    is_new = not any(folder.path.glob("*"))
+    try:
+        yield
+    except UserError:
+        if is_new and trainer.is_global_zero and not trainer.global_step and not in_sweep():
+            finish_wandb(1)  # it writes to the folder
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def log_results(trainer: L.Trainer, tested: Mapping[str, float], folder: RunFolder) -> None:
     """Give the loggers the test results, in the row of the last step."""
     last = folder.files.last_checkpoint
-    steps = trainer.global_step or _step_of(last if last.is_file() else None)  # 0 where other processes trained
+    # The Trainer has made no step where other processes trained.
+    steps = trainer.global_step or start_of(last if last.is_file() else None).steps
     for logger in trainer.loggers:
         logger.log_metrics(dict(tested), step=max(steps - 1, 0))
         logger.save()

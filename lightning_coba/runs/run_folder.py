@@ -32,6 +32,8 @@ MAY_CHANGE = (
     "data.batch_size", "data.eval_batch_size", "data.num_proc",
     *(f"trainer.{key}" for key in LENGTH),
 )  # fmt: skip
+#: What may change with the length: how the learning rate comes to its end.
+SCHEDULE = "scheduler."
 #: Entries of the card that a system's `card()` may not set.
 OWN_ENTRIES = (
     "format_version", "packages", "status", "system", "name", "seed", "suite", "phases", "length", "results", "error",
@@ -83,8 +85,13 @@ class RunFolder:
 
     @property
     def entries(self) -> dict[str, Any]:
-        """What the card says of this fit: the entries of its phase, or, where there is one fit, the card itself."""
-        return self.card if self.phase is None else self.card.get("phases", {}).get(self.phase, {})
+        """What the card says of this fit: the entries of its phase, or, where there is one fit, the card itself.
+
+        Nothing of a phase whose folder was deleted: it is trained again.
+        """
+        if self.phase is None:
+            return self.card
+        return self.card.get("phases", {}).get(self.phase, {}) if self.files.folder.is_dir() else {}
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -155,12 +162,17 @@ class RunFolder:
             return
         before = flat(load_settings(self.files.settings))
         now = flat(without_secrets(settings))
-        keys = [k for k in now | before if now.get(k) != before.get(k) and not k.startswith(MAY_CHANGE)]
+        changed = [key for key in now | before if now.get(key) != before.get(key)]
+        length = [f"trainer.{key}" for key in LENGTH]
+        free = MAY_CHANGE + ((SCHEDULE,) if {*length} & {*changed} else ())
+        # The state of a schedule is that of its class.
+        keys = [key for key in changed if not key.startswith(free) or key == f"{SCHEDULE}_target_"]
         if keys:
             listed = "; ".join(f"{key}={before.get(key)}, now {now.get(key)}" for key in keys[:4])
             raise UserError(
                 f"The run in {self.path} was started with {listed}.",
-                "Resume it with the same settings, or start another with name=...",
+                f"Resume it with the same settings (its length may change: {', '.join(length)}), or start another with "
+                "name=...",
             )
 
     def is_finished(self, settings: Mapping[str, Any]) -> bool:

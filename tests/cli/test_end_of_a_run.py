@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lightning_coba.cli import training_run
+from lightning_coba.cli import one_fit
 from lightning_coba.runs.run_folder import RunFolder
 
 pytestmark = [
@@ -41,7 +41,7 @@ def trained(overrides, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
     short = [*overrides, "trainer.max_epochs=1", "callbacks.progress=null"]
     with training_here() as here, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_run, "write_results", lambda *a: 1 / 0)
+        patch.setattr(one_fit, "write_results", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             here(folder, *short)
         shutil.copytree(folder, folder.with_name("before"))

@@ -149,9 +149,9 @@ def test_run_that_fails_before_it_trained_gives_way(here, overrides, tmp_path, d
 
 def test_run_that_fails_after_a_checkpoint_is_kept(here, overrides, tmp_path, monkeypatch):
     run = tmp_path / "run"
-    from lightning_coba.cli import training_run
+    from lightning_coba.cli import one_fit
 
-    monkeypatch.setattr(training_run, "write_results", lambda *a: 1 / 0)
+    monkeypatch.setattr(one_fit, "write_results", lambda *a: 1 / 0)
     short = [*overrides, "trainer.max_epochs=1"]
     with pytest.raises(ZeroDivisionError):
         here(run, *short)

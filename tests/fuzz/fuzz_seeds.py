@@ -20,7 +20,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from written_runs import write_run
 
-from lightning_coba.cli import sweep, train, training_run
+from lightning_coba.cli import sweep, train, trainers, training_run
 from lightning_coba.cli.composing import composed
 from lightning_coba.cli.composition import composition_error
 from lightning_coba.cli.errors import is_for_the_user
@@ -116,7 +116,7 @@ def read_experiment(folder: Path) -> object:
 def _build(fits: list, *_: object) -> float:
     for fit in fits:
         _ = built(fit.settings["data"], "data"), built(fit.settings["optimizer"], "optimizer")
-        training_run._trainer(fit.settings)
+        trainers.trainer_of(fit.settings)
     return 0.0
 
 

@@ -64,6 +64,18 @@ def test_length_and_what_only_watches_may_change(folder, key, value):
     assert folder.claim("auto", changed(key, value)) == folder.path / "checkpoints" / "last.ckpt"
 
 
+def test_the_schedule_may_change_with_the_length_alone_and_its_class_never(folder):
+    schedule = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": 10}
+    folder.write_settings(SETTINGS | {"scheduler": schedule})
+    longer = changed("trainer.max_steps", 20) | {"scheduler": schedule | {"T_max": 20}}
+    assert folder.claim("auto", longer)
+    with pytest.raises(ValueError, match=r"scheduler\.T_max=10, now 20"):
+        folder.claim("auto", longer | {"trainer": SETTINGS["trainer"]})
+    longer["scheduler"]["_target_"] = "torch.optim.lr_scheduler.StepLR"
+    with pytest.raises(ValueError, match=r"scheduler\._target_=.*may change: trainer\.max_steps, trainer\.max_epochs"):
+        folder.claim("auto", longer)
+
+
 def test_a_run_without_resume_is_refused_with_both_ways_out(folder):
     with pytest.raises(FileExistsError, match=r"resume=auto.*name="):
         folder.claim(False, SETTINGS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,14 @@ def test_a_search_made_longer_after_its_retraining_is_refused(toy, tmp_path):
     assert len((tmp_path / "retrain" / "metrics.csv").read_bytes()) > len(before["retrain"])
 
 
+def test_a_search_goes_on_where_the_folder_of_its_retraining_was_deleted(toy, tmp_path):
+    toy(tmp_path)
+    shutil.rmtree(tmp_path / "retrain")
+    toy(tmp_path, "+phases.search.trainer.max_epochs=4", "resume=auto")
+    card = json.loads((tmp_path / "run.json").read_text())
+    assert {name: phase["timing"]["steps"] for name, phase in card["phases"].items()} == {"search": 20, "retrain": 10}
+
+
 def test_a_finished_run_returns_its_objective(toy, tmp_path, capsys):
     first = toy(tmp_path)
     assert toy(tmp_path, "resume=auto") == first
@@ -166,8 +175,8 @@ def test_a_phase_that_is_null_is_left_out(toy, tmp_path):
 )
 def test_a_mistyped_file_of_another_phase_is_said_before_anything_is_trained(toy, tmp_path, found, said):
     with pytest.raises(ValueError, match=said):
-        toy(tmp_path, f"phases.retrain.system.found='${{run_file:{found}}}'")
-    assert not list(tmp_path.iterdir())
+        toy(tmp_path / "run", f"phases.retrain.system.found='${{run_file:{found}}}'")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_objective_that_is_never_logged_is_told_from_what_is(toy, tmp_path, monkeypatch):
