@@ -12,13 +12,8 @@ from lightning_coba.runs.building import build, refuse_unlisted
 from lightning_coba.runs.card import MULTITASK, Result, check_entries, mapping, read_card, results_of
 from lightning_coba.runs.collection import fits_of
 from lightning_coba.runs.files import RunFiles
-from lightning_coba.runs.received import (
-    refuse_links_out,
-    refuse_megatron,
-    refuse_remote_code,
-    require_plain_adapter,
-    require_plain_model,
-)
+from lightning_coba.runs.received import refuse_links_out
+from lightning_coba.runs.run_weights import RESTORE, RunWeights
 from lightning_coba.runs.settings import read_settings
 from lightning_coba.user_files import refusals
 
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
 
 #: Which weights of a run: those it ended with (of the best validation pass), a checkpoint, or those it began with.
 CHECKPOINTS = ("final", "best", "last", "base")
-_RESTORE = "Restore it, or take another checkpoint."
 
 
 @dataclass(frozen=True)
@@ -156,12 +150,12 @@ class TrainedRun:
     @property
     def has_adapter(self) -> bool:
         """Whether it trained a PEFT adapter, and not the whole model."""
-        return bool(self.settings.get("peft"))
+        return self._weights.has_adapter
 
     @property
     def base_model(self) -> str:
         """Name or path of the model that it began with."""
-        return str(self.settings["model"]["model"])
+        return self._weights.base_model
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -169,8 +163,8 @@ class TrainedRun:
         from lightning_coba.models import load_tokenizer
 
         saved = self.files.tokenizer
-        source, remote = str(saved) if saved.is_dir() else self.base_model, self._remote_code()
-        with refusals("the tokenizer cannot be loaded", _RESTORE, source):
+        source, remote = str(saved) if saved.is_dir() else self.base_model, self._weights.remote_code()
+        with refusals("the tokenizer cannot be loaded", RESTORE, source):
             return load_tokenizer(source, remote)
 
     def load_model(
@@ -198,11 +192,11 @@ class TrainedRun:
                 "Choose one.",
             )
         if checkpoint == "base":
-            model = self._load_base(dtype)[0]
+            model = self._weights.base(dtype)[0]
         elif checkpoint == "final":
-            model = self._load_final(dtype)
+            model = self._weights.final(dtype)
         else:
-            model = self._load_checkpoint(checkpoint, dtype)
+            model = self._weights.of_checkpoint(checkpoint, dtype)
         return model.to(device).eval()
 
     def load_datamodule(self, **changes: Any) -> "MultitaskDataModule":
@@ -233,75 +227,11 @@ class TrainedRun:
             datamodule.tokenizer = self.tokenizer
         return datamodule
 
-    def _remote_code(self) -> bool:
-        """Return whether code that comes with the model runs; refuse a configuration that wants what is not trusted."""
-        refuse_remote_code(self.settings["model"], self.trust_remote_code)
-        return bool(self.settings["model"].get("trust_remote_code"))
-
-    def _load_base(self, dtype: str | None = None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-        self._remote_code()
-        model = build("model", self.settings["model"] | ({"dtype": dtype} if dtype else {}), self.trust_code)
-        options = {} if self.trust_code else {"use_safetensors": True}
-        if not self.trust_code and (folder := Path(self.base_model).expanduser()).is_dir():
-            require_plain_model(folder)
-        with refusals(f"the model {self.base_model!r} cannot be loaded", _RESTORE, self.files.settings):
-            return model.load(**options)
-
-    def _load_final(self, dtype: str | None) -> "PreTrainedModel | PeftModel":
-        folder = self.files.adapter if self.has_adapter else self.files.model
-        if not folder.is_dir() and self.card.get("status") == "diverged":
-            raise MissingFileError(
-                f"The run in {self.path} diverged before its first good checkpoint, so it has no {folder.name}/.",
-                "Start another with a lower optimizer.lr or trainer.gradient_clip_val.",
-            )
-        if not folder.is_dir():
-            raise MissingFileError(
-                f"The run in {self.path} did not finish, so it has no {folder.name}/.",
-                "Continue it with resume=auto, or take the checkpoint 'best' or 'last'.",
-            )
-        if not self.trust_code:
-            (require_plain_adapter if self.has_adapter else require_plain_model)(folder)
-        if self.has_adapter:
-            from peft import PeftModel
-
-            base = self._load_base(dtype)[0]
-            with refusals("the adapter cannot be loaded", _RESTORE, folder):
-                return PeftModel.from_pretrained(base, str(folder))
-        from transformers import AutoModelForCausalLM
-
-        dtype = dtype or self.settings["model"].get("dtype", "float32")
-        options = {"dtype": dtype, "trust_remote_code": self._remote_code()}
-        if not self.trust_code:
-            options["use_safetensors"] = True
-        with refusals("the model cannot be loaded", _RESTORE, folder):
-            return AutoModelForCausalLM.from_pretrained(folder, **options)
-
-    def _load_checkpoint(self, name: str, dtype: str | None) -> "PreTrainedModel | PeftModel":
-
-        from lightning_coba.runs.checkpoint_file import checkpoint_to_resume, load_checkpoint  # imports torch
-
-        file = self.files.checkpoint(name)
-        if name == "last":
-            file = checkpoint_to_resume(self.files) or file
-        if not file.is_file():
-            raise MissingFileError(
-                f"The run in {self.path} has no {file.name} yet.", "Wait for its first validation pass."
-            )
-        model, tokenizer = self._load_base(dtype)
-        objects = {"model": model, "tokenizer": tokenizer}
-        if self.has_adapter:
-            if not self.trust_code:
-                refuse_megatron(self.settings["peft"], str(self.files.settings))
-            objects["peft"] = build("peft", self.settings["peft"], self.trust_code)
-        module = build("system", self.settings["system"], self.trust_code, **objects)
-        saved = load_checkpoint(file)["state_dict"]
-        left = module.load_state_dict(saved, strict=False).unexpected_keys
-        if left:
-            raise UserError(
-                f"{file} holds {len(left)} weights that the model of this run does not have, the first is {left[0]!r}.",
-                "Give the model that it was trained from.",
-            )
-        return module.model
+    @property
+    def _weights(self) -> RunWeights:
+        has_diverged = self.card.get("status") == "diverged"
+        trusted = self.trust_code, self.trust_remote_code
+        return RunWeights(self.path, self.files, self.settings, has_diverged, *trusted)
 
 
 def _runs_below(path: Path) -> str:
