@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from lightning_coba.cli.composing import composed
 from lightning_coba.cli.rehearsal import GROUPS, NotTimedError, OutOfMemoryError, rehearsed
@@ -44,7 +45,8 @@ def timed(found: "Inspection", settings: Mapping[str, Any], is_own: bool = True)
     """
     _announce(settings)
     try:
-        measured = rehearsed(settings, is_own)
+        with _shown():
+            measured = rehearsed(settings, is_own)
     except NotTimedError as error:
         _say_unknown(error)
         return found
@@ -70,7 +72,8 @@ def timed_draft(
     while True:
         settings = settings_of(composed(str(out)))
         try:
-            measured = rehearsed(settings)
+            with _shown():
+                measured = rehearsed(settings)
         except OutOfMemoryError as error:
             if draft.batch_size == 1:
                 _say_unknown(error)
@@ -90,7 +93,17 @@ def timed_draft(
 
 def _announce(settings: Mapping[str, Any]) -> None:
     model = (settings["model"] or {}).get("model")
-    _say(f"Loading {model} and timing a few steps, about a minute; --no-timing skips this.")
+    _say(f"Loading {model} and timing a few steps, a minute or more; --no-timing skips this.")
+
+
+def _shown() -> Progress:
+    """Return a line that says, in a terminal, how long the rehearsal has taken so far."""
+    line = Progress(
+        SpinnerColumn(), TextColumn("timing a few steps"), TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    line.add_task("")
+    return line
 
 
 def _say_unknown(error: NotTimedError) -> None:

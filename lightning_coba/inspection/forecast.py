@@ -95,7 +95,8 @@ class Forecast(NamedTuple):
         ]
         if of.load > BUSY * of.cores:
             said.append(
-                f"The machine was busy (load {of.load:.1f} on {of.cores} cores): at rest, the run takes less time."
+                f"The machine was busy (load {of.load:.1f} on {of.cores} cores), which may have made these times "
+                "several times as long: for better ones, give the command again when it is idle."
             )
         return said
 
