@@ -1,7 +1,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import inf
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -16,14 +15,13 @@ from lightning_coba.functional import (
     divergence_factor,
     masked_slopes,
     relative_convergence_scores,
-    slope_errors,
 )
 from lightning_coba.functional.arrays import namespace
-from lightning_coba.student_t import critical_t
+from lightning_coba.functional.kendall import MOST_POINTS, critical_kendall, kendall_scores
 
 #: Loss-ratio slopes below this (per record) are the rounding noise of a constant loss. Paper form only.
 SLOPE_RESOLUTION = 1e-12
-#: Least scatter that the significance test assumes of loss ratios: rounding in bf16 alone moves them by about as much.
+#: Loss ratios that differ by less are equal to the test for noise: rounding in bf16 alone moves them by about as much.
 RATIO_RESOLUTION = 1e-3
 #: Smallest buffer of the divergence factor's history; it doubles when it is full.
 MIN_HISTORY = 1024
@@ -82,9 +80,11 @@ class CoBa(Balancer):
         temperature: :math:`\tau` > 0, how sharply DF reacts (paper: 5).
         form: ``"paper"``, or ``"mftcoder"`` for parity with the released code (needs 3 <= W < N).
         significance: None, the default and the paper's rule: every record moves the weights. A level in (0, 1), such as
-            0.01: a record moves them only if at least one task's slope differs from 0 by more than noise explains.
-            Two-sided t test of each slope at this level / K, with the scatter of its own points about their line, at
-            least 0.001; it needs 3 points. A record that does not pass enters no history. Paper form only.
+            0.05: a record moves them only if the ratios of at least one task fall or rise within the window more
+            steadily than noise explains. Mann and Kendall's test of each task at this level / K, in which ratios that
+            differ by less than 0.001 count as equal. A level of 0.05 needs 5 records for 2 or 3 tasks and 6 for up to
+            18; in a shorter window, all records have to fall, or rise. A record that does not pass enters no history.
+            Paper form only.
 
     Raises:
         ValueError: if an argument is outside its domain.
@@ -145,11 +145,6 @@ class CoBa(Balancer):
                     f'`CoBa.significance` must be None with form="mftcoder", which moves the weights with every '
                     f"record; got {self.significance}.",
                     'Leave it out, or use form="paper".',
-                )
-            if self.window_records < 3:
-                raise UserError(
-                    f"`CoBa.window_records` must be >= 3 with `significance`; got {self.window_records}.",
-                    "Two points say nothing about their own noise: raise it.",
                 )
 
     def init(
@@ -215,7 +210,7 @@ class CoBa(Balancer):
         x[: state.record % window] += window
         slopes, fitted = masked_slopes(x, state.ratios, state.ratios_present)
         seen = state.ratios_present[:, (state.record - 1) % window].any()
-        moves = seen if self.significance is None else seen & self._exceeds_noise(x, state, slopes, fitted)
+        moves = seen if self.significance is None else seen & self._exceeds_noise(x, state)
         valid = fitted & (state.joined <= state.record - max(self.warmup_records, 2)) & moves
         any_valid = valid.any()
         after = _record_slopes(state, slopes, valid, xp.where(valid, slopes, -torch.inf).max(), any_valid)
@@ -235,14 +230,14 @@ class CoBa(Balancer):
         kept: dict[str, Any] = {field: xp.where(moves, new, getattr(state, field)) for field, new in fresh.items()}
         return after._replace(**kept, slope=xp.where(seen, xp.where(fitted, slopes, torch.nan), state.slope))
 
-    def _exceeds_noise(self, x: Tensor, state: CoBaState, slopes: Tensor, fitted: Tensor) -> Tensor:
-        """Return whether any slope differs from 0 by more than the scatter of its points explains."""
+    def _exceeds_noise(self, x: Tensor, state: CoBaState) -> Tensor:
+        """Return whether any task's ratios fall or rise more steadily than noise does."""
         assert self.significance is not None
         xp = namespace(state.ratios)
         num_tasks, window = state.ratios.shape
-        errors = slope_errors(x, state.ratios, state.ratios_present, slopes, RATIO_RESOLUTION)
-        thresholds = _critical_values(self.significance / num_tasks, window, xp, state.ratios.device)
-        return (fitted & (abs(slopes) > thresholds[state.ratios_present.sum(-1)] * errors)).any()
+        scores, points = kendall_scores(x, state.ratios, state.ratios_present, RATIO_RESOLUTION)
+        thresholds = _critical_scores(self.significance / num_tasks, min(window, MOST_POINTS), xp, state.ratios.device)
+        return (abs(scores) >= thresholds[points]).any()
 
     def _mftcoder(self, state: CoBaState) -> CoBaState:
         xp = namespace(state.ratios)
@@ -275,9 +270,10 @@ class CoBa(Balancer):
 
 
 @cache
-def _critical_values(level: float, window: int, xp: Any, device: Any) -> Tensor:
-    """Return the critical value of t for a line through 0 to ``window`` points; cached: it moves to a device once."""
-    values = [inf if points < 3 else critical_t(level, points - 2) for points in range(window + 1)]
+def _critical_scores(level: float, num_points: int, xp: Any, device: Any) -> Tensor:
+    """Return the critical scores of 0 to so many points, the whole window; cached: they move to a device once."""
+    values = [critical_kendall(level, points) for points in range(num_points + 1)]
+    values[-1] = min(values[-1], num_points * (num_points - 1) / 2)  # a short window: all of it falls, or rises
     return xp.asarray(values, dtype=xp.float64, device=device)  # type: ignore[no-any-return]
 
 

@@ -43,7 +43,7 @@ def check_config(config: Mapping[str, Any]) -> None:
                 raise SettingError(told, f"{meant} Legal: {legal}.".lstrip(), key=f"{path}{key}")
             if not _fits(value, hints.get(key, Any)):
                 told = f"`{path}{key}` must be {_say(hints[key])}; got {shown(value)}."
-                raise SettingError(told, f"Override it: {path}{key}=...", key=f"{path}{key}")
+                raise SettingError(told, f"Give another value: {path}{key}=...", key=f"{path}{key}")
 
 
 def parameters_of(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -38,6 +38,10 @@ def hint_for(arguments: Sequence[str]) -> str | None:
         return (
             f"Write {error.override!r} as key=value without spaces; put quotes around the whole where a value has any."
         )
+    several = next((one for one in given.overrides if _has_several_values(one)), None)
+    if several and not given.multirun and "hydra.mode=MULTIRUN" not in given.overrides:
+        key, _, values = several.partition("=")
+        return f"`{several}` gives several values. Add -m to make a run of each, or type a list: {key}=[{values}]."
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_folder(), version_base="1.3"):
         for overrides in jobs:
@@ -84,6 +88,10 @@ def jobs_of(overrides: Sequence[str]) -> Iterator[list[str]]:
     longest = max(map(len, values), default=1)
     for job in range(min(longest, MOST_JOBS)):
         yield [choices[min(job, len(choices) - 1)] for choices in values]
+
+
+def _has_several_values(override: str) -> bool:
+    return bool(OverridesParser.create().parse_override(override).is_sweep_override())
 
 
 def _hint(overrides: Sequence[str], composed: Callable[[Sequence[str]], DictConfig]) -> str | None:

@@ -11,7 +11,7 @@ from lightning_coba.functional.scores import (
     relative_convergence_scores,
 )
 from lightning_coba.functional.seeds import seed_of, set_seed
-from lightning_coba.functional.slopes import masked_slopes, slope_errors
+from lightning_coba.functional.slopes import masked_slopes
 from lightning_coba.functional.snapshot import Snapshot
 from lightning_coba.functional.task_losses import (
     StepTotals,
@@ -48,7 +48,6 @@ __all__ = [
     "seed_of",
     "set_random_state",
     "set_seed",
-    "slope_errors",
     "standard_errors",
     "task_losses",
     "task_means",

@@ -1,6 +1,6 @@
 """Least-squares slopes of masked series, the one statistic that CoBa reads from a loss curve."""
 
-from torch import Tensor, inf
+from torch import Tensor
 
 from lightning_coba.functional.arrays import namespace
 
@@ -44,38 +44,3 @@ def masked_slopes(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     dx *= dx
     fitted = points[:, 0] >= 2
     return xp.where(fitted, covariance / dx.sum(-1), 0.0), fitted
-
-
-def slope_errors(x: Tensor, y: Tensor, mask: Tensor, slopes: Tensor, least_deviation: float = 0.0) -> Tensor:
-    r"""Return the standard error of each slope of :func:`masked_slopes`, from how far its points lie off the line.
-
-    .. math:: \mathrm{SE}(\alpha) = \sqrt{\frac{\sum_s (y_s - \hat y_s)^2}{(n - 2) \sum_s (x_s - \bar x)^2}}
-
-    Args:
-        x: Regressor, shape ``[N]`` or ``[K, N]``.
-        y: Series, shape ``[K, N]``.
-        mask: Which points exist, bool, shape ``[K, N]``.
-        slopes: The slopes, shape ``[K]``.
-        least_deviation: The points are taken to scatter about their line by no less than this, in the unit of y.
-
-    Returns:
-        Shape ``[K]``, in the unit of the slopes; inf for a row of fewer than 3 points, which has no scatter to judge
-        by.
-
-    Example:
-        >>> import torch
-        >>> x, y, mask = torch.arange(3.0), torch.tensor([[0.0, 3.0, 0.0]]), torch.ones(1, 3, dtype=torch.bool)
-        >>> print(f"{slope_errors(x, y, mask, masked_slopes(x, y, mask)[0]).item():.3f}")  # off by 1, 2 and 1
-        1.732
-    """
-    xp = namespace(y)
-    present = xp.asarray(mask, dtype=y.dtype)
-    points = present.sum(-1)
-    divisor = xp.where(points < 1, 1.0, points)[:, None]
-    known = xp.where(mask, y, 0.0)
-    dx = (x - (x * present).sum(-1)[:, None] / divisor) * present
-    residuals = (known - known.sum(-1)[:, None] / divisor) * present - slopes[:, None] * dx
-    enough = points > 2
-    variance = (residuals * residuals).sum(-1) / xp.where(enough, points - 2, 1.0)
-    variance = xp.where(variance > least_deviation**2, variance, least_deviation**2)
-    return xp.where(enough, (variance / xp.where(enough, (dx * dx).sum(-1), 1.0)) ** 0.5, inf)

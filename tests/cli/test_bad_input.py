@@ -91,7 +91,7 @@ def test_unknown_key_is_refused(here, overrides, tmp_path):
 )
 def test_wrong_type_is_refused_with_the_key_and_the_value(here, overrides, tmp_path, key, value, domain):
     shown = "True" if value == "true" else value
-    says = rf"`.*{key}` must be {domain}.*; got '?{shown}'?\. Override it: .*{key}=\.\.\."
+    says = rf"`.*{key}` must be {domain}.*; got '?{shown}'?\. Give another value: .*{key}=\.\.\."
     refuse(here, tmp_path, overrides, f"{key}={value}", match=says, error=ValueError)
 
 

@@ -36,6 +36,7 @@ def hydra():
         ("data.root=x", "`data.root` is a setting of data=files: choose one of these too."),
         ("balancer=gradnorm balancer.alhpa=2", "There is no `balancer.alhpa`. Did you mean balancer.alpha=...?"),
         ("balancer=gradnorm balancer.balancer.alpha=2", "Did you mean balancer.alpha=...?"),
+        ("experiment=demo seed=1,2", "`seed=1,2` gives several values. Add -m to make a run of each, or type a list"),
         ("peft=none peft.r=8", "`peft.r` is a setting of peft=lora"),
     ],
 )

@@ -10,7 +10,6 @@ from lightning_coba.functional import (
     divergence_factor,
     masked_slopes,
     relative_convergence_scores,
-    slope_errors,
 )
 
 F64 = torch.float64
@@ -46,20 +45,6 @@ def test_masked_points_are_ignored_whatever_they_hold(hidden):
     slopes, fitted = masked_slopes(torch.arange(3, dtype=F64), y, mask)
     assert slopes.tolist() == [2.0, 0.0, 0.0]
     assert fitted.tolist() == [True, False, False]
-
-
-def test_slope_errors_are_those_of_a_least_squares_fit():
-    x = np.arange(9.0)
-    y = np.random.default_rng(0).normal(size=(2, 9))
-    mask = np.ones((2, 9), dtype=bool)
-    mask[1, [2, 5]] = False
-    slopes, _ = masked_slopes(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(mask))
-    found = slope_errors(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(mask), slopes)
-    for k in range(2):
-        _, covariance = np.polyfit(x[mask[k]], y[k, mask[k]], 1, cov=True)
-        assert found[k].item() == pytest.approx(covariance[0, 0] ** 0.5)
-    least = slope_errors(torch.from_numpy(x), torch.from_numpy(0 * y), torch.from_numpy(mask), 0 * slopes, 0.5)
-    assert least[0].item() == pytest.approx(0.5 / 60**0.5)
 
 
 def test_the_relative_score_is_its_formula():
