@@ -18,8 +18,8 @@ class ConvergenceBalancer(TaskBalancing):
         warmup_records: W, the record from which the weights move. Default 3; with the step cadence M (paper: one pass).
         temperature: how sharply the divergence factor reacts (paper: 5).
         form: ``"paper"`` or ``"mftcoder"``; see :class:`~lightning_coba.balancers.CoBa`.
-        significance: None = every record moves the weights, as in the paper; 0.01 = only records whose slopes exceed
-            their noise; see :class:`~lightning_coba.balancers.CoBa`.
+        significance: None = every record moves the weights, as in the paper; 0.01 = only records in which
+            a loss changes more steadily than noise does; see :class:`~lightning_coba.balancers.CoBa`.
         every_n_steps: see :class:`TaskBalancing`.
         held_out: see :class:`TaskBalancing`; every record takes ceil(B / K) rows of every task.
         baseline: see :class:`TaskBalancing`.

@@ -205,8 +205,8 @@ def announce_settings(
         if num_records:
             said += f" after the {num_records} taken so far"
         rank_zero_warn(
-            f"{callback}: {said}, and the weights move from record {warmup} on: too few to balance anything. A smaller "
-            f"{setting} gives more."
+            f"{callback}: {said}, and the weights move from record {warmup} on at the earliest: too few to balance "
+            f"anything. A smaller {setting} gives more."
         )
 
 

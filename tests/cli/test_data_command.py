@@ -197,7 +197,7 @@ def test_an_experiment_of_another_system_is_refused(tmp_path, capsys):
     [
         (
             ["balancer.window_records=5", "balancer.warmup_records=2"],
-            "move from pass 2 on, and its slopes look back on 5.",
+            "move from pass 2 on at the earliest, and its slopes look back on 5.",
         ),
         (["balancer=uniform"], "6 validation passes."),
         (["balancer.every_n_steps=2"], "6 validation passes."),

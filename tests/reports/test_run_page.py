@@ -199,7 +199,7 @@ def test_a_run_within_its_warm_up_is_told_apart_from_one_that_chose_equal_weight
     assert story.notes == []
 
 
-@pytest.mark.parametrize(("warmup", "words"), [(3, "more than its noise (balancer.significance=0.01)"), (5, "warm-up")])
+@pytest.mark.parametrize(("warmup", "words"), [(3, "noise does (balancer.significance=0.01)"), (5, "warm-up")])
 def test_weights_that_stayed_equal_have_a_reason(tmp_path, warmup, words):
     coba = f"balancer: {{_target_: x.ConvergenceBalancer, significance: 0.01, warmup_records: {warmup}}}\n"
     run = write(tmp_path / "run", CURVES, weights=dict.fromkeys(CURVES, (0.2,) * 4), balancer=coba)

@@ -89,8 +89,8 @@ def run_sentence(steps: "StepFacts") -> str:
     if length.window_records is None:
         return f"{said}."
     return (
-        f"{said}: CoBa's weights move from pass {length.warmup_records} on, and its slopes look back on "
-        f"{length.window_records}."
+        f"{said}: CoBa's weights move from pass {length.warmup_records} on at the earliest, and its slopes look back "
+        f"on {length.window_records}."
     )
 
 

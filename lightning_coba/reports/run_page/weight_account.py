@@ -37,7 +37,7 @@ def why_equal(balance: BalanceTable, settings: Mapping[str, Any] | None) -> str:
             "(trainer.val_check_interval)."
         )
     return (
-        f"In none of the {records} records did a loss rise or fall by more than its noise "
+        f"In none of the {records} records did a loss rise or fall more steadily than noise does "
         f"(balancer.significance={own['significance']}), so the weights stayed equal. More validation rows make the "
         "noise smaller; balancer.significance=null moves the weights all the same."
     )
