@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 #: Load per core from which on times say little about a machine at rest.
-BUSY = 0.25
+BUSY = 0.5
 
 
 class Measured(NamedTuple):
