@@ -246,7 +246,7 @@ def _record_findings(facts: StepFacts) -> list[Finding]:
     if steps < wanted:
         cure = f"Train longer: trainer.max_steps={4 * wanted} {_validated_every(2, length)}."
     else:
-        cure = f"Set {_validated_every(max(1, steps // (2 * wanted)), length)}."
+        cure = f"Set {_validated_every(steps // wanted, length)}."
     kind = "too few records" if records < length.warmup_records + 2 else "few records"
     spans: dict[str, Any] = {"warmup": length.warmup_records, "window": length.window_records}
     return [finding(kind, steps=steps, records=records, cure=cure, **spans)]

@@ -326,7 +326,7 @@ def test_too_few_validation_passes_are_found(inspect, interval, level):
     about = [finding for finding in found.findings if "validation passes" in finding.what]
     assert [finding.level for finding in about] == ([level] if level else [])
     if level:
-        assert "trainer.val_check_interval=1 trainer.check_val_every_n_epoch=null" in about[0].cure
+        assert "trainer.val_check_interval=3 trainer.check_val_every_n_epoch=null" in about[0].cure
 
 
 def share_of(inspection):
