@@ -83,7 +83,9 @@ def timed_draft(
             _say_unknown(error)
             return draft, None
         else:
-            break
+            if not measured.is_tight or draft.batch_size == 1:
+                break
+            write(draft := draft.with_smaller_batches())
     forecast = Forecast(measured, draft.max_steps, draft.passes, **_around(settings))
     cheaper = draft.with_share(forecast.validation_share)
     if cheaper is not draft:

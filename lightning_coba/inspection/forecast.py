@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+#: Share of the memory from which on a run may run out of it.
+TIGHT = 0.7
 #: Load per core from which on times say little about a machine at rest.
 BUSY = 0.5
 
@@ -21,6 +23,7 @@ class Measured(NamedTuple):
         load: Processes that wanted to compute before it began, on average over a minute.
         cores: Cores of the machine.
         start_seconds: From the command to the first batch.
+        total_bytes: Memory that there is; 0 = not known.
     """
 
     step_seconds: float
@@ -34,6 +37,12 @@ class Measured(NamedTuple):
     load: float
     cores: int
     start_seconds: float = 0.0
+    total_bytes: int = 0
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether a run may run out of memory: a longer one meets more shapes, and holds up to a quarter more."""
+        return self.peak_bytes > TIGHT * self.total_bytes > 0
 
 
 class Forecast(NamedTuple):
@@ -86,13 +95,19 @@ class Forecast(NamedTuple):
         before = ["the pass before training"] if self.baseline_passes else []
         around = f"{', '.join(['loading', *before])} and {'a test' if self.tests == 1 else 'two tests'}"
         where = f"{of.device}, {of.precision}" + (f", {of.threads} threads" if of.threads else "")
+        there = f" of {of.total_bytes / 1e9:.1f} GB" if of.total_bytes else ""
         said = [
             f"The run will take about {minutes(self.seconds)}: {minutes(self.training_seconds)} of training, "
             f"{minutes(self.validation_seconds)} of validation ({self.validation_share:.0%} of the two), "
             f"{minutes(self.around_seconds)} of {around}.",
-            f"It will need about {of.peak_bytes / 1e9:.1f} GB of memory{'' if of.threads else ' on the GPU'}. Measured "
-            f"on {of.timed_steps} steps: {where}.",
+            f"It will need about {of.peak_bytes / 1e9:.1f} GB of memory{there}{'' if of.threads else ' on the GPU'}. "
+            f"Measured on {of.timed_steps} steps: {where}.",
         ]
+        if of.is_tight:
+            said.append(
+                "That may be too much, since a whole run needs up to a quarter more: lower data.batch_size (with "
+                "trainer.accumulate_grad_batches the step stays the same) or data.max_length."
+            )
         if of.load > BUSY * of.cores:
             said.append(
                 f"The machine was busy (load {of.load:.1f} on {of.cores} cores), which may have made these times "

@@ -59,6 +59,7 @@ def rehearse(
         precision=str(trainer.precision),
         load=load,
         cores=os.cpu_count() or 1,
+        total_bytes=torch.cuda.get_device_properties(module.device).total_memory if on_gpu else installed_memory(),
     )
 
 
@@ -71,6 +72,13 @@ def peak_memory() -> int:
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def installed_memory() -> int:
+    """Return the memory of this machine, in bytes; 0 where it is not known."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class _Sample(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 
 from lightning_coba.data import MultitaskDataModule, Task
 from lightning_coba.inspection import RunLength, inspect_data
-from lightning_coba.inspection.forecast import Measured
+from lightning_coba.inspection.forecast import Forecast, Measured
 
 
 def rows(count, start=0, prompt="{} is:\n", completion="c{}"):
@@ -372,6 +372,14 @@ def test_measured_times_say_more_than_counts(inspect):
     [slow] = share_of(found.timed(Measured(1.0, 2.0, load=0.0, cores=2, **of)))
     assert slow.level == "warning"
     assert "67% of the time, as measured" in slow.what
+
+
+@pytest.mark.parametrize(("held", "is_tight"), [(19e9, True), (12e9, False)])
+def test_memory_that_may_not_suffice_is_said(held, is_tight):
+    measured = Measured(3.0, 1.0, 1.0, 9, int(held), "CPU", 2, "32-true", 0.0, 2, total_bytes=int(25e9))
+    said = " ".join(Forecast(measured, steps=100, passes=5).sentences())
+    assert f"about {held / 1e9:.1f} GB of memory of 25.0 GB" in said
+    assert ("lower data.batch_size" in said) == is_tight
 
 
 def test_a_datamodule_without_tokenizer_is_refused():
