@@ -105,4 +105,4 @@ def parameters(module):
 
 
 #: Mark of test files whose runs are shorter than any warm-up, on purpose.
-SHORT_RUNS = "ignore:.*records? (is|are) to come, and the weights"
+SHORT_RUNS = "ignore:.*records? (is|are) to come"

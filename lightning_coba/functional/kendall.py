@@ -3,7 +3,7 @@
 from functools import cache
 from math import inf
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from lightning_coba.functional.arrays import namespace
@@ -58,11 +58,12 @@ def critical_kendall(level: float, num_points: int) -> float:
         >>> [critical_kendall(0.05, n) for n in (4, 5, 10)]  # all of the 10 pairs of 5 points, 23 of the 45 of 10
         [inf, 10.0, 23.0]
     """
-    chances = np.ones(1)  # of 0, 1, ... inversions
-    for n in range(2, num_points + 1):
-        chances = np.convolve(chances, np.full(n, 1 / n))
+    chances = torch.ones(1, dtype=torch.float64)  # of 0, 1, ... inversions
+    for n in range(2, num_points + 1):  # the n-th point has 0 to n - 1 of them with those before it
+        summed = torch.cat([chances, chances.new_zeros(n - 1)]).cumsum(0)
+        chances = (summed - torch.cat([summed.new_zeros(n), summed[:-n]])[: len(summed)]) / n
     pairs = num_points * (num_points - 1) // 2
-    scores = np.abs(pairs - 2 * np.arange(len(chances)))
+    scores = (pairs - 2 * torch.arange(len(chances))).abs()
     critical = inf
     for score in range(pairs, 0, -2):  # others are not reached
         if chances[scores >= score].sum() > level * (1 + 1e-9):

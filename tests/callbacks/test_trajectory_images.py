@@ -113,7 +113,7 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path, monkeypatch):
     assert run.data.params == {"optimizer.lr": "0.05", "trainer.max_epochs": "1"}  # MLflow lets none be changed
     assert {"val_loss/a", "balance/weight/a", "balance/weight_change"} <= run.data.metrics.keys()
     history = [metric.step for metric in client.get_metric_history(run.info.run_id, "balance/weight/a")]
-    assert history == [5, 11]
+    assert history == [6, 12]
     images = [artifact.path for artifact in client.list_artifacts(run.info.run_id, "images")]
     assert sum("weights" in path and path.endswith(".png") for path in images) == 2
 
@@ -133,7 +133,7 @@ def test_wandb_goes_on_in_the_same_run(tmp_path, monkeypatch):
     assert dict(run.config) == {"optimizer.lr": 0.05, "trainer.max_epochs": 2}
     finish_wandb(0)
     assert {"val_loss/a", "balance/weight/a", "balance/weights", "balance/loss_ratios"} <= summary.keys()
-    assert summary["trainer/global_step"] == 11
+    assert summary["trainer/global_step"] == 12
     attempts = sorted(path.name for path in (folder / "wandb").glob("offline-run-*"))
     assert len(attempts) == 2
     assert all(name.endswith(run.id) for name in attempts)

@@ -142,7 +142,7 @@ def test_finished_run_says_so(here, overrides, finished, capsys):
 
 def test_help_shows_where_to_start(command, tmp_path):
     printed = command(tmp_path, "--help")
-    for words in ("experiment=demo", "data.root=", "resume=auto", "-m balancer=coba,uniform", "runs/<name>"):
+    for words in ("experiment=demo", "data.root=", "resume=auto", "-m balancer=coba,uniform", "runs/NAME"):
         assert words in printed
     assert list(tmp_path.iterdir()) == []
 
