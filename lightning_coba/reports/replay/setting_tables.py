@@ -35,8 +35,8 @@ def tasks_table(found: Sequence[TaskFinding]) -> PageTable:
         "at the end": [str(one.state) for one in found],
     }
     caption = (
-        "At the end: by a line through the last quarter of the records, at least 3; flat = it changes by "
-        f"{TOLERANCE:.0%} or less, or by less than twice its standard error."
+        f"At the end: by lines through the last quarter of the records and the last five; flat = it changes by "
+        f"{TOLERANCE:.0%} or less, or by no more than noise explains (Student's t test at 5%)."
     )
     return PageTable.of("Tasks", columns, caption)
 
@@ -44,20 +44,21 @@ def tasks_table(found: Sequence[TaskFinding]) -> PageTable:
 def settings_table(table: LossTable, settings: Sequence[SettingFinding]) -> PageTable:
     """Return one row per setting: when it began, the weights it ended with, whom it raised and damped."""
     tasks = table.tasks if len(table.tasks) <= MOST_WEIGHT_COLUMNS else []
+    times = len(table.tasks)  # a weight as a multiple of the equal share
     columns: dict[str, list[str]] = {
         "setting": [one.name for one in settings],
         "from record": [
             f"{one.first_record} (step {one.first_step})" if one.first_record else "never" for one in settings
         ],
-        **{task: [number(one.final[k]) for one in settings] for k, task in enumerate(tasks)},
-        "largest weight": [f"{one.largest:.2f} {one.largest_task}" for one in settings],
+        **{task: [f"{times * one.final[k]:.2f}x" for one in settings] for k, task in enumerate(tasks)},
+        "largest weight": [f"{times * one.largest:.2f}x {one.largest_task}" for one in settings],
         "change": [number(one.mean_change) for one in settings],
         "DF": [number(one.divergence_factor, ".2f") for one in settings],
         "raised": [listed(one.raised, 4) or DASH for one in settings],
         "damped": [listed(one.damped, 4) or DASH for one in settings],
     }
-    equal = f" The columns of the tasks are their weights after the last record (equal: {1 / len(table.tasks):.3f})."
-    caption = "What each setting would have done." + equal * bool(tasks)
+    caption = "What each setting would have done. Weights are multiples of the equal share"
+    caption += "; the columns of the tasks are those after the last record." if tasks else "."
     return PageTable.of("Settings", columns, caption, reading=_READING)
 
 
