@@ -223,7 +223,7 @@ def _steps(axes: Axes, balance: BalanceTable) -> None:
         axes.axvspan(first, end, color="#f4f4f4", linewidth=0, zorder=0)
         if end - first > 0.08 * (last - first):
             left = first + 0.01 * (last - first)
-            axes.text(left, 0.015, "warm-up", transform=axes.get_xaxis_transform(), fontsize=7.5, color=GREY)
+            axes.text(left, 0.015, "equal weights", transform=axes.get_xaxis_transform(), fontsize=7.5, color=GREY)
 
 
 def _draw_lines(axes: Axes, balance: BalanceTable, values: NDArray[np.float64]) -> list[Line2D]:

@@ -156,7 +156,9 @@ def default_settings(own: CoBa | None, num_records: int) -> dict[str, Balancer]:
         if first.form == "paper" or 3 <= warmup < window
     ]
     known = f"{describe(first)} ({'the run' if own else 'default'})"
-    return {known: first, **name_settings(balancer for balancer in grid if balancer != first)}
+    # What all of them have in common is in the name of the first alone.
+    named = {describe(replace(balancer, significance=None)): balancer for balancer in grid if balancer != first}
+    return {known: first, **named}
 
 
 def name_settings(settings: Settings) -> Mapping[str, Balancer]:

@@ -61,7 +61,7 @@ def final_weights_figure(results: Mapping[str, BalanceTable]) -> Figure:
     values = np.array([result.weight[-1] for result in results.values()]) * len(tasks)
     norm = TwoSlopeNorm(1, 0, max(float(values.max()), 1.5))
     figure, axes = heat_map(values, list(results), tasks, norm, "RdBu_r", "{:.2f}".format)
-    title(axes, "Weights after the last record, by setting", "in multiples of the equal share 1/K; red = raised")
+    title(axes, "Weights after the last record", "in multiples of the equal share 1/K; red = raised")
     return figure
 
 
