@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from rich.console import Console
 
@@ -20,7 +21,7 @@ from lightning_coba.log_keys import TEST_LOSS
 from lightning_coba.loggers import MetricsCSV, RunTensorBoard
 from lightning_coba.loggers.wandb import finish_wandb
 from lightning_coba.reports import before_after_rows, before_after_table, write_before_after, write_run_page
-from lightning_coba.reports.run_page.weight_account import account_of
+from lightning_coba.reports.run_page.weight_account import account_of, why_equal
 from lightning_coba.runs.collection import flat
 from lightning_coba.runs.redaction import without_secrets
 from lightning_coba.runs.run_folder import RunFolder
@@ -142,7 +143,9 @@ def show_before_after(folder: RunFolder, before: Mapping[str, Any], results: Map
 def show_account(folder: RunFolder, settings: Mapping[str, Any], num_steps: int) -> None:
     """Print whether the weights did anything, and why."""
     if folder.files.balance.is_file() and len(folder.files.balance.read_text(encoding="utf-8").splitlines()) > 1:
-        for sentence in account_of(read_balance(folder.files.balance), flat(settings), num_steps):
+        balance, known = read_balance(folder.files.balance), flat(settings)
+        is_silent = _method(settings) == "CoBa" and len(balance.tasks) > 1 and not np.isfinite(balance.rcs).any()
+        for sentence in [*account_of(balance, known, num_steps), *([why_equal(balance, known)] if is_silent else [])]:
             Console().print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
