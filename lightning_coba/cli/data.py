@@ -18,7 +18,7 @@ from lightning_coba.errors import UserError
 DESCRIPTION = """\
 Look at your own data before you train on it, and write the configuration that trains on it.
 
-  coba-data check my_tasks                    what would go wrong, what a step will look like
+  coba-data check my_tasks                    what would go wrong, and what the run will cost
   coba-data init my_tasks                     write experiment/my_tasks.yaml, with comments, to edit
   coba-train --config-dir . experiment=my_tasks
 """
@@ -26,7 +26,7 @@ EPILOG = """\
 `coba-data check --help` and `coba-data init --help` say more. Both read the data the way coba-train does.
 """
 CHECK = """\
-Read your data the way training will, and say what would stop it or do it harm, with file and line.
+Read your data as the training will, and say what would stop or impair it, with file and line.
 
   coba-data check my_tasks
   coba-data check experiment/my_tasks.yaml
@@ -41,7 +41,7 @@ Every KEY=VALUE is what coba-train takes: data.* for how rows are read and steps
 tokenizer, trainer.* for the length of the run.
 
 Unless there is an error, the model is loaded and trained for a few steps, in a process of its own that leaves nothing
-behind: minutes, memory and the share of validation follow from them. This takes about a minute; --no-timing skips it.
+behind: minutes, memory and the share of validation follow from them. This takes a minute or more; --no-timing skips it.
 
 Written: OUT/data.html (one file, to send around) and OUT/data.png. Nothing of yours is changed. What was read and
 tokenised is kept for the training. The exit code is 0 if training would run, 1 if there are errors, 2 for wrong usage.
@@ -55,15 +55,15 @@ Look at your data and write a configuration to train on it, with a comment at ea
   coba-data init '[hf:openai/gsm8k:main,hf:rajpurkar/squad]' --out experiment/two.yaml
 """
 INIT_EPILOG = """\
-DIR is what `coba-data check` takes. Columns are told by their names (prompt/completion, question/answer,
+DIR is what `coba-data check` takes. Columns are recognised by their names (prompt/completion, question/answer,
 instruction/input/output, messages and so on), in each task by itself; where that is not sure, the error lists them and
-what to type. What is typed counts for the tasks that have these columns, and the others are told by their names as
+what to type. What is typed counts for the tasks that have these columns, and the others are recognised as
 before. For tasks with yet other columns, repeat it:
 
   coba-data init my_tasks --columns '{en}\\n' de --columns '{symbol}\\n' name
 
-A few steps are then timed, for the minutes and the memory of the run; batches become smaller where memory does not
-suffice. This takes about a minute; --no-timing skips it.
+A few steps are then timed, to say how long the run will take and how much memory it will need; batches become smaller
+where memory may not suffice. This takes a minute or more; --no-timing skips it.
 
 Written: experiment/<name of DIR>.yaml, or --out FILE, which must be in a folder named `experiment`. It is used with
 
@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     made = command_parser("coba-data", DESCRIPTION, EPILOG)
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
     as_written = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
-    about = "say what would go wrong with the data, and what a step will look like"
+    about = "say what would go wrong with the data, and what the run will cost"
     _add_check(as_written("check", help=about, description=CHECK, epilog=CHECK_EPILOG))
     about = "write a configuration to train on the data"
     _add_init(as_written("init", help=about, description=INIT, epilog=INIT_EPILOG))
@@ -99,7 +99,7 @@ def _add_check(made: argparse.ArgumentParser) -> None:
 
 
 def _add_timing(made: argparse.ArgumentParser) -> None:
-    about = "do not load the model to time a few steps, which takes about a minute"
+    about = "do not load the model to time a few steps, which takes a minute or more"
     made.add_argument("--no-timing", dest="timing", action="store_false", help=about)
 
 
