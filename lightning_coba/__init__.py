@@ -1,4 +1,4 @@
-"""Fine-tune one model on several tasks without any of them being left behind or burnt out."""
+"""Fine-tune one model on several tasks, with loss weights that follow each task's held-out loss."""
 
 import lazy_loader
 

@@ -95,7 +95,10 @@ def leaving_no_refused_start(folder: RunFolder, trainer: L.Trainer) -> Iterator[
     try:
         yield
     except UserError:
-        if is_new and trainer.is_global_zero and not trainer.global_step and not in_sweep():
+        # The Trainer has made no step where other processes trained: what they wrote tells.
+        files = folder.files
+        has_trained = trainer.global_step or files.metrics.exists() or files.checkpoints.exists()
+        if is_new and trainer.is_global_zero and not has_trained and not in_sweep():
             finish_wandb(1)  # it writes to the folder
             shutil.rmtree(folder.path, ignore_errors=True)
         raise

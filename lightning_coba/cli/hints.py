@@ -139,7 +139,12 @@ def _no_key(key: str, config: DictConfig) -> str:
     same_name = [other for other in known if other.endswith(f".{key}")]
     near = same_name or difflib.get_close_matches(key, [*known, *addable], n=1, cutoff=0.5)
     meant = f" Did you mean {'' if near[0] in known else '+'}{near[0]}=...?" if near else ""
-    there = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, Mapping) else []
+    # A balancer's own class lies beside its settings, and is none.
+    there = (
+        [str(name) for name in node if not str(name).startswith("_") and name != parent]
+        if isinstance(node, Mapping)
+        else []
+    )
     listed = f" {parent or 'The configuration'} has: {', '.join(there)}." if there else ""
     return f"There is no `{key}`.{meant}{listed}"
 

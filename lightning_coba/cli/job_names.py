@@ -14,9 +14,10 @@ def name_by_what_varies(config: DictConfig) -> None:
         config: Of the sweep, before its jobs are composed. Where nothing varies, everything stays in.
     """
     typed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    if not any(one.is_sweep_override() for one in typed) and not config.hydra.sweeper.get("params"):
+    varied = {one.key_or_group for one in typed if one.is_sweep_override()}
+    if not varied and not config.hydra.sweeper.get("params"):
         return
-    same = [one.key_or_group for one in typed if not one.is_sweep_override() and one.key_or_group not in _ALWAYS]
+    same = [one.key_or_group for one in typed if one.key_or_group not in (*_ALWAYS, *varied)]
     excluded = dict.fromkeys([*config.hydra.job.config.override_dirname.exclude_keys, *same])
     with flag_override(config, ["struct", "readonly"], False):
         config.hydra.overrides.hydra.append(

@@ -55,7 +55,7 @@ def checked_only(only: Sequence[str] | None, suite: Sequence[Task]) -> list[Task
         raise UserError(
             f"`MultitaskDataModule.only` must be a list of at least one of {', '.join(names)}, or None for all; got "
             f"{only!r}.",
-            f"Write only={names[:1]}.",
+            f"Write only={names[:1]}, on the command line data.only={names[0]}.",
         )
     return [task for task in suite if task.name in only]
 

@@ -81,7 +81,7 @@ def trainer_stub(rank=0, world_size=1, accumulate=1, module=None):
             {"tasks": [TASK, Task("b", "x")], "only": ["b", "c"]},
             "`MultitaskDataModule.only` must be a list of at least one of a, b, or None for all; got ['b', 'c']",
         ),
-        ({"tasks": [TASK], "only": "a"}, "or None for all; got 'a'. Write only=['a']"),
+        ({"tasks": [TASK], "only": "a"}, "or None for all; got 'a'. Write only=['a'], on the command line data.only=a"),
         ({"tasks": [TASK], "only": []}, "`MultitaskDataModule.only` must be a list of at least one of a"),
         (
             {"tasks": [TASK], "only": ["a"], "mixing": "weighted", "sampling_weights": {"a": 1.0, "b": 1.0}},
