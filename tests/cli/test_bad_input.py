@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from lightning_coba.cli.config_check import check_config
+from lightning_coba.cli.fit_folder import leaving_no_refused_start
 from lightning_coba.errors import UserError
+from lightning_coba.runs.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -175,3 +178,20 @@ def test_hints_of_scalars_only_are_checked():
     check_config([{"_target_": "peft.LoraConfig", "target_modules": "all-linear", "r": 3}])
     with pytest.raises(ValueError, match=r"`1\.r` must be a whole number; got 0\.5"):
         check_config([{}, {"_target_": "peft.LoraConfig", "r": 0.5}])
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_refused_start_leaves_nothing_and_what_other_processes_trained_is_kept(tmp_path, trained):
+    """The Trainer of the process that starts ranks makes no step itself."""
+    folder, trainer = RunFolder(tmp_path / "run"), SimpleNamespace(is_global_zero=True, global_step=0)
+
+    def fail():
+        with leaving_no_refused_start(folder, trainer):
+            folder.write_card(status="running")
+            if trained:
+                folder.files.metrics.write_text("step,train_loss\n1,2.0\n")
+            raise UserError("The loss is no longer finite.")
+
+    with pytest.raises(UserError):
+        fail()
+    assert folder.path.exists() == trained
