@@ -1,9 +1,9 @@
 """Mann and Kendall's test for a trend: whether a series falls or rises more steadily than chance explains."""
 
 from functools import cache
+from itertools import accumulate
 from math import inf
 
-import torch
 from torch import Tensor
 
 from lightning_coba.functional.arrays import namespace
@@ -58,15 +58,25 @@ def critical_kendall(level: float, num_points: int) -> float:
         >>> [critical_kendall(0.05, n) for n in (4, 5, 10)]  # all of the 10 pairs of 5 points, 23 of the 45 of 10
         [inf, 10.0, 23.0]
     """
-    chances = torch.ones(1, dtype=torch.float64)  # of 0, 1, ... inversions
-    for n in range(2, num_points + 1):  # the n-th point has 0 to n - 1 of them with those before it
-        summed = torch.cat([chances, chances.new_zeros(n - 1)]).cumsum(0)
-        chances = (summed - torch.cat([summed.new_zeros(n), summed[:-n]])[: len(summed)]) / n
     pairs = num_points * (num_points - 1) // 2
-    scores = (pairs - 2 * torch.arange(len(chances))).abs()
-    critical = inf
-    for score in range(pairs, 0, -2):  # others are not reached
-        if chances[scores >= score].sum() > level * (1 + 1e-9):
+    critical, tail = inf, 0.0
+    for inversions, chance in enumerate(_inversions(num_points)):
+        score = pairs - 2 * inversions
+        tail += 2 * chance
+        if score <= 0 or tail > level * (1 + 1e-9):
             break
         critical = float(score)
     return critical
+
+
+@cache
+def _inversions(num_points: int) -> tuple[float, ...]:
+    """Return the probability of 0, 1, ... inversions in a random permutation of so many points."""
+    if num_points < 2:
+        return (1.0,)
+    before = _inversions(num_points - 1)  # the last point has 0 to num_points - 1 of them with those before it
+    summed = [0.0, *accumulate(before)]
+    return tuple(
+        (summed[min(i + 1, len(before))] - summed[max(i + 1 - num_points, 0)]) / num_points
+        for i in range(len(before) + num_points - 1)
+    )
