@@ -59,7 +59,8 @@ class CoBa(Balancer):
     r"""Balance tasks by the slopes of their held-out losses, so that all converge together.
 
     Use it when tasks of one model learn at different speeds and some would overfit before others have begun. It needs
-    held-out losses only: no training losses, no gradients. An update is O(K N + T) tiny operations.
+    held-out losses only: no training losses, no gradients. An update is O(K N + T) tiny operations; with
+    `significance` it compares up to 100 points of each task pair by pair too.
 
     .. math::
         \alpha_i &= \text{slope of } V_i(t)/V_i(0) \text{ over the last } N \text{ records} \\
@@ -80,10 +81,10 @@ class CoBa(Balancer):
         temperature: :math:`\tau` > 0, how sharply DF reacts (paper: 5).
         form: ``"paper"``, or ``"mftcoder"`` for parity with the released code (needs 3 <= W < N).
         significance: None, the default and the paper's rule: every record moves the weights. A level in (0, 1), such as
-            0.05: a record moves them only if the ratios of at least one task fall or rise within the window more
+            0.01: a record moves them only if the ratios of at least one task fall or rise within the window more
             steadily than noise explains. Mann and Kendall's test of each task at this level / K, in which ratios that
-            differ by less than 0.001 count as equal. A level of 0.05 needs 5 records for 2 or 3 tasks and 6 for up to
-            18; in a shorter window, all records have to fall, or rise. A record that does not pass enters no history.
+            differ by less than 0.001 count as equal. A level of 0.01 needs 6 records for 2 or 3 tasks and 7 for up to
+            25; in a shorter window, all records have to fall, or rise. A record that does not pass enters no history.
             Paper form only.
 
     Raises:

@@ -56,7 +56,11 @@ def _sentences(state: Any, tasks: Sequence[str]) -> list[str]:
     factor = float(getattr(state, "divergence_factor", np.nan))
     if np.abs(multiples - 1).max() < EQUAL:
         warming_up = hasattr(state, "divergence_factor") and np.isnan(factor)
-        return ["All weights are equal: this is the warm-up." if warming_up else "All weights are equal."]
+        return [
+            "All weights are equal: this is the warm-up, or the losses changed no more steadily than noise does."
+            if warming_up
+            else "All weights are equal."
+        ]
     said = [weights_in_words(tasks, multiples)]
     if np.isnan(factor) or len(tasks) < 2:
         return said

@@ -204,7 +204,7 @@ def _axis(balance: BalanceTable) -> tuple[NDArray[np.int64], str]:
 
 
 def _steps(axes: Axes, balance: BalanceTable) -> None:
-    """Lay out the step axis, the grid and the warm-up."""
+    """Lay out the step axis, the grid, and the records before the first that moved a weight."""
     x, label = _axis(balance)
     first, last = min(int(x[0]), 0), max(int(x[-1]), 1)
     axes.set_xlim(first, last + 0.015 * (last - first))
