@@ -41,7 +41,8 @@ def hint_for(arguments: Sequence[str]) -> str | None:
     several = next((one for one in given.overrides if _has_several_values(one)), None)
     if several and not given.multirun and "hydra.mode=MULTIRUN" not in given.overrides:
         key, _, values = several.partition("=")
-        return f"`{several}` gives several values. Add -m to make a run of each, or type a list: {key}=[{values}]."
+        as_list = f", or type a list: {key}=[{values}]" if "(" not in values else ""
+        return f"`{several}` gives several values. Add -m to make a run of each{as_list}."
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_folder(), version_base="1.3"):
         for overrides in jobs:
